@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: MIT */
+#include "src/base/arena.h"
+
+#include <assert.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+static size_t fail_at; /* test hook: calls until the failing one, 0 = off */
+
+static bool must_fail(void)
+{
+    return fail_at && --fail_at == 0;
+}
+
+size_t dm_alloc_fail_at(size_t n)
+{
+    size_t left = fail_at;
+    fail_at = n;
+    return left;
+}
+
+bool dm_mul(size_t x, size_t y, size_t *out)
+{
+    return !__builtin_mul_overflow(x, y, out);
+}
+
+bool dm_add(size_t x, size_t y, size_t *out)
+{
+    return !__builtin_add_overflow(x, y, out);
+}
+
+void *dm_alloc(size_t n, size_t size)
+{
+    return must_fail() ? NULL : calloc(n ? n : 1, size ? size : 1);
+}
+
+void *dm_realloc(void *p, size_t n, size_t size)
+{
+    size_t bytes;
+    if (!dm_mul(n, size, &bytes) || must_fail())
+        return NULL;
+    return realloc(p, bytes ? bytes : 1);
+}
+
+enum dm_status dm_arena_init(struct dm_arena *a, size_t size, struct dm_err *e)
+{
+    size_t bytes;
+    *a = (struct dm_arena){0};
+    if (!dm_add(size, DM_ALIGN - 1, &bytes))
+        return dm_fail(e, DM_ENOMEM, "out of memory: %zu bytes asked for", size);
+    bytes -= bytes % DM_ALIGN;
+    if (must_fail() || !(a->base = aligned_alloc(DM_ALIGN, bytes ? bytes : DM_ALIGN)))
+        return dm_fail(e, DM_ENOMEM, "out of memory: %zu bytes asked for", size);
+    memset(a->base, 0, bytes);
+    a->size = bytes;
+    return DM_OK;
+}
+
+void dm_arena_release(struct dm_arena *a)
+{
+    free(a->base);
+    *a = (struct dm_arena){0};
+}
+
+void *dm_arena_alloc(struct dm_arena *a, size_t n, size_t size)
+{
+    size_t bytes, end;
+    if (!dm_mul(n, size, &bytes) || !dm_add(bytes, DM_ALIGN - 1, &bytes) ||
+        !dm_add(a->used, bytes - bytes % DM_ALIGN, &end)) {
+        a->overflow = true;
+        return NULL;
+    }
+    void *p = a->base ? a->base + a->used : NULL;
+    assert(!a->base || end <= a->size);
+    a->used = end;
+    return p;
+}
+
+float *dm_arena_floats(struct dm_arena *a, size_t rows, size_t cols)
+{
+    size_t n;
+    if (!dm_mul(rows, cols, &n)) {
+        a->overflow = true;
+        return NULL;
+    }
+    return dm_arena_alloc(a, n, sizeof(float));
+}
+
+bool dm_arena_overflowed(const struct dm_arena *a)
+{
+    return a->overflow;
+}

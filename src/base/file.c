@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: MIT */
+#include "src/base/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "src/base/arena.h"
+
+char *dm_file_tmp_name(const char *path)
+{
+    const size_t n = strlen(path) + 32;
+    char *tmp = dm_alloc(n, 1);
+    if (tmp)
+        snprintf(tmp, n, "%s.tmp.%ld", path, (long)getpid());
+    return tmp;
+}
+
+static int sync_path(const char *path, int flags)
+{
+    int fd = open(path, flags | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    const int bad = fsync(fd), err = errno;
+    close(fd);
+    errno = err;
+    return bad;
+}
+
+enum dm_status dm_file_publish(const char *tmp, const char *path, struct dm_err *e)
+{
+    char dir[PATH_MAX];
+    if (sync_path(tmp, O_RDONLY) || rename(tmp, path)) {
+        enum dm_status st = dm_fail_errno(e, "%s: cannot write", path);
+        unlink(tmp);
+        return st;
+    }
+    snprintf(dir, sizeof(dir), "%s", path);
+    // Some file systems refuse to sync a directory; the rename has happened all the same.
+    (void)sync_path(dirname(dir), O_RDONLY | O_DIRECTORY);
+    return DM_OK;
+}
+
+static int write_all(int fd, const char *p, size_t n)
+{
+    while (n) {
+        ssize_t k = write(fd, p, n);
+        if (k < 0 && errno == EINTR)
+            continue;
+        if (k < 0)
+            return -1;
+        p += k;
+        n -= (size_t)k;
+    }
+    return 0;
+}
+
+enum dm_status dm_file_write(const char *path, const void *data, size_t n, struct dm_err *e)
+{
+    enum dm_status st = DM_OK;
+    char *tmp = dm_file_tmp_name(path);
+    if (!tmp)
+        return dm_fail(e, DM_ENOMEM, "out of memory");
+    int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (fd < 0) {
+        st = dm_fail_errno(e, "%s: cannot write", path);
+        goto done;
+    }
+    if (write_all(fd, data, n)) {
+        st = dm_fail_errno(e, "%s: cannot write", path);
+        close(fd);
+        unlink(tmp);
+        goto done;
+    }
+    close(fd);
+    st = dm_file_publish(tmp, path, e);
+done:
+    free(tmp);
+    return st;
+}
+
+static enum dm_status open_regular(const char *path, int *fd, size_t *size, struct dm_err *e)
+{
+    struct stat s;
+    *fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (*fd < 0)
+        return dm_fail_errno(e, "%s: cannot open", path);
+    if (fstat(*fd, &s) || !S_ISREG(s.st_mode)) {
+        close(*fd);
+        return dm_fail(e, DM_EIO, "%s: not a regular file", path);
+    }
+    *size = (size_t)s.st_size;
+    return DM_OK;
+}
+
+enum dm_status dm_file_read(const char *path, size_t max_bytes, char **data, size_t *n,
+                            struct dm_err *e)
+{
+    enum dm_status st = DM_OK;
+    char *buf = NULL;
+    int fd;
+    size_t size, at = 0;
+    *data = NULL;
+    DM_TRY(open_regular(path, &fd, &size, e));
+    if (size > max_bytes) {
+        st = dm_fail(e, DM_ERANGE, "%s: %zu bytes, more than the %zu allowed", path, size,
+                     max_bytes);
+        goto done;
+    }
+    buf = dm_alloc(size + 1, 1);
+    if (!buf) {
+        st = dm_fail(e, DM_ENOMEM, "%s: out of memory for %zu bytes", path, size);
+        goto done;
+    }
+    while (at < size) {
+        ssize_t k = read(fd, buf + at, size - at);
+        if (k < 0 && errno == EINTR)
+            continue;
+        if (k <= 0) {
+            st = k ? dm_fail_errno(e, "%s: cannot read", path)
+                   : dm_fail(e, DM_EIO, "%s: shrank while it was read", path);
+            goto done;
+        }
+        at += (size_t)k;
+    }
+    *data = buf;
+    *n = size;
+    buf = NULL;
+done:
+    free(buf);
+    close(fd);
+    return st;
+}
+
+enum dm_status dm_map_open(struct dm_map *m, const char *path, struct dm_err *e)
+{
+    enum dm_status st = DM_OK;
+    int fd;
+    *m = (struct dm_map){0};
+    DM_TRY(open_regular(path, &fd, &m->n, e));
+    if (m->n) {
+        void *p = mmap(NULL, m->n, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (p == MAP_FAILED)
+            st = dm_fail_errno(e, "%s: cannot map %zu bytes", path, m->n);
+        else
+            m->data = p;
+    }
+    close(fd);
+    if (st)
+        m->n = 0;
+    return st;
+}
+
+void dm_map_close(struct dm_map *m)
+{
+    if (m->data)
+        munmap((void *)(uintptr_t)m->data, m->n);
+    *m = (struct dm_map){0};
+}

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT */
+/* file.h - outputs that appear by rename only, and inputs that are mapped read-only. */
+#ifndef DM_BASE_FILE_H
+#define DM_BASE_FILE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "src/base/status.h"
+
+/* The name under which `path` is written before it is complete: <path>.tmp.<pid>, heap; NULL when
+ * out of memory. */
+char *dm_file_tmp_name(const char *path);
+
+/* Makes the complete file `tmp` appear as `path`: fsync, rename, fsync of the directory. On failure
+ * `tmp` is unlinked and `path` is as it was. */
+enum dm_status dm_file_publish(const char *tmp, const char *path, struct dm_err *e);
+
+/* Writes n bytes to `path` through a temporary file and dm_file_publish(). */
+enum dm_status dm_file_write(const char *path, const void *data, size_t n, struct dm_err *e);
+
+/* Reads a whole regular file of at most max_bytes; *data is NUL-terminated heap memory of the
+ * caller, release with free(). DM_EIO, DM_ENOMEM, DM_ERANGE (too large). */
+enum dm_status dm_file_read(const char *path, size_t max_bytes, char **data, size_t *n,
+                            struct dm_err *e);
+
+/* A read-only map of a regular file. n = 0 maps nothing and data is NULL. */
+struct dm_map {
+    const uint8_t *data;
+    size_t n;
+};
+enum dm_status dm_map_open(struct dm_map *m, const char *path, struct dm_err *e);
+void dm_map_close(struct dm_map *m);
+
+#endif

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT */
+/* dynamo.c - main is the subcommand table. */
+#include <argp.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "src/cmd.h"
+
+#define X(name, fn, text) extern __typeof__(fn) fn __attribute__((weak));
+DM_CMD_LIST(X)
+#undef X
+
+static const struct dm_cmd {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *text;
+} cmds[] = {
+#define X(name, fn, text) {name, fn, text},
+    DM_CMD_LIST(X)
+#undef X
+};
+enum { N_CMDS = sizeof(cmds) / sizeof(cmds[0]) };
+
+static void usage(FILE *out)
+{
+    fprintf(out, "usage: dynamo COMMAND [OPTION...]\n\n"
+                 "Several tokens per forward pass for Pythia models.\n\n");
+    for (int i = 0; i < N_CMDS; i++)
+        fprintf(out, "  %-16s %s\n", cmds[i].name, cmds[i].text);
+    fprintf(out, "\ndynamo COMMAND --help tells the options of a command, with an example.\n");
+}
+
+/* A result that could not be written is a failure even if everything before went well. */
+static int checked(int code)
+{
+    if (fflush(stdout) || ferror(stdout)) {
+        fprintf(stderr, "dynamo: cannot write to standard output\n");
+        return code ? code : 1;
+    }
+    return code;
+}
+
+int main(int argc, char **argv)
+{
+    argp_err_exit_status = 2;
+    if (argc < 2) {
+        usage(stderr);
+        return 2;
+    }
+    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
+        usage(stdout);
+        return checked(0);
+    }
+    if (!strcmp(argv[1], "--version")) {
+        printf("dynamo %s\n", DM_VERSION);
+        return checked(0);
+    }
+    for (int i = 0; i < N_CMDS; i++) {
+        if (strcmp(argv[1], cmds[i].name) || !cmds[i].run)
+            continue;
+        char name[64];
+        snprintf(name, sizeof(name), "dynamo %s", cmds[i].name);
+        argv[1] = name;
+        return checked(cmds[i].run(argc - 1, argv + 1));
+    }
+    fprintf(stderr, "dynamo: \"%s\" is not a command; dynamo --help lists them\n", argv[1]);
+    return 2;
+}

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT */
+/* cooc.h - the co-occurrence table as decoding reads it: sorted compressed sparse rows.
+ *
+ * r_n(x1..xn) = p^(x1..xn) / (p^(x1) * ... * p^(xn)), DynaMo eq. 3, from exact counts:
+ * p^(x) = c(x) / N1, p^(x1,x2) = c(x1,x2) / N2, p^(x1,x2,x3) = c(x1,x2,x3) / N3, where N_n is the
+ * number of n-grams counted before pruning (none spans a document separator). */
+#ifndef DM_IO_COOC_H
+#define DM_IO_COOC_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "src/base/status.h"
+
+struct dm_cooc {
+    size_t V; /* token ids are < V */
+    size_t n_pairs, n_triplets;
+    uint64_t N[3];        /* n-grams counted, orders 1..3 */
+    uint64_t *c1;         /* (V) unigram counts */
+    uint64_t *row;        /* (V+1) pairs of x1 are [row[x1], row[x1+1]) */
+    uint32_t *x2;         /* (n_pairs) sorted within a row */
+    uint32_t *c2;         /* (n_pairs) counts, saturating at UINT32_MAX is refused at build time */
+    uint64_t *sub;        /* (n_pairs+1) triplets of pair p are [sub[p], sub[p+1]) */
+    uint32_t *x3;         /* (n_triplets) sorted within a pair */
+    uint32_t *c3;         /* (n_triplets) */
+    float *r2;            /* (n_pairs) the ratios, computed on load */
+    float *r3;            /* (n_triplets) */
+    char *tokenizer_hash; /* of the shards counted */
+    char *provenance;     /* JSON text: pruning rule, sources */
+    char *path;
+};
+
+/* Loads and checks everything (rows ascending, ids < V, sums). Every triplet's leading pair is
+ * present in the table. Release with dm_cooc_release(). */
+enum dm_status dm_cooc_load(struct dm_cooc *c, const char *path, struct dm_err *e);
+void dm_cooc_release(struct dm_cooc *c);
+
+/* Index of the pair (x1,x2) or SIZE_MAX; binary search in the row. */
+size_t dm_cooc_find(const struct dm_cooc *c, uint32_t x1, uint32_t x2);
+
+/* r_2 or r_3; 0 for an n-gram that the table does not hold. */
+float dm_cooc_r2(const struct dm_cooc *c, uint32_t x1, uint32_t x2);
+float dm_cooc_r3(const struct dm_cooc *c, uint32_t x1, uint32_t x2, uint32_t x3);
+
+#endif

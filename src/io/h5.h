@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: MIT */
+/* h5.h - HDF5 behind a small door; the only module that includes <hdf5.h>.
+ *
+ * Writing: dm_h5_create() opens <path>.tmp.<pid>; dm_h5_commit() closes, syncs and renames;
+ * dm_h5_close() without a commit unlinks. So a file under its own name is always whole.
+ * Reading: rank, dimensions and types are checked against what the caller expects before any byte
+ * is read. Every file has the root attributes `format`, `version`, `made_by` (program version) and
+ * `provenance` (JSON: command line, seed, hashes of inputs). Names may contain '/': groups are made
+ * as needed. All functions return 0 or a status with a sentence that names the file. */
+#ifndef DM_IO_H5_H
+#define DM_IO_H5_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "src/base/dtype.h"
+#include "src/base/status.h"
+
+struct dm_h5; /* an open file */
+
+enum dm_h5_type { DM_H5_F32, DM_H5_F64, DM_H5_U8, DM_H5_U16, DM_H5_U32, DM_H5_U64, DM_H5_I32 };
+
+/* `format` such as "dynamo-model"; `version` is bumped when a reader must know. */
+enum dm_status dm_h5_create(struct dm_h5 **f, const char *path, const char *format, size_t version,
+                            struct dm_err *e);
+enum dm_status dm_h5_commit(struct dm_h5 *f, struct dm_err *e); /* frees f in any case */
+void dm_h5_close(struct dm_h5 *f); /* NULL is fine; a file being written is dropped */
+
+/* Opens for reading; `format` (NULL = any of ours) and version <= `version` are checked. */
+enum dm_status dm_h5_open(struct dm_h5 **f, const char *path, const char *format, size_t version,
+                          struct dm_err *e);
+const char *dm_h5_path(const struct dm_h5 *f);
+const char *dm_h5_format(const struct dm_h5 *f);
+
+/* Attributes of an object ("/" is the root). Strings read are heap memory of the caller (at most
+ * 256 MB, must be valid UTF-8 without NUL). */
+enum dm_status dm_h5_set_string(struct dm_h5 *f, const char *obj, const char *name,
+                                const char *text, struct dm_err *e);
+enum dm_status dm_h5_get_string(struct dm_h5 *f, const char *obj, const char *name, char **text,
+                                struct dm_err *e);
+enum dm_status dm_h5_set_f64(struct dm_h5 *f, const char *obj, const char *name, double v,
+                             struct dm_err *e);
+enum dm_status dm_h5_get_f64(struct dm_h5 *f, const char *obj, const char *name, double *v,
+                             struct dm_err *e);
+enum dm_status dm_h5_set_u64(struct dm_h5 *f, const char *obj, const char *name, uint64_t v,
+                             struct dm_err *e);
+enum dm_status dm_h5_get_u64(struct dm_h5 *f, const char *obj, const char *name, uint64_t *v,
+                             struct dm_err *e);
+bool dm_h5_has_attr(struct dm_h5 *f, const char *obj, const char *name);
+bool dm_h5_has(struct dm_h5 *f, const char *name); /* a dataset or group */
+
+/* Whole datasets of rows x cols (cols = 0: 1-D of `rows`). With `deflate` > 0 they are chunked,
+ * shuffled and compressed at that level. The reader's buffer has the shape that it asks for;
+ * another shape or type in the file is DM_ESHAPE or DM_EFORMAT. */
+enum dm_status dm_h5_write(struct dm_h5 *f, const char *name, enum dm_h5_type t, const void *buf,
+                           size_t rows, size_t cols, int deflate, struct dm_err *e);
+enum dm_status dm_h5_read(struct dm_h5 *f, const char *name, enum dm_h5_type t, void *buf,
+                          size_t rows, size_t cols, struct dm_err *e);
+/* Shape and type; cols = 0 for 1-D. Other ranks are refused. */
+enum dm_status dm_h5_shape(struct dm_h5 *f, const char *name, enum dm_h5_type *t, size_t *rows,
+                           size_t *cols, struct dm_err *e);
+
+/* A growing 1-D dataset (chunk 2^18, shuffle + deflate 4) and reading a range of one. */
+enum dm_status dm_h5_append(struct dm_h5 *f, const char *name, enum dm_h5_type t, const void *buf,
+                            size_t n, struct dm_err *e);
+enum dm_status dm_h5_read_range(struct dm_h5 *f, const char *name, enum dm_h5_type t, void *buf,
+                                size_t start, size_t n, struct dm_err *e);
+
+/* Names of the datasets below group `prefix` ("" = all), sorted, as a NULL-terminated heap array
+ * of heap strings; release with dm_h5_free_names(). */
+enum dm_status dm_h5_names(struct dm_h5 *f, const char *prefix, char ***names, size_t *n,
+                           struct dm_err *e);
+void dm_h5_free_names(char **names);
+
+/* Tensors: f32 as IEEE F32LE, f16 and bf16 as U16LE bit patterns; attributes `dtype` and `sha256`
+ * (of the raw little-endian bytes). raw: rows*cols elements of t (cols = 0: 1-D). */
+enum dm_status dm_h5_write_tensor(struct dm_h5 *f, const char *name, enum dm_dtype t,
+                                  const void *raw, size_t rows, size_t cols, struct dm_err *e);
+enum dm_status dm_h5_tensor_shape(struct dm_h5 *f, const char *name, enum dm_dtype *t, size_t *rows,
+                                  size_t *cols, struct dm_err *e);
+/* Reads the raw bytes (rows*cols*size) and verifies the hash: DM_EFORMAT when it differs. */
+enum dm_status dm_h5_read_tensor(struct dm_h5 *f, const char *name, void *raw, size_t rows,
+                                 size_t cols, struct dm_err *e);
+
+#endif

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT */
+/* shard.h - token shards: one long run of ids, documents separated by token 0 (data/FORMAT.md). */
+#ifndef DM_IO_SHARD_H
+#define DM_IO_SHARD_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "src/base/hash.h"
+#include "src/base/status.h"
+
+struct dm_shard; /* an open file, reading by range */
+
+enum dm_status dm_shard_open(struct dm_shard **s, const char *path, struct dm_err *e);
+void dm_shard_close(struct dm_shard *s);
+size_t dm_shard_tokens(const struct dm_shard *s);
+size_t dm_shard_vocab(const struct dm_shard *s); /* ids are < this, checked on read */
+const char *dm_shard_tokenizer_hash(const struct dm_shard *s);
+int32_t dm_shard_separator(const struct dm_shard *s); /* 0 */
+
+/* ids [start, start+n) into out; DM_ERANGE beyond the end, DM_EFORMAT for an id >= vocab. */
+enum dm_status dm_shard_read(struct dm_shard *s, int32_t *out, size_t start, size_t n,
+                             struct dm_err *e);
+
+struct dm_shard_writer;
+/* uint16 when vocab <= 65536, else uint32; `provenance` is JSON text; the tokenizer's JSON is
+ * stored too, so that a shard explains itself. */
+enum dm_status dm_shard_create(struct dm_shard_writer **w, const char *path, size_t vocab,
+                               const char *tokenizer_json, const char *tokenizer_hash,
+                               const char *provenance, struct dm_err *e);
+enum dm_status dm_shard_append(struct dm_shard_writer *w, const int32_t *ids, size_t n,
+                               struct dm_err *e);
+enum dm_status dm_shard_commit(struct dm_shard_writer *w, struct dm_err *e); /* frees w always */
+void dm_shard_abort(struct dm_shard_writer *w);                              /* NULL is fine */
+
+#endif

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: MIT */
+/* model.h - a model in memory, and its one forward, used by training, scoring and decoding. */
+#ifndef DM_MODEL_MODEL_H
+#define DM_MODEL_MODEL_H
+
+#include <stdint.h>
+
+#include "src/model/params.h"
+
+struct dm_model {
+    struct dm_config cfg;
+    struct dm_params params;
+    struct dm_arena mem;
+    struct dm_params packs; /* linear weights packed for speed (linear.h), fields NULL if not */
+    struct dm_arena pack_mem;
+};
+
+/* Zeroed parameters for cfg (all of them, heads too). Release with dm_model_release(). */
+enum dm_status dm_model_init(struct dm_model *m, const struct dm_config *cfg, struct dm_err *e);
+void dm_model_release(struct dm_model *m);
+
+/* Packs the linear weights of a scope once; call again after they change. Decoding and the frozen
+ * base want it. */
+enum dm_status dm_model_pack(struct dm_model *m, enum dm_scope scope, struct dm_err *e);
+
+/* ---- Training and scoring: whole sequences ------------------------------------------------- */
+
+/* Activations and scratch for batches of at most B x T; made once, reused by every step. */
+struct dm_pass;
+enum dm_pass_kind {
+    DM_PASS_SCORE, /* forward only */
+    DM_PASS_BASE,  /* backward through everything for head 1 (pretraining) */
+    DM_PASS_HEADS  /* stem frozen, backward through heads >= 2 */
+};
+enum dm_status dm_pass_new(struct dm_pass **out, const struct dm_config *cfg,
+                           enum dm_pass_kind kind, size_t B, size_t T, struct dm_err *e);
+void dm_pass_free(struct dm_pass *p);
+size_t dm_pass_bytes(const struct dm_pass *p);
+
+/* ids (B,T). Forward of the heads that `kind` trains (BASE: head 1; HEADS: heads 2..K), loss of
+ * DynaMo eq. 1 (head n: mean over the B*(T-n) positions with a target), and its gradient times
+ * `scale` * head_weight[n-1] (NULL = all 1) ADDED to grads (scope BASE or HEADS). loss[n-1] (K) is
+ * written for the trained heads, in nats, unscaled; the others are NaN. The bits do not depend on
+ * the thread count. */
+void dm_pass_train(struct dm_pass *p, const struct dm_model *m, struct dm_params *grads,
+                   const int32_t *ids, size_t B, size_t T, float scale, const float *head_weight,
+                   double *loss);
+
+/* Any kind of pass. Per head n and position t: logp[((n-1)*B + b)*T + t] = log p(x[t+n] | x[..t])
+ * and rank (NULL skips it; 0 = the most likely) of that target; positions without a target get
+ * logp 0 and rank -1. logp (K,B,T). n_heads <= K: 1 scores the base alone. */
+void dm_pass_score(struct dm_pass *p, const struct dm_model *m, const int32_t *ids, size_t B,
+                   size_t T, size_t n_heads, float *logp, int32_t *rank);
+
+/* All logits: (B*T,Vp) of head n; for parity tests. */
+void dm_pass_logits(struct dm_pass *p, const struct dm_model *m, const int32_t *ids, size_t B,
+                    size_t T, size_t n, float *logits);
+
+/* ---- Decoding: chunks against a KV cache ---------------------------------------------------- */
+
+/* One sequence's cache: K and V of every stem layer, of layer L-1 and of every head layer. */
+struct dm_session;
+enum dm_status dm_session_new(struct dm_session **out, const struct dm_model *m, size_t n_heads,
+                              struct dm_err *e); /* n_heads 1..K: heads beyond cost nothing */
+void dm_session_free(struct dm_session *s);
+size_t dm_session_pos(const struct dm_session *s);       /* tokens so far */
+void dm_session_reset(struct dm_session *s, size_t pos); /* forget all but the first pos tokens */
+
+/* Runs n new tokens (pos + n <= T_max, asserted) through stem and heads. logits (n_heads,Vp) of the
+ * last position, one row per head. Long chunks are cut inside; the result has the same bits as
+ * token by token and as dm_pass_logits. */
+void dm_session_step(struct dm_session *s, const int32_t *ids, size_t n, float *logits);
+
+#endif

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT */
+/* attention.h - causal multi-head attention over keys and values wherever they lie, and its
+ * adjoint. One forward serves training (keys and values inside the qkv rows) and decoding (a
+ * cache). No T x T storage. */
+#ifndef DM_NN_ATTENTION_H
+#define DM_NN_ATTENTION_H
+
+#include <stddef.h>
+
+/* A (B, T, n_heads, HS) array with free strides, in floats: the vector of (b,t,h) starts at
+ * p + b*bs + t*ts + h*hs. */
+struct dm_heads {
+    float *p;
+    size_t bs, ts, hs;
+};
+
+/* Query row t (0 <= t < T) of sequence b stands at position pos + t and attends to keys 0..pos+t.
+ * out = softmax(q k^T / sqrt(HS)) v. out and q are (B,T,n_heads,HS); k and v hold at least pos + T
+ * rows per sequence. lse (B,n_heads,T) gets the log-sum-exp of the scaled scores, NULL skips it.
+ * scratch: dm_attention_scratch(pos + T, HS) floats. A row's bits do not depend on B, T or the
+ * split of a sequence into chunks. */
+void dm_attention_forward(struct dm_heads out, float *lse, struct dm_heads q, struct dm_heads k,
+                          struct dm_heads v, size_t B, size_t T, size_t pos, size_t n_heads,
+                          size_t HS, float *scratch);
+
+/* pos = 0. Adds dq, dk, dv from dout; out, lse, q, k, v as in forward. Threads own (b, head). */
+void dm_attention_backward(struct dm_heads dq, struct dm_heads dk, struct dm_heads dv,
+                           struct dm_heads dout, struct dm_heads out, const float *lse,
+                           struct dm_heads q, struct dm_heads k, struct dm_heads v, size_t B,
+                           size_t T, size_t n_heads, size_t HS, float *scratch);
+
+/* Floats of scratch for all threads with T_max keys, forward and backward. */
+size_t dm_attention_scratch(size_t T_max, size_t HS);
+
+#endif

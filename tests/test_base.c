@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: MIT */
+#include "tests/util.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/arena.h"
+#include "src/base/dtype.h"
+#include "src/base/file.h"
+#include "src/base/hash.h"
+#include "src/base/json.h"
+#include "src/base/par.h"
+#include "src/base/rng.h"
+
+static void test_arena_measures_then_carves(void **state)
+{
+    (void)state;
+    struct dm_arena m = {0}, a;
+    struct dm_err e;
+    assert_null(dm_arena_floats(&m, 3, 5));
+    assert_null(dm_arena_alloc(&m, 7, 1));
+    assert_ok(dm_arena_init(&a, m.used, &e), e);
+    float *x = dm_arena_floats(&a, 3, 5);
+    char *y = dm_arena_alloc(&a, 7, 1);
+    assert_int_equal((uintptr_t)x % DM_ALIGN, 0);
+    assert_int_equal((uintptr_t)y % DM_ALIGN, 0);
+    assert_true((char *)(x + 15) <= y);
+    assert_int_equal(a.used, m.used);
+    dm_arena_release(&a);
+}
+
+static void test_arena_reports_overflow(void **state)
+{
+    (void)state;
+    struct dm_arena m = {0};
+    struct dm_err e;
+    dm_arena_floats(&m, SIZE_MAX / 2, 3);
+    assert_true(dm_arena_overflowed(&m));
+    assert_int_equal(dm_arena_init(&m, SIZE_MAX - 3, &e), DM_ENOMEM);
+}
+
+static void test_every_f16_and_bf16_survives_float32(void **state)
+{
+    (void)state;
+    for (int t = DM_F16; t <= DM_BF16; t++)
+        for (uint32_t h = 0; h < 65536; h++) {
+            const uint16_t in = (uint16_t)h;
+            uint16_t out;
+            float f;
+            dm_dtype_to_f32(&f, &in, (enum dm_dtype)t, 1);
+            dm_dtype_from_f32(&out, (enum dm_dtype)t, &f, 1);
+            if (isnan(f))
+                assert_int_equal(out & 0x7c00, 0x7c00);
+            else
+                assert_int_equal(out, in);
+        }
+}
+
+static void test_narrowing_rounds_to_nearest_even(void **state)
+{
+    (void)state;
+    static const struct {
+        float x;
+        uint16_t f16, bf16;
+    } cases[] = {
+        {1.0f, 0x3c00, 0x3f80},       {-2.5f, 0xc100, 0xc020},       {65519.0f, 0x7bff, 0x4780},
+        {65520.0f, 0x7c00, 0x4780},   {0x1p-24f, 0x0001, 0x3380},    {0x1p-25f, 0x0000, 0x3300},
+        {0x1.8p-25f, 0x0001, 0x3340}, {1.00390625f, 0x3c04, 0x3f80}, {1.01171875f, 0x3c0c, 0x3f82}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        uint16_t h;
+        dm_dtype_from_f32(&h, DM_F16, &cases[i].x, 1);
+        assert_int_equal(h, cases[i].f16);
+        dm_dtype_from_f32(&h, DM_BF16, &cases[i].x, 1);
+        assert_int_equal(h, cases[i].bf16);
+    }
+}
+
+static void test_sums_do_not_depend_on_threads(void **state)
+{
+    (void)state;
+    enum { N = 100003 };
+    float *x = malloc(N * sizeof(*x));
+    assert_non_null(x);
+    fill_named(x, N, "sums", 1.0f);
+    double sum[3];
+    for (size_t t = 1; t <= 3; t++) {
+        dm_par_set_threads(t);
+        sum[t - 1] = dm_par_sum_squares(x, N);
+    }
+    assert_memory_equal(&sum[0], &sum[1], sizeof(double));
+    assert_memory_equal(&sum[0], &sum[2], sizeof(double));
+    double want = 0.0;
+    for (size_t i = 0; i < N; i++)
+        want += (double)x[i] * (double)x[i];
+    assert_true(fabs(sum[0] - want) < 1e-9 * want);
+    free(x);
+}
+
+static void mark(void *ctx, size_t part, size_t begin, size_t end)
+{
+    (void)part;
+    for (size_t i = begin; i < end; i++)
+        ((unsigned char *)ctx)[i]++;
+}
+
+static void test_par_for_covers_each_index_once(void **state)
+{
+    (void)state;
+    for (size_t threads = 1; threads <= 3; threads++)
+        for (size_t n = 0; n < 40; n++)
+            for (size_t grain = 1; grain < 9; grain += 3) {
+                unsigned char seen[40] = {0};
+                dm_par_set_threads(threads);
+                dm_par_for(n, grain, mark, seen);
+                for (size_t i = 0; i < 40; i++)
+                    assert_int_equal(seen[i], i < n);
+            }
+}
+
+static void test_sha256_of_abc(void **state)
+{
+    (void)state;
+    char hex[DM_HASH_LEN + 1];
+    dm_sha256("abc", 3, hex);
+    assert_string_equal(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+}
+
+static void test_files_appear_whole_and_read_back(void **state)
+{
+    (void)state;
+    struct dm_err e;
+    const char *path = tmp_path("f");
+    char *data;
+    size_t n;
+    assert_ok(dm_file_write(path, "hello", 5, &e), e);
+    assert_ok(dm_file_read(path, 100, &data, &n, &e), e);
+    assert_int_equal(n, 5);
+    assert_string_equal(data, "hello");
+    free(data);
+    assert_int_equal(dm_file_read(path, 4, &data, &n, &e), DM_ERANGE);
+    assert_int_equal(dm_file_write("/nonexistent/x", "a", 1, &e), DM_EIO);
+    assert_non_null(strstr(e.msg, "/nonexistent/x"));
+    assert_int_equal(dm_file_read("/tmp", 4, &data, &n, &e), DM_EIO);
+}
+
+static void test_json_errors_name_key_and_range(void **state)
+{
+    (void)state;
+    struct dm_err e;
+    json_t *j;
+    size_t v = 7;
+    static const char text[] = "{\"a\": 5, \"b\": \"x\"}";
+    assert_ok(dm_json_parse(text, strlen(text), "t.json", &j, &e), e);
+    assert_ok(dm_json_size(j, "none", 0, 9, false, "t.json", &v, &e), e);
+    assert_int_equal(v, 7);
+    assert_ok(dm_json_size(j, "a", 0, 9, true, "t.json", &v, &e), e);
+    assert_int_equal(v, 5);
+    assert_int_equal(dm_json_size(j, "a", 6, 9, true, "t.json", &v, &e), DM_ERANGE);
+    assert_string_equal(e.msg, "t.json: \"a\" is 5, want 6..9");
+    assert_int_equal(dm_json_size(j, "b", 0, 9, true, "t.json", &v, &e), DM_EFORMAT);
+    json_decref(j);
+    assert_int_equal(dm_json_parse("{\"a\":1,\"a\":2}", 13, "t", &j, &e), DM_EFORMAT);
+}
+
+static void test_rng_streams_differ_and_are_uniform(void **state)
+{
+    (void)state;
+    struct dm_rng a, b;
+    double mean = 0.0, var = 0.0;
+    dm_rng_init(&a, 1, 0);
+    dm_rng_init(&b, 1, 1);
+    assert_true(dm_rng_u64(&a) != dm_rng_u64(&b));
+    for (int i = 0; i < 100000; i++) {
+        const double z = dm_rng_normal(&a);
+        mean += z;
+        var += z * z;
+    }
+    assert_true(fabs(mean / 1e5) < 0.02);
+    assert_true(fabs(var / 1e5 - 1.0) < 0.02);
+    size_t count[3] = {0};
+    for (int i = 0; i < 30000; i++)
+        count[dm_rng_below(&b, 3)]++;
+    for (int i = 0; i < 3; i++)
+        assert_in_range(count[i], 9700, 10300);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_arena_measures_then_carves),
+        cmocka_unit_test(test_arena_reports_overflow),
+        cmocka_unit_test(test_every_f16_and_bf16_survives_float32),
+        cmocka_unit_test(test_narrowing_rounds_to_nearest_even),
+        cmocka_unit_test(test_sums_do_not_depend_on_threads),
+        cmocka_unit_test(test_par_for_covers_each_index_once),
+        cmocka_unit_test(test_sha256_of_abc),
+        cmocka_unit_test(test_files_appear_whole_and_read_back),
+        cmocka_unit_test(test_json_errors_name_key_and_range),
+        cmocka_unit_test(test_rng_streams_differ_and_are_uniform),
+    };
+    return cmocka_run_group_tests_name("base", tests, NULL, NULL);
+}

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: MIT */
+#include "tests/util.h"
+
+#include <ftw.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "src/base/rng.h"
+
+void fill_named(float *x, size_t n, const char *name, float scale)
+{
+    uint64_t h = 0xcbf29ce484222325u;
+    for (; *name; name++)
+        h = (h ^ (uint8_t)*name) * 0x100000001b3u;
+    for (size_t i = 0; i < n; i++) {
+        const double u = (double)(dm_mix64(h + i) >> 40) * 0x1p-24;
+        x[i] = (float)((double)scale * (2.0 * u - 1.0));
+    }
+}
+
+void assert_close(const float *got, const float *want, size_t n, double rtol, double scale)
+{
+    for (size_t i = 0; i < n; i++) {
+        const double diff = fabs((double)got[i] - (double)want[i]);
+        const double size = fmax(fabs((double)want[i]), scale);
+        if (!(diff <= rtol * size))
+            fail_msg("element %zu of %zu: got %.9g, want %.9g (off by %.3g, allowed %.3g)", i, n,
+                     (double)got[i], (double)want[i], diff, rtol * size);
+    }
+}
+
+void assert_grad(loss_fn *loss, void *ctx, float *x, const float *dx, size_t n, double rtol)
+{
+    float *x0 = malloc(n * sizeof(*x0));
+    struct dm_rng r;
+    assert_non_null(x0);
+    memcpy(x0, x, n * sizeof(*x0));
+    dm_rng_init(&r, 7, n);
+    for (int dir = 0; dir < 8; dir++) {
+        const float h = 0x1p-9f;
+        double want = 0.0, size = 0.0, side[2];
+        signed char *sign = malloc(n);
+        assert_non_null(sign);
+        for (size_t i = 0; i < n; i++) {
+            sign[i] = dm_rng_u64(&r) >> 63 ? 1 : -1;
+            want += sign[i] * (double)dx[i];
+            size += fabs((double)dx[i]);
+        }
+        for (int s = 0; s < 2; s++) {
+            for (size_t i = 0; i < n; i++)
+                x[i] = x0[i] + (s ? -h : h) * (float)sign[i];
+            side[s] = loss(ctx);
+        }
+        memcpy(x, x0, n * sizeof(*x0));
+        const double got = (side[0] - side[1]) / (2.0 * (double)h);
+        free(sign);
+        // The sum of |dx| is the size of a typical wrong answer; its root mean square the noise's.
+        const double allowed = rtol * fmax(fabs(want), size / sqrt((double)n));
+        if (!(fabs(got - want) <= allowed))
+            fail_msg("direction %d: difference quotient %.9g, gradient %.9g, allowed %.3g", dir,
+                     got, want, allowed);
+    }
+    free(x0);
+}
+
+static char tmp_dir[64];
+
+static int remove_one(const char *path, const struct stat *s, int flag, struct FTW *f)
+{
+    (void)s;
+    (void)flag;
+    (void)f;
+    return remove(path);
+}
+
+static void remove_tmp(void)
+{
+    nftw(tmp_dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+const char *tmp_path(const char *name)
+{
+    static char path[8][512];
+    static unsigned next;
+    if (!tmp_dir[0]) {
+        snprintf(tmp_dir, sizeof(tmp_dir), "/tmp/dynamo-test-XXXXXX");
+        assert_non_null(mkdtemp(tmp_dir));
+        atexit(remove_tmp);
+    }
+    char *p = path[next++ % 8];
+    snprintf(p, sizeof(path[0]), "%s/%s", tmp_dir, name);
+    return p;
+}
+
+const char *shared_path(const char *name)
+{
+    static char path[8][512];
+    static unsigned next;
+    const char *dir = getenv("DM_SHARED");
+    char *p = path[next++ % 8];
+    snprintf(p, sizeof(path[0]), "%s/%s", dir ? dir : "../shared/data", name);
+    return access(p, R_OK) ? NULL : p;
+}
