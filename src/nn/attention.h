@@ -23,13 +23,15 @@ void dm_attention_forward(struct dm_heads out, float *lse, struct dm_heads q, st
                           struct dm_heads v, size_t B, size_t T, size_t pos, size_t n_heads,
                           size_t HS, float *scratch);
 
-/* pos = 0. Adds dq, dk, dv from dout; out, lse, q, k, v as in forward. Threads own (b, head). */
+/* pos = 0. Adds dq, dk, dv from dout; one whose p is NULL is skipped; out, lse, q, k, v as in
+ * forward. Threads own (b, head). */
 void dm_attention_backward(struct dm_heads dq, struct dm_heads dk, struct dm_heads dv,
                            struct dm_heads dout, struct dm_heads out, const float *lse,
                            struct dm_heads q, struct dm_heads k, struct dm_heads v, size_t B,
                            size_t T, size_t n_heads, size_t HS, float *scratch);
 
-/* Floats of scratch for all threads with T_max keys, forward and backward. */
+/* Floats of scratch for all threads with T_max keys, forward and backward; ask again after
+ * dm_par_set_threads(). */
 size_t dm_attention_scratch(size_t T_max, size_t HS);
 
 #endif
