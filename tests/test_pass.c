@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: MIT */
+/* Scores, losses and gradients of the model's pass: against PyTorch (tests/golden) and against
+ * their definitions. */
+#include "tests/util.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/par.h"
+#include "src/model/model.h"
+#include "tests/golden.h"
+#include "tests/tiny.h"
+
+enum { T = TINY_T, VP = TINY_VP };
+
+static void test_score_is_log_softmax_and_rank_of_the_logits(void **state)
+{
+    (void)state;
+    struct dm_err e;
+    struct dm_model m;
+    struct dm_pass *p;
+    const struct dm_config c = tiny_config();
+    float logp[3 * 2 * T];
+    int32_t rank[3 * 2 * T];
+    tiny_model(&m, &c);
+    assert_ok(dm_pass_new(&p, &c, DM_PASS_SCORE, 2, T, &e), e);
+    dm_pass_score(p, &m, tiny_ids, 2, T, 3, logp, rank);
+    for (size_t n = 1; n <= 3; n++) {
+        float *logits = tiny_logits(&m, tiny_ids, 2, T, n);
+        for (size_t i = 0; i < 2 * T; i++) {
+            const size_t t = i % T, at = (n - 1) * 2 * T + i;
+            const float *row = logits + i * VP;
+            if (t + n >= T) {
+                assert_true(logp[at] == 0.0f && rank[at] == -1);
+                continue;
+            }
+            const int32_t x = tiny_ids[i + n];
+            const float want = (float)((double)row[x] - tiny_lse(row, VP));
+            int32_t better = 0;
+            for (int32_t v = 0; v < VP; v++)
+                better += row[v] > row[x] || (row[v] == row[x] && v < x);
+            assert_close(&logp[at], &want, 1, 2e-6, 1.0);
+            assert_int_equal(rank[at], better);
+        }
+        free(logits);
+    }
+    float alone[2 * T];
+    dm_pass_score(p, &m, tiny_ids, 2, T, 1, alone, NULL);
+    assert_memory_equal(alone, logp, sizeof(alone));
+    dm_pass_free(p);
+    dm_model_release(&m);
+}
+
+struct trained {
+    struct dm_params grads;
+    struct dm_arena mem;
+    double loss[3];
+};
+
+static void train_once(struct trained *t, const struct dm_model *m, enum dm_pass_kind kind,
+                       const int32_t *x, size_t B, size_t len, float scale, const float *weight)
+{
+    struct dm_err e;
+    struct dm_pass *p;
+    const enum dm_scope scope = kind == DM_PASS_BASE ? DM_SCOPE_BASE : DM_SCOPE_HEADS;
+    assert_ok(dm_params_new(&t->grads, &t->mem, &m->cfg, scope, &e), e);
+    assert_ok(dm_pass_new(&p, &m->cfg, kind, B, len, &e), e);
+    dm_pass_train(p, m, &t->grads, x, B, len, scale, weight, t->loss);
+    dm_pass_free(p);
+}
+
+/* Loss, log p of every position and every gradient of a golden training file. */
+static void check_training(const char *file, enum dm_pass_kind kind)
+{
+    enum { B = 4, LEN = 16 };
+    struct dm_err e;
+    struct dm_config c;
+    struct dm_model m;
+    struct trained t;
+    struct dm_pass *p;
+    struct dm_h5 *f = golden_open(file, &c);
+    int32_t *x = golden_read(f, "ids", DM_H5_I32, NULL);
+    double *loss = golden_read(f, "loss", DM_H5_F64, NULL);
+    const size_t first = kind == DM_PASS_BASE ? 1 : 2;
+    tiny_model(&m, &c);
+    dm_params_init_copy(&m.params, &c);
+    train_once(&t, &m, kind, x, B, LEN, 1.0f, NULL);
+    float logp[3 * B * LEN];
+    assert_ok(dm_pass_new(&p, &c, DM_PASS_SCORE, B, LEN, &e), e);
+    dm_pass_score(p, &m, x, B, LEN, c.K, logp, NULL);
+    dm_pass_free(p);
+    for (size_t n = 1; n <= c.K; n++) {
+        char name[32] = "logp";
+        if (n < first) {
+            assert_true(isnan(t.loss[n - 1]));
+            continue;
+        }
+        if (kind == DM_PASS_HEADS)
+            snprintf(name, sizeof(name), "logp/%zu", n);
+        double *want = golden_read(f, name, DM_H5_F64, NULL), sum = 0.0;
+        for (size_t b = 0; b < B; b++)
+            for (size_t i = 0; i < LEN - n; i++) {
+                const float w = (float)want[b * (LEN - n) + i];
+                assert_close(&logp[((n - 1) * B + b) * LEN + i], &w, 1, 2e-5, 1.0);
+                sum -= (double)logp[((n - 1) * B + b) * LEN + i];
+            }
+        assert_true(fabs(t.loss[n - 1] - loss[n - first]) < 1e-5);
+        assert_true(fabs(t.loss[n - 1] - sum / (double)(B * (LEN - n))) < 1e-6);
+        free(want);
+    }
+    struct dm_tensor list[128];
+    const enum dm_scope scope = kind == DM_PASS_BASE ? DM_SCOPE_BASE : DM_SCOPE_HEADS;
+    const size_t n_list = dm_params_list(&t.grads, &c, scope, NULL);
+    assert_true(n_list <= 128);
+    dm_params_list(&t.grads, &c, scope, list);
+    for (size_t i = 0; i < n_list; i++) {
+        char name[160];
+        size_t n;
+        snprintf(name, sizeof(name), "grad/%s", list[i].name);
+        float *want = golden_read(f, name, DM_H5_F32, &n);
+        double square = 0.0;
+        assert_int_equal(n, list[i].n);
+        for (size_t j = 0; j < n; j++)
+            square += (double)want[j] * (double)want[j];
+        assert_close(list[i].data, want, n, 5e-5, sqrt(square / (double)n));
+        free(want);
+    }
+    dm_arena_release(&t.mem);
+    dm_model_release(&m);
+    free(loss);
+    free(x);
+    dm_h5_close(f);
+}
+
+static void test_base_loss_and_gradients_match_pytorch(void **state)
+{
+    (void)state;
+    check_training("train_base.h5", DM_PASS_BASE);
+}
+
+static void test_head_losses_and_gradients_match_pytorch(void **state)
+{
+    (void)state;
+    check_training("train_heads.h5", DM_PASS_HEADS);
+}
+
+static void test_training_adds_scaled_and_weighted_gradients(void **state)
+{
+    (void)state;
+    struct dm_err e;
+    struct dm_model m;
+    struct dm_pass *p;
+    struct trained one, more;
+    const struct dm_config c = tiny_config();
+    const float weight[] = {1.0f, 2.0f, 0.0f};
+    struct dm_tensor a[64], b[64];
+    tiny_model(&m, &c);
+    train_once(&one, &m, DM_PASS_HEADS, tiny_ids, 2, T, 1.0f, NULL);
+    train_once(&more, &m, DM_PASS_HEADS, tiny_ids, 2, T, 0.25f, weight);
+    assert_ok(dm_pass_new(&p, &c, DM_PASS_HEADS, 2, T, &e), e);
+    dm_pass_train(p, &m, &more.grads, tiny_ids, 2, T, 0.25f, weight, more.loss);
+    dm_pass_free(p);
+    // Twice a quarter of twice the loss of head 2 is that loss; head 3 has weight 0.
+    const size_t n = dm_params_list(&one.grads, &c, DM_SCOPE_HEADS, a);
+    dm_params_list(&more.grads, &c, DM_SCOPE_HEADS, b);
+    for (size_t i = 0; i < n; i++)
+        if (a[i].index == 2)
+            assert_close(b[i].data, a[i].data, a[i].n, 1e-5, 1e-4);
+        else
+            for (size_t j = 0; j < b[i].n; j++)
+                assert_true(b[i].data[j] == 0.0f);
+    assert_memory_equal(one.loss + 1, more.loss + 1, 2 * sizeof(double));
+    dm_arena_release(&one.mem);
+    dm_arena_release(&more.mem);
+    dm_model_release(&m);
+}
+
+static void assert_same_grads(const struct trained *x, const struct trained *y,
+                              const struct dm_config *c, enum dm_scope scope)
+{
+    struct dm_tensor a[64], b[64];
+    const size_t n = dm_params_list(&x->grads, c, scope, NULL);
+    assert_true(n <= 64);
+    dm_params_list(&x->grads, c, scope, a);
+    dm_params_list(&y->grads, c, scope, b);
+    for (size_t i = 0; i < n; i++)
+        assert_memory_equal(a[i].data, b[i].data, a[i].n * sizeof(float));
+}
+
+static void test_bits_do_not_depend_on_threads(void **state)
+{
+    (void)state;
+    struct dm_model m;
+    const struct dm_config c = tiny_config();
+    float *logits[3];
+    struct trained base[3], heads[3];
+    tiny_model(&m, &c);
+    for (size_t i = 0; i < 3; i++) {
+        dm_par_set_threads(i + 1);
+        logits[i] = tiny_logits(&m, tiny_ids, 2, T, 2);
+        train_once(&base[i], &m, DM_PASS_BASE, tiny_ids, 2, T, 1.0f, NULL);
+        train_once(&heads[i], &m, DM_PASS_HEADS, tiny_ids, 2, T, 1.0f, NULL);
+    }
+    dm_par_set_threads(0);
+    for (size_t i = 1; i < 3; i++) {
+        assert_memory_equal(logits[i], logits[0], 2 * T * VP * sizeof(float));
+        assert_same_grads(&base[i], &base[0], &c, DM_SCOPE_BASE);
+        assert_same_grads(&heads[i], &heads[0], &c, DM_SCOPE_HEADS);
+        assert_memory_equal(base[i].loss, base[0].loss, sizeof(double));
+        assert_memory_equal(heads[i].loss + 1, heads[0].loss + 1, 2 * sizeof(double));
+    }
+    for (size_t i = 0; i < 3; i++) {
+        free(logits[i]);
+        dm_arena_release(&base[i].mem);
+        dm_arena_release(&heads[i].mem);
+    }
+    dm_model_release(&m);
+}
+
+static void test_a_pass_takes_smaller_batches(void **state)
+{
+    (void)state;
+    struct dm_err e;
+    struct dm_model m;
+    struct dm_pass *p;
+    const struct dm_config c = tiny_config();
+    tiny_model(&m, &c);
+    float *want = tiny_logits(&m, tiny_ids, 1, 5, 3), *got = tiny_floats(5 * VP);
+    assert_ok(dm_pass_new(&p, &c, DM_PASS_SCORE, 2, T, &e), e);
+    dm_pass_logits(p, &m, tiny_ids, 1, 5, 3, got);
+    assert_memory_equal(got, want, 5 * VP * sizeof(float));
+    dm_pass_free(p);
+    dm_model_release(&m);
+    free(want);
+    free(got);
+}
+
+static void test_short_memory_is_reported(void **state)
+{
+    (void)state;
+    struct dm_err e;
+    struct dm_model m;
+    struct dm_pass *p;
+    struct dm_session *s;
+    const struct dm_config c = tiny_config();
+    for (size_t n = 1, left = 0; !left; n++) {
+        dm_alloc_fail_at(n);
+        enum dm_status st = dm_model_init(&m, &c, &e);
+        enum dm_status sp = st ? st : dm_pass_new(&p, &c, DM_PASS_HEADS, 2, T, &e);
+        enum dm_status ss = sp ? sp : dm_session_new(&s, &m, c.K, &e);
+        enum dm_status sk = ss ? ss : dm_model_pack(&m, DM_SCOPE_ALL, &e);
+        left = dm_alloc_fail_at(0);
+        assert_int_equal(sk, left ? DM_OK : DM_ENOMEM);
+        if (!ss)
+            dm_session_free(s);
+        if (!sp)
+            dm_pass_free(p);
+        if (!st)
+            dm_model_release(&m);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_score_is_log_softmax_and_rank_of_the_logits),
+        cmocka_unit_test(test_base_loss_and_gradients_match_pytorch),
+        cmocka_unit_test(test_head_losses_and_gradients_match_pytorch),
+        cmocka_unit_test(test_training_adds_scaled_and_weighted_gradients),
+        cmocka_unit_test(test_bits_do_not_depend_on_threads),
+        cmocka_unit_test(test_a_pass_takes_smaller_batches),
+        cmocka_unit_test(test_short_memory_is_reported),
+    };
+    return cmocka_run_group_tests_name("pass", tests, NULL, NULL);
+}
