@@ -28,4 +28,9 @@ void dm_gemm_pack(float *pack, struct dm_mat b, size_t N, size_t K);
 void dm_gemm_packed(float *c, size_t ldc, bool add, struct dm_mat a, const float *pack, size_t M,
                     size_t N, size_t K);
 
+/* C = bias + A B: row m of C starts from bias (N), or from 0 when bias is NULL. B comes from `pack`
+ * or, when that is NULL, from b. */
+void dm_gemm_affine(float *c, size_t ldc, const float *bias, struct dm_mat a, struct dm_mat b,
+                    const float *pack, size_t M, size_t N, size_t K);
+
 #endif

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* kern.h - the inner loops, compiled once per instruction set and chosen at run time.
  *
- * DM_ISA=ref|avx2|avx512 in the environment forces a table (for tests); otherwise the widest one
- * that the processor has. Bits may differ between tables, never between thread counts. */
+ * DM_ISA=ref|avx2|avx512 in the environment forces a table (for tests); otherwise, and for a name
+ * that this processor lacks, the widest one that it has. Bits may differ between tables, never
+ * between thread counts. */
 #ifndef DM_KERNEL_KERN_H
 #define DM_KERNEL_KERN_H
 
@@ -23,6 +24,9 @@ struct dm_kern {
      * of b, K*nr floats apart, are streamed in order. n columns in all. Same bits as gemm_tile. */
     void (*gemm_few)(float *c, size_t ldc, bool add, const float *a, size_t lda, const float *b,
                      size_t m, size_t n, size_t K);
+    /* One packed panel, width = mr or nr: dst[k*width + i] = src[i*is + k*ks], 0 for i >= n. */
+    void (*pack)(float *dst, size_t width, const float *src, size_t is, size_t ks, size_t n,
+                 size_t K);
 
     float (*dot)(const float *x, const float *y, size_t n);
     void (*axpy)(float *y, float a, const float *x, size_t n); /* y += a*x */

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT */
+#include "src/kernel/kern.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/kernel/kern_tables.h"
+
+/* One slot per subset of {avx2, avx512} on top of ref, so that the list is constant data. */
+static const struct dm_kern *const lists[][4] = {
+    {&dm_kern_ref},
+#ifdef __x86_64__
+    {&dm_kern_ref, &dm_kern_avx2},
+    {&dm_kern_ref, &dm_kern_avx2, &dm_kern_avx512},
+#endif
+};
+
+/* Only dm_kern_force() and the first dm_kern() write it; both write one pointer. */
+static const struct dm_kern *_Atomic in_use;
+
+const struct dm_kern *const *dm_kern_all(void)
+{
+#ifdef __x86_64__
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+        const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+        return lists[wide ? 2 : 1];
+    }
+#endif
+    return lists[0];
+}
+
+static const struct dm_kern *choose(void)
+{
+    const char *name = getenv("DM_ISA");
+    const struct dm_kern *widest = NULL;
+    for (const struct dm_kern *const *k = dm_kern_all(); *k; k++) {
+        if (name && strcmp(name, (*k)->name) == 0)
+            return *k;
+        widest = *k;
+    }
+    return widest;
+}
+
+const struct dm_kern *dm_kern(void)
+{
+    const struct dm_kern *k = atomic_load_explicit(&in_use, memory_order_relaxed);
+    if (!k) {
+        k = choose();
+        atomic_store_explicit(&in_use, k, memory_order_relaxed);
+    }
+    return k;
+}
+
+void dm_kern_force(const struct dm_kern *k)
+{
+    atomic_store_explicit(&in_use, k, memory_order_relaxed);
+}

@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: MIT */
+/* The inner loops. This file is compiled once per instruction set: DM_ISA names the table, DM_VW
+ * is the number of floats in a vector. A tail goes through the same vector code under a mask, so
+ * that an element's bits do not depend on its place in the array. */
+#include "src/kernel/kern_tables.h"
+
+#include <assert.h>
+#include <stdbool.h>
+
+#include "src/kernel/simd.h"
+
+/* Micro-tile: MR x NV vectors of sums, NV vectors of b and one of a fill the register file. */
+#if DM_VW == 16
+#define MR 14
+#define NV 2
+#elif DM_VW == 8
+#define MR 6
+#define NV 2
+#else
+#define MR 4
+#define NV 4
+#endif
+#define NR ((size_t)NV * DM_VW)
+
+INLINE size_t lanes_left(size_t n, size_t at)
+{
+    return n > at ? n - at : 0;
+}
+
+/* m and step are constants at every call, so that the sums live in registers: element (i, k) of a
+ * is a[i*is + k*ks]. `ahead` prefetches b that many floats on. */
+INLINE void tile(float *c, size_t ldc, bool add, const float *a, size_t is, size_t ks,
+                 const float *b, size_t m, size_t n, size_t K, size_t ahead)
+{
+    vf acc[MR][NV];
+#pragma GCC unroll 16
+    for (size_t i = 0; i < m; i++)
+#pragma GCC unroll 4
+        for (size_t j = 0; j < NV; j++)
+            acc[i][j] = add ? vf_load_n(c + i * ldc + j * DM_VW, lanes_left(n, j * DM_VW))
+                            : vf_set1(0.0f);
+    for (size_t k = 0; k < K; k++, b += NR) {
+        vf bv[NV];
+#pragma GCC unroll 4
+        for (size_t j = 0; j < NV; j++) {
+            bv[j] = vf_load(b + j * DM_VW);
+            if (ahead)
+                __builtin_prefetch(b + j * DM_VW + ahead);
+        }
+#pragma GCC unroll 16
+        for (size_t i = 0; i < m; i++) {
+            const vf av = vf_set1(a[i * is + k * ks]);
+#pragma GCC unroll 4
+            for (size_t j = 0; j < NV; j++)
+                acc[i][j] = vf_fma(av, bv[j], acc[i][j]);
+        }
+    }
+#pragma GCC unroll 16
+    for (size_t i = 0; i < m; i++)
+#pragma GCC unroll 4
+        for (size_t j = 0; j < NV; j++)
+            vf_store_n(c + i * ldc + j * DM_VW, acc[i][j], lanes_left(n, j * DM_VW));
+}
+
+/* One case per number of rows: a tile at the lower edge costs its rows only. */
+static void gemm_tile(float *c, size_t ldc, bool add, const float *a, const float *b, size_t m,
+                      size_t n, size_t K)
+{
+    assert(m >= 1 && m <= MR && n >= 1 && n <= NR);
+#define ROWS(rows)                                         \
+    case rows:                                             \
+        if (rows <= MR)                                    \
+            tile(c, ldc, add, a, 1, MR, b, rows, n, K, 0); \
+        break;
+    switch (m) {
+        ROWS(1)
+        ROWS(2)
+        ROWS(3)
+        ROWS(4)
+        ROWS(5)
+        ROWS(6)
+        ROWS(7)
+        ROWS(8)
+        ROWS(9)
+        ROWS(10)
+        ROWS(11)
+        ROWS(12)
+        ROWS(13)
+        ROWS(14)
+    }
+#undef ROWS
+}
+
+/* 4 KiB ahead hides the latency of memory for one sequential stream. */
+#define AHEAD 1024
+
+static void gemm_few(float *c, size_t ldc, bool add, const float *a, size_t lda, const float *b,
+                     size_t m, size_t n, size_t K)
+{
+    assert(m >= 1 && m <= 4);
+    for (size_t j = 0; j < n; j += NR, b += K * NR) {
+        const size_t w = n - j < NR ? n - j : NR;
+        if (m == 1)
+            tile(c + j, ldc, add, a, lda, 1, b, 1, w, K, AHEAD);
+        else if (m == 2)
+            tile(c + j, ldc, add, a, lda, 1, b, 2, w, K, AHEAD);
+        else if (m == 3)
+            tile(c + j, ldc, add, a, lda, 1, b, 3, w, K, AHEAD);
+        else
+            tile(c + j, ldc, add, a, lda, 1, b, 4, w, K, AHEAD);
+    }
+}
+
+/* Rows lie along k: transposes DM_VW rows by 4 columns at a time. */
+static void pack_rows(float *dst, size_t width, const float *src, size_t is, size_t n, size_t K)
+{
+    for (size_t i0 = 0; i0 < width; i0 += DM_VW) {
+        const float *row[DM_VW];
+        const size_t have = lanes_left(n, i0), w = width - i0;
+        for (size_t r = 0; r < DM_VW; r++) // rows that do not exist are read from row 0, then cut
+            row[r] = src + (r < have ? i0 + r : 0) * is;
+        size_t k = 0;
+        for (; k + 4 <= K; k += 4) {
+            vf col[4];
+            vf_columns(col, row, k);
+            for (size_t j = 0; j < 4; j++)
+                vf_store_n(dst + (k + j) * width + i0, vf_first(col[j], vf_set1(0.0f), have), w);
+        }
+        for (; k < K; k++)
+            for (size_t r = 0; r < DM_VW && r < w; r++)
+                dst[k * width + i0 + r] = r < have ? row[r][k] : 0.0f;
+    }
+}
+
+static void pack(float *dst, size_t width, const float *src, size_t is, size_t ks, size_t n,
+                 size_t K)
+{
+    if (ks == 1) {
+        pack_rows(dst, width, src, is, n, K);
+        return;
+    }
+    for (size_t k = 0; k < K; k++, dst += width, src += ks) {
+        if (is == 1) {
+            for (size_t i = 0; i < width; i += DM_VW)
+                vf_store_n(dst + i, vf_load_n(src + i, lanes_left(n, i)), width - i);
+        } else {
+            for (size_t i = 0; i < width; i++)
+                dst[i] = i < n ? src[i * is] : 0.0f;
+        }
+    }
+}
+
+static float dot(const float *x, const float *y, size_t n)
+{
+    vf s[4] = {vf_set1(0.0f), vf_set1(0.0f), vf_set1(0.0f), vf_set1(0.0f)};
+    size_t i = 0;
+    for (; i + 4 * DM_VW <= n; i += 4 * DM_VW)
+        for (size_t j = 0; j < 4; j++)
+            s[j] = vf_fma(vf_load(x + i + j * DM_VW), vf_load(y + i + j * DM_VW), s[j]);
+    for (; i < n; i += DM_VW)
+        s[0] = vf_fma(vf_load_n(x + i, n - i), vf_load_n(y + i, n - i), s[0]);
+    return vf_sum(vf_add(vf_add(s[0], s[1]), vf_add(s[2], s[3])));
+}
+
+static void axpy(float *y, float a, const float *x, size_t n)
+{
+    const vf av = vf_set1(a);
+    size_t i = 0;
+    for (; i + DM_VW <= n; i += DM_VW)
+        vf_store(y + i, vf_fma(av, vf_load(x + i), vf_load(y + i)));
+    if (i < n)
+        vf_store_n(y + i, vf_fma(av, vf_load_n(x + i, n - i), vf_load_n(y + i, n - i)), n - i);
+}
+
+/* exp(x + lo), lo a correction far below x. Reduced to |r| <= ln(2)/2 with ln 2 in two parts; the
+ * polynomial is printed by scripts/fit_poly.py. Below -104 the result rounds to 0, above 89 it is
+ * infinite: the clamp keeps the exponent in range. NaN passes: min and max return their second
+ * operand then. */
+INLINE vf exp_of(vf x, vf lo)
+{
+    x = vf_min(vf_set1(89.0f), vf_max(vf_set1(-104.0f), x));
+    const vf shift = vf_set1(0x1.8p23f); // adding it rounds to an integer
+    const vf n = vf_sub(vf_fma(x, vf_set1(0x1.715476p0f), shift), shift);
+    vf r = vf_fma(n, vf_set1(-0x1.62e4p-1f), x);
+    r = vf_add(vf_fma(n, vf_set1(-0x1.7f7d1cp-20f), r), lo);
+    vf q = vf_set1(0x1.6d117cp-10f);
+    q = vf_fma(q, r, vf_set1(0x1.120be2p-7f));
+    q = vf_fma(q, r, vf_set1(0x1.555518p-5f));
+    q = vf_fma(q, r, vf_set1(0x1.5554dcp-3f));
+    q = vf_fma(q, r, vf_set1(0x1p-1f));
+    return vf_scale(vf_add(vf_fma(vf_mul(r, r), q, r), vf_set1(1.0f)), n);
+}
+
+static float exp_sum(float *x, float max, size_t n)
+{
+    const vf mv = vf_set1(max), zero = vf_set1(0.0f);
+    vf s = zero;
+    size_t i = 0;
+    for (; i + DM_VW <= n; i += DM_VW) {
+        const vf y = exp_of(vf_sub(vf_load(x + i), mv), zero);
+        vf_store(x + i, y);
+        s = vf_add(s, y);
+    }
+    if (i < n) {
+        const vf y = exp_of(vf_sub(vf_load_n(x + i, n - i), mv), zero);
+        vf_store_n(x + i, y, n - i);
+        s = vf_add(s, vf_first(y, zero, n - i));
+    }
+    return vf_sum(s);
+}
+
+static float max(const float *x, size_t n)
+{
+    const vf first = vf_set1(x[0]);
+    vf m = first;
+    size_t i = 0;
+    for (; i + DM_VW <= n; i += DM_VW)
+        m = vf_max(m, vf_load(x + i));
+    if (i < n)
+        m = vf_max(m, vf_first(vf_load_n(x + i, n - i), first, n - i));
+    return vf_top(m);
+}
+
+/* The tail Q(a) = 1 - Phi(a) of the normal distribution for a >= 0 is exp(-a^2/2) times a smooth
+ * function, a polynomial in u = (5/2 - a) / (5/2 + a) from scripts/fit_poly.py. *e = exp(-a^2/2):
+ * the rounding error of the square, which exp would magnify, is carried along. */
+INLINE vf normal_tail(vf a, vf *e)
+{
+    const vf s = vf_mul(a, a), lo = vf_fma(a, a, vf_sub(vf_set1(0.0f), s));
+    *e = exp_of(vf_mul(s, vf_set1(-0.5f)), vf_mul(lo, vf_set1(-0.5f)));
+    const vf c = vf_set1(2.5f), u = vf_div(vf_sub(c, a), vf_add(c, a));
+    vf p = vf_set1(0x1.7a48eep-16f);
+    p = vf_fma(p, u, vf_set1(-0x1.20d292p-16f));
+    p = vf_fma(p, u, vf_set1(-0x1.959e2ep-13f));
+    p = vf_fma(p, u, vf_set1(0x1.7337a6p-12f));
+    p = vf_fma(p, u, vf_set1(0x1.b01edcp-11f));
+    p = vf_fma(p, u, vf_set1(-0x1.82efc2p-9f));
+    p = vf_fma(p, u, vf_set1(-0x1.4fd664p-8f));
+    p = vf_fma(p, u, vf_set1(0x1.923830p-6f));
+    p = vf_fma(p, u, vf_set1(0x1.cf677cp-4f));
+    p = vf_fma(p, u, vf_set1(0x1.d3163ep-3f));
+    p = vf_fma(p, u, vf_set1(0x1.217252p-3f));
+    return vf_mul(p, *e);
+}
+
+/* x Phi(x) = max(x, 0) - |x| Q(|x|): no cancellation on either side. Q is 0 from 15 on, and the
+ * clamp at 20 keeps infinity times 0 out. */
+INLINE vf gelu_of(vf x)
+{
+    const vf zero = vf_set1(0.0f), a = vf_min(vf_set1(20.0f), vf_abs(x));
+    vf e;
+    const vf q = normal_tail(a, &e);
+    return vf_fma(vf_sub(zero, a), q, vf_max(zero, x));
+}
+
+static void gelu(float *y, const float *x, size_t n)
+{
+    size_t i = 0;
+    for (; i + DM_VW <= n; i += DM_VW)
+        vf_store(y + i, gelu_of(vf_load(x + i)));
+    if (i < n)
+        vf_store_n(y + i, gelu_of(vf_load_n(x + i, n - i)), n - i);
+}
+
+/* With h = |x| phi(x) - Q(|x|) the derivative Phi(x) + x phi(x) is 1 + h for x >= 0, else -h. */
+INLINE vf gelu_grad_of(vf dx, vf dy, vf x)
+{
+    const vf zero = vf_set1(0.0f), a = vf_min(vf_set1(20.0f), vf_abs(x));
+    vf e;
+    const vf q = normal_tail(a, &e);
+    const vf h = vf_sub(vf_mul(vf_mul(a, vf_set1(0x1.988454p-2f)), e), q); // 1/sqrt(2 pi)
+    return vf_fma(dy, vf_if_neg(x, vf_sub(zero, h), vf_add(vf_set1(1.0f), h)), dx);
+}
+
+static void gelu_grad(float *dx, const float *dy, const float *x, size_t n)
+{
+    size_t i = 0;
+    for (; i + DM_VW <= n; i += DM_VW)
+        vf_store(dx + i, gelu_grad_of(vf_load(dx + i), vf_load(dy + i), vf_load(x + i)));
+    if (i < n) {
+        const size_t l = n - i;
+        vf_store_n(dx + i,
+                   gelu_grad_of(vf_load_n(dx + i, l), vf_load_n(dy + i, l), vf_load_n(x + i, l)),
+                   l);
+    }
+}
+
+#define STR2(x) #x
+#define STR(x) STR2(x)
+#define CAT2(x, y) x##y
+#define CAT(x, y) CAT2(x, y)
+const struct dm_kern CAT(dm_kern_, DM_ISA) = {
+    .name = STR(DM_ISA),
+    .mr = MR,
+    .nr = NR,
+    .gemm_tile = gemm_tile,
+    .gemm_few = gemm_few,
+    .pack = pack,
+    .dot = dot,
+    .axpy = axpy,
+    .exp_sum = exp_sum,
+    .max = max,
+    .gelu = gelu,
+    .gelu_grad = gelu_grad,
+};

@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: MIT */
+/* simd.h - vectors of DM_VW floats under one set of names; only for kern_tmpl.c.
+ *
+ * DM_VW is 1 (plain C), 8 (AVX2 and FMA) or 16 (AVX-512). The _n forms touch only the first
+ * min(n, DM_VW) elements of memory. */
+#ifndef DM_KERNEL_SIMD_H
+#define DM_KERNEL_SIMD_H
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#if DM_VW > 1
+#include <immintrin.h>
+#endif
+
+#define INLINE static inline __attribute__((always_inline))
+
+#if DM_VW == 16
+typedef __m512 vf;
+INLINE __mmask16 vf_mask(size_t n)
+{
+    return n >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << n) - 1);
+}
+INLINE vf vf_set1(float x)
+{
+    return _mm512_set1_ps(x);
+}
+INLINE vf vf_load(const float *p)
+{
+    return _mm512_loadu_ps(p);
+}
+INLINE vf vf_load_n(const float *p, size_t n)
+{
+    return _mm512_maskz_loadu_ps(vf_mask(n), p);
+}
+INLINE void vf_store(float *p, vf x)
+{
+    _mm512_storeu_ps(p, x);
+}
+INLINE void vf_store_n(float *p, vf x, size_t n)
+{
+    _mm512_mask_storeu_ps(p, vf_mask(n), x);
+}
+INLINE vf vf_first(vf x, vf other, size_t n) /* lanes below n from x */
+{
+    return _mm512_mask_blend_ps(vf_mask(n), other, x);
+}
+INLINE vf vf_if_neg(vf x, vf neg, vf pos) /* x < 0 ? neg : pos */
+{
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_LT_OQ), pos, neg);
+}
+INLINE vf vf_add(vf a, vf b)
+{
+    return _mm512_add_ps(a, b);
+}
+INLINE vf vf_sub(vf a, vf b)
+{
+    return _mm512_sub_ps(a, b);
+}
+INLINE vf vf_mul(vf a, vf b)
+{
+    return _mm512_mul_ps(a, b);
+}
+INLINE vf vf_div(vf a, vf b)
+{
+    return _mm512_div_ps(a, b);
+}
+INLINE vf vf_fma(vf a, vf b, vf c) /* a*b + c */
+{
+    return _mm512_fmadd_ps(a, b, c);
+}
+INLINE vf vf_min(vf a, vf b) /* b when either is NaN */
+{
+    return _mm512_min_ps(a, b);
+}
+INLINE vf vf_max(vf a, vf b)
+{
+    return _mm512_max_ps(a, b);
+}
+INLINE vf vf_abs(vf a)
+{
+    return _mm512_abs_ps(a);
+}
+INLINE vf vf_scale(vf x, vf n) /* x * 2^n, n integral, |n| <= 250 */
+{
+    return _mm512_scalef_ps(x, n);
+}
+/* Four columns of 16 rows: out[j] lane r = row[r][j]. */
+INLINE void vf_columns(vf out[4], const float *const row[16], size_t k)
+{
+    vf v[4];
+#pragma GCC unroll 4
+    for (size_t r = 0; r < 4; r++) {
+        vf x = _mm512_castps128_ps512(_mm_loadu_ps(row[r] + k));
+        x = _mm512_insertf32x4(x, _mm_loadu_ps(row[4 + r] + k), 1);
+        x = _mm512_insertf32x4(x, _mm_loadu_ps(row[8 + r] + k), 2);
+        v[r] = _mm512_insertf32x4(x, _mm_loadu_ps(row[12 + r] + k), 3);
+    }
+    const __m512d lo01 = _mm512_castps_pd(_mm512_unpacklo_ps(v[0], v[1]));
+    const __m512d hi01 = _mm512_castps_pd(_mm512_unpackhi_ps(v[0], v[1]));
+    const __m512d lo23 = _mm512_castps_pd(_mm512_unpacklo_ps(v[2], v[3]));
+    const __m512d hi23 = _mm512_castps_pd(_mm512_unpackhi_ps(v[2], v[3]));
+    out[0] = _mm512_castpd_ps(_mm512_unpacklo_pd(lo01, lo23));
+    out[1] = _mm512_castpd_ps(_mm512_unpackhi_pd(lo01, lo23));
+    out[2] = _mm512_castpd_ps(_mm512_unpacklo_pd(hi01, hi23));
+    out[3] = _mm512_castpd_ps(_mm512_unpackhi_pd(hi01, hi23));
+}
+#endif
+
+#if DM_VW == 8
+typedef __m256 vf;
+INLINE __m256i vf_mask(size_t n)
+{
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n >= 8 ? 8 : (int)n),
+                              _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+INLINE vf vf_set1(float x)
+{
+    return _mm256_set1_ps(x);
+}
+INLINE vf vf_load(const float *p)
+{
+    return _mm256_loadu_ps(p);
+}
+INLINE vf vf_load_n(const float *p, size_t n)
+{
+    return n >= 8 ? _mm256_loadu_ps(p) : _mm256_maskload_ps(p, vf_mask(n));
+}
+INLINE void vf_store(float *p, vf x)
+{
+    _mm256_storeu_ps(p, x);
+}
+INLINE void vf_store_n(float *p, vf x, size_t n)
+{
+    if (n >= 8)
+        _mm256_storeu_ps(p, x);
+    else
+        _mm256_maskstore_ps(p, vf_mask(n), x);
+}
+INLINE vf vf_first(vf x, vf other, size_t n)
+{
+    return _mm256_blendv_ps(other, x, _mm256_castsi256_ps(vf_mask(n)));
+}
+INLINE vf vf_if_neg(vf x, vf neg, vf pos)
+{
+    return _mm256_blendv_ps(pos, neg, _mm256_cmp_ps(x, _mm256_setzero_ps(), _CMP_LT_OQ));
+}
+INLINE vf vf_add(vf a, vf b)
+{
+    return _mm256_add_ps(a, b);
+}
+INLINE vf vf_sub(vf a, vf b)
+{
+    return _mm256_sub_ps(a, b);
+}
+INLINE vf vf_mul(vf a, vf b)
+{
+    return _mm256_mul_ps(a, b);
+}
+INLINE vf vf_div(vf a, vf b)
+{
+    return _mm256_div_ps(a, b);
+}
+INLINE vf vf_fma(vf a, vf b, vf c)
+{
+    return _mm256_fmadd_ps(a, b, c);
+}
+INLINE vf vf_min(vf a, vf b)
+{
+    return _mm256_min_ps(a, b);
+}
+INLINE vf vf_max(vf a, vf b)
+{
+    return _mm256_max_ps(a, b);
+}
+INLINE vf vf_abs(vf a)
+{
+    return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a);
+}
+/* In two factors, so that a subnormal result is rounded once and 2^128 does not overflow early. */
+INLINE vf vf_scale(vf x, vf n)
+{
+    const __m256i e = _mm256_cvtps_epi32(n), e1 = _mm256_srai_epi32(e, 1);
+    const __m256i e2 = _mm256_sub_epi32(e, e1), bias = _mm256_set1_epi32(127);
+    const vf f1 = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(e1, bias), 23));
+    const vf f2 = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(e2, bias), 23));
+    return _mm256_mul_ps(_mm256_mul_ps(x, f1), f2);
+}
+INLINE void vf_columns(vf out[4], const float *const row[8], size_t k)
+{
+    vf v[4];
+#pragma GCC unroll 4
+    for (size_t r = 0; r < 4; r++)
+        v[r] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(row[r] + k)),
+                                    _mm_loadu_ps(row[4 + r] + k), 1);
+    const __m256d lo01 = _mm256_castps_pd(_mm256_unpacklo_ps(v[0], v[1]));
+    const __m256d hi01 = _mm256_castps_pd(_mm256_unpackhi_ps(v[0], v[1]));
+    const __m256d lo23 = _mm256_castps_pd(_mm256_unpacklo_ps(v[2], v[3]));
+    const __m256d hi23 = _mm256_castps_pd(_mm256_unpackhi_ps(v[2], v[3]));
+    out[0] = _mm256_castpd_ps(_mm256_unpacklo_pd(lo01, lo23));
+    out[1] = _mm256_castpd_ps(_mm256_unpackhi_pd(lo01, lo23));
+    out[2] = _mm256_castpd_ps(_mm256_unpacklo_pd(hi01, hi23));
+    out[3] = _mm256_castpd_ps(_mm256_unpackhi_pd(hi01, hi23));
+}
+#endif
+
+#if DM_VW == 1
+typedef float vf;
+INLINE vf vf_set1(float x)
+{
+    return x;
+}
+INLINE vf vf_load(const float *p)
+{
+    return *p;
+}
+INLINE vf vf_load_n(const float *p, size_t n)
+{
+    return n ? *p : 0.0f;
+}
+INLINE void vf_store(float *p, vf x)
+{
+    *p = x;
+}
+INLINE void vf_store_n(float *p, vf x, size_t n)
+{
+    if (n)
+        *p = x;
+}
+INLINE vf vf_first(vf x, vf other, size_t n)
+{
+    return n ? x : other;
+}
+INLINE vf vf_if_neg(vf x, vf neg, vf pos)
+{
+    return x < 0.0f ? neg : pos;
+}
+INLINE vf vf_add(vf a, vf b)
+{
+    return a + b;
+}
+INLINE vf vf_sub(vf a, vf b)
+{
+    return a - b;
+}
+INLINE vf vf_mul(vf a, vf b)
+{
+    return a * b;
+}
+INLINE vf vf_div(vf a, vf b)
+{
+    return a / b;
+}
+INLINE vf vf_fma(vf a, vf b, vf c)
+{
+    return fmaf(a, b, c);
+}
+INLINE vf vf_min(vf a, vf b)
+{
+    return a < b ? a : b;
+}
+INLINE vf vf_max(vf a, vf b)
+{
+    return a > b ? a : b;
+}
+INLINE vf vf_abs(vf a)
+{
+    return fabsf(a);
+}
+INLINE vf vf_scale(vf x, vf n)
+{
+    if (!(n > -250.0f && n < 250.0f))
+        return n; // only NaN comes here
+    const int32_t e = (int32_t)n, e1 = e / 2;
+    const uint32_t b1 = (uint32_t)(e1 + 127) << 23, b2 = (uint32_t)(e - e1 + 127) << 23;
+    float f1, f2;
+    memcpy(&f1, &b1, sizeof(f1));
+    memcpy(&f2, &b2, sizeof(f2));
+    return x * f1 * f2;
+}
+INLINE void vf_columns(vf out[4], const float *const row[1], size_t k)
+{
+    memcpy(out, row[0] + k, 4 * sizeof(*out));
+}
+#endif
+
+/* Sum and maximum of the lanes, pairwise, in one fixed order. */
+INLINE float vf_sum(vf x)
+{
+    float l[DM_VW];
+    memcpy(l, &x, sizeof(l));
+    for (size_t w = DM_VW / 2; w; w /= 2)
+        for (size_t i = 0; i < w; i++)
+            l[i] += l[i + w];
+    return l[0];
+}
+INLINE float vf_top(vf x)
+{
+    float l[DM_VW];
+    memcpy(l, &x, sizeof(l));
+    for (size_t i = 1; i < DM_VW; i++)
+        l[0] = l[i] > l[0] ? l[i] : l[0];
+    return l[0];
+}
+
+#endif

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: MIT */
+#include "src/nn/linear.h"
+
+#include <assert.h>
+
+#include "src/base/par.h"
+#include "src/kernel/gemm.h"
+#include "src/kernel/kern.h"
+
+void dm_linear_forward(float *restrict out, const float *restrict inp, const float *w,
+                       const float *pack, const float *b, size_t N, size_t C, size_t O)
+{
+    assert(w || pack);
+    dm_gemm_affine(out, O, b, (struct dm_mat){inp, C, 1}, (struct dm_mat){w, 1, C}, pack, N, O, C);
+}
+
+struct column_sums {
+    float *db;
+    const float *dout;
+    size_t N, O;
+};
+
+/* Columns of the calling thread, rows in order; a block of db stays in L1 while the rows pass. */
+static void add_columns(void *ctx, size_t part, size_t begin, size_t end)
+{
+    (void)part;
+    const struct column_sums *s = ctx;
+    const struct dm_kern *k = dm_kern();
+    const size_t step = 2048;
+    for (size_t o = begin; o < end; o += step)
+        for (size_t n = 0; n < s->N; n++)
+            k->axpy(s->db + o, 1.0f, s->dout + n * s->O + o, end - o < step ? end - o : step);
+}
+
+void dm_linear_backward(float *restrict dinp, float *restrict dw, float *restrict db,
+                        const float *dout, const float *inp, const float *w, size_t N, size_t C,
+                        size_t O)
+{
+    // forward: out[n,o] = w[o,:] . inp[n,:] + b[o]
+    if (dinp)
+        dm_gemm(dinp, C, true, (struct dm_mat){dout, O, 1}, (struct dm_mat){w, C, 1}, N, C, O);
+    if (dw)
+        dm_gemm(dw, C, true, (struct dm_mat){dout, 1, O}, (struct dm_mat){inp, C, 1}, O, C, N);
+    if (db) {
+        struct column_sums s = {db, dout, N, O};
+        dm_par_for(O, 64, add_columns, &s);
+    }
+}
+
+size_t dm_linear_pack_floats(size_t C, size_t O)
+{
+    return dm_gemm_pack_floats(O, C);
+}
+
+void dm_linear_pack(float *pack, const float *w, size_t C, size_t O)
+{
+    dm_gemm_pack(pack, (struct dm_mat){w, 1, C}, O, C);
+}

@@ -1,0 +1,407 @@
+/* SPDX-License-Identifier: MIT */
+#include "tests/util.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/par.h"
+#include "src/kernel/gemm.h"
+#include "src/kernel/kern.h"
+#include "tests/ref/ref_gemm.h"
+
+/* Runs the body once per table that this processor has, that table being in use. */
+#define FOR_EACH_TABLE(k)                                                                     \
+    for (const struct dm_kern *const *k = dm_kern_all(); *k || (dm_kern_force(NULL), 0); k++) \
+        if ((dm_kern_force(*k), 1))
+
+static float *named(size_t n, const char *name, float scale)
+{
+    float *x = test_malloc((n ? n : 1) * sizeof(*x));
+    fill_named(x, n, name, scale);
+    return x;
+}
+
+static void test_ref_is_first_and_force_selects(void **state)
+{
+    (void)state;
+    assert_string_equal(dm_kern_all()[0]->name, "ref");
+    FOR_EACH_TABLE(k)
+    {
+        assert_ptr_equal(dm_kern(), *k);
+        assert_true((*k)->mr >= 1 && (*k)->nr >= 1);
+    }
+}
+
+static void test_environment_chooses_a_table(void **state)
+{
+    (void)state;
+    for (const struct dm_kern *const *k = dm_kern_all(); *k; k++) {
+        setenv("DM_ISA", (*k)->name, 1);
+        dm_kern_force(NULL);
+        assert_ptr_equal(dm_kern(), *k);
+    }
+    const struct dm_kern *widest = dm_kern();
+    setenv("DM_ISA", "no such processor", 1);
+    dm_kern_force(NULL);
+    assert_ptr_equal(dm_kern(), widest);
+    unsetenv("DM_ISA");
+    dm_kern_force(NULL);
+    assert_ptr_equal(dm_kern(), widest);
+}
+
+/* One product in the four ways to lay out A and B, written and added, against double. */
+static void check_product(size_t M, size_t N, size_t K)
+{
+    const size_t ldc = N + 3;
+    float *am = named(M * K, "a", 1.0f), *bm = named(K * N, "b", 1.0f);
+    float *c = named(M * ldc, "c", 1.0f), *c0 = named(M * ldc, "c", 1.0f);
+    double *want = test_malloc(M * N * sizeof(*want)), *size = test_malloc(M * N * sizeof(*size));
+    for (int form = 0; form < 8; form++) {
+        const struct dm_mat a = form & 1 ? (struct dm_mat){am, 1, M} : (struct dm_mat){am, K, 1};
+        const struct dm_mat b = form & 2 ? (struct dm_mat){bm, 1, K} : (struct dm_mat){bm, N, 1};
+        memcpy(c, c0, M * ldc * sizeof(*c));
+        dm_gemm(c, ldc, form & 4, a, b, M, N, K);
+        ref_gemm(want, size, form & 4 ? c0 : NULL, ldc, a, b, M, N, K);
+        for (size_t i = 0; i < M * ldc; i++) {
+            const size_t m = i / ldc, n = i % ldc;
+            if (n >= N) { // the gap between rows stays
+                assert_memory_equal(&c[i], &c0[i], sizeof(*c));
+                continue;
+            }
+            const double err = fabs((double)c[i] - want[m * N + n]);
+            if (!(err <= 1e-6 * (size[m * N + n] + 1e-30) * sqrt((double)K)))
+                fail_msg("%s %zux%zux%zu form %d at (%zu,%zu): %g, want %g", dm_kern()->name, M, N,
+                         K, form, m, n, (double)c[i], want[m * N + n]);
+        }
+    }
+    test_free(am);
+    test_free(bm);
+    test_free(c);
+    test_free(c0);
+    test_free(want);
+    test_free(size);
+}
+
+static void test_gemm_matches_double_at_odd_sizes(void **state)
+{
+    (void)state;
+    static const size_t sizes[][3] = {{5, 7, 13},   {1, 1, 1},   {1, 33, 2},
+                                      {14, 32, 9},  {15, 31, 8}, {29, 65, 17},
+                                      {6, 16, 100}, {40, 9, 33}, {3, 100, 1}};
+    FOR_EACH_TABLE(k)
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++)
+        check_product(sizes[i][0], sizes[i][1], sizes[i][2]);
+}
+
+/* Beyond every block: 252 rows, 512 columns and 512 of K when K is large; NC_PACKED. */
+static void test_gemm_matches_double_across_blocks(void **state)
+{
+    (void)state;
+    FOR_EACH_TABLE(k)
+    {
+        const bool slow = strcmp((*k)->name, "ref") == 0;
+        check_product(slow ? 17 : 259, 11, 521);
+        check_product(3, slow ? 517 : 1033, 515);
+        if (!slow)
+            check_product(261, 523, 519);
+    }
+}
+
+/* All the ways to compute C = A B (bias NULL) or bias + A B must agree in every bit. */
+static void check_bits(size_t M, size_t N, size_t K)
+{
+    float *am = named(M * K, "a", 1.0f), *bm = named(N * K, "b", 1.0f);
+    float *bias = named(N, "bias", 1.0f), *pack = named(dm_gemm_pack_floats(N, K), "p", 1.0f);
+    float *c = named(M * N, "c", 1.0f), *row = named(M * N, "d", 1.0f);
+    const struct dm_mat a = {am, K, 1}, b = {bm, 1, K};
+    dm_par_set_threads(1);
+    dm_gemm_pack(pack, b, N, K);
+    dm_gemm(c, N, false, a, b, M, N, K);
+    for (size_t threads = 1; threads <= 3; threads++) {
+        dm_par_set_threads(threads);
+        memset(row, 0xff, M * N * sizeof(*row));
+        dm_gemm(row, N, false, a, b, M, N, K);
+        assert_memory_equal(row, c, M * N * sizeof(*c));
+        memset(row, 0xff, M * N * sizeof(*row));
+        dm_gemm_packed(row, N, false, a, pack, M, N, K);
+        assert_memory_equal(row, c, M * N * sizeof(*c));
+        memset(row, 0, M * N * sizeof(*row));
+        dm_gemm_packed(row, N, true, a, pack, M, N, K);
+        assert_memory_equal(row, c, M * N * sizeof(*c));
+        memset(row, 0xff, M * N * sizeof(*row));
+        for (size_t m = 0; m < M; m++)
+            dm_gemm_packed(row + m * N, N, false, (struct dm_mat){am + m * K, K, 1}, pack, 1, N, K);
+        assert_memory_equal(row, c, M * N * sizeof(*c));
+    }
+    dm_gemm_affine(c, N, bias, a, b, NULL, M, N, K);
+    for (size_t m0 = 0; m0 < M; m0 += M / 2 + 1) {
+        const size_t m = M - m0 < M / 2 + 1 ? M - m0 : M / 2 + 1;
+        dm_gemm_affine(row + m0 * N, N, bias, (struct dm_mat){am + m0 * K, K, 1}, b, pack, m, N, K);
+    }
+    assert_memory_equal(row, c, M * N * sizeof(*c));
+    dm_par_set_threads(0);
+    test_free(am);
+    test_free(bm);
+    test_free(bias);
+    test_free(pack);
+    test_free(c);
+    test_free(row);
+}
+
+static void test_gemm_bits_depend_on_neither_threads_nor_rows_nor_packing(void **state)
+{
+    (void)state;
+    FOR_EACH_TABLE(k)
+    {
+        const bool slow = strcmp((*k)->name, "ref") == 0;
+        for (size_t M = 1; M <= 40; M++)
+            check_bits(M, 37, 29);
+        check_bits(3, slow ? 67 : 2085, slow ? 529 : 1031);
+        check_bits(slow ? 9 : 43, 147, 530);
+        if (!slow)
+            check_bits(290, 131, 523);
+    }
+}
+
+static void test_gemm_of_nothing(void **state)
+{
+    (void)state;
+    float c[6] = {1, 2, 3, 4, 5, 6};
+    const float bias[3] = {7, 8, 9};
+    const struct dm_mat none = {c, 0, 0};
+    FOR_EACH_TABLE(k)
+    {
+        for (size_t i = 0; i < 6; i++)
+            c[i] = (float)i;
+        dm_gemm(c, 3, true, none, none, 2, 3, 0);
+        dm_gemm(c, 3, false, none, none, 0, 3, 5);
+        dm_gemm(c, 3, false, none, none, 2, 0, 5);
+        for (size_t i = 0; i < 6; i++)
+            assert_true(c[i] == (float)i);
+        dm_gemm(c, 3, false, none, none, 1, 3, 0);
+        dm_gemm_affine(c + 3, 3, bias, none, none, NULL, 1, 3, 0);
+        assert_true(c[0] == 0.0f && c[1] == 0.0f && c[2] == 0.0f);
+        assert_memory_equal(c + 3, bias, sizeof(bias));
+    }
+}
+
+/* (A B) t and A (B t) agree: a property that no reference implementation can share a bug with. */
+static void test_gemm_is_associative_with_a_vector(void **state)
+{
+    (void)state;
+    enum { M = 37, N = 41, K = 67 };
+    static float c[M * N], left[M], right[M], bt[K];
+    float *am = named(M * K, "a", 1.0f), *bm = named(K * N, "b", 1.0f), *t = named(N, "t", 1.0f);
+    const struct dm_mat a = {am, K, 1}, b = {bm, N, 1}, tv = {t, 1, 1};
+    FOR_EACH_TABLE(k)
+    {
+        dm_gemm(c, N, false, a, b, M, N, K);
+        dm_gemm(left, 1, false, (struct dm_mat){c, N, 1}, tv, M, 1, N);
+        dm_gemm(bt, 1, false, b, tv, K, 1, N);
+        dm_gemm(right, 1, false, a, (struct dm_mat){bt, 1, 1}, M, 1, K);
+        assert_close(left, right, M, 2e-5, 1.0);
+    }
+    test_free(am);
+    test_free(bm);
+    test_free(t);
+}
+
+static void test_dot_axpy_and_max_match_double(void **state)
+{
+    (void)state;
+    FOR_EACH_TABLE(k)
+    for (size_t n = 0; n <= 150; n++) {
+        float *x = named(n, "x", 2.0f), *y = named(n, "y", 2.0f), *z = named(n, "y", 2.0f);
+        double want = 0.0, size = 1e-30;
+        float top = n ? x[0] : 0.0f;
+        for (size_t i = 0; i < n; i++) {
+            want += (double)x[i] * y[i];
+            size += fabs((double)x[i] * y[i]);
+            top = x[i] > top ? x[i] : top;
+        }
+        assert_true(fabs((*k)->dot(x, y, n) - want) <= 1e-6 * size);
+        (*k)->axpy(z, 0.75f, x, n);
+        for (size_t i = 0; i < n; i++)
+            assert_true(z[i] == (float)(0.75 * x[i] + y[i]));
+        if (n)
+            assert_true((*k)->max(x, n) == top);
+        test_free(x);
+        test_free(y);
+        test_free(z);
+    }
+}
+
+static void test_exp_is_within_two_ulp(void **state)
+{
+    (void)state;
+    FOR_EACH_TABLE(k)
+    {
+        double worst = 0.0;
+        for (double at = -86.0; at < 88.0; at += 0.0625 * 11) {
+            float x[11], in[11];
+            for (size_t i = 0; i < 11; i++)
+                in[i] = x[i] = (float)(at + 0.06251 * (double)i);
+            (*k)->exp_sum(x, 0.0f, 11);
+            for (size_t i = 0; i < 11; i++) {
+                const double want = exp((double)in[i]);
+                const double ulp = nextafterf((float)want, INFINITY) - (float)want;
+                worst = fmax(worst, fabs(x[i] - want) / ulp);
+            }
+        }
+        if (!(worst <= 2.0))
+            fail_msg("%s: %g ulp", (*k)->name, worst);
+    }
+}
+
+static void test_exp_at_the_edges(void **state)
+{
+    (void)state;
+    FOR_EACH_TABLE(k)
+    {
+        float x[] = {0.0f, -0.0f, -INFINITY, -200.0f, -104.0f, INFINITY, 89.0f, -88.0f, -100.0f};
+        (*k)->exp_sum(x, 0.0f, 9);
+        assert_true(x[0] == 1.0f && x[1] == 1.0f);
+        assert_true(x[2] == 0.0f && x[3] == 0.0f && x[4] == 0.0f);
+        assert_true(x[5] == INFINITY && x[6] == INFINITY);
+        // subnormal results keep what bits they have
+        assert_true(fabs(x[7] - exp(-88.0)) <= 0x1p-149);
+        assert_true(fabs(x[8] - exp(-100.0)) <= 0x1p-149);
+        float nan[] = {1.0f, NAN};
+        assert_true(isnan((*k)->exp_sum(nan, 0.0f, 2)));
+        assert_true(isnan(nan[1]));
+    }
+}
+
+static void test_exp_sum_is_the_sum_of_what_it_writes(void **state)
+{
+    (void)state;
+    FOR_EACH_TABLE(k)
+    for (size_t n = 0; n <= 70; n++) {
+        float *x = named(n, "x", 9.0f);
+        const float sum = (*k)->exp_sum(x, 2.5f, n);
+        double want = 0.0;
+        for (size_t i = 0; i < n; i++)
+            want += x[i];
+        assert_true(fabs(sum - want) <= 1e-6 * want);
+        test_free(x);
+    }
+}
+
+static double ref_gelu(double x)
+{
+    return 0.5 * x * erfc(-x / sqrt(2.0));
+}
+
+static double ref_gelu_grad(double x)
+{
+    return 0.5 * erfc(-x / sqrt(2.0)) + x * exp(-0.5 * x * x) / sqrt(8.0 * atan(1.0));
+}
+
+static void test_gelu_matches_double_erf(void **state)
+{
+    (void)state;
+    enum { N = 40001 };
+    static float x[N], y[N], dx[N], one[N];
+    for (size_t i = 0; i < N; i++) {
+        x[i] = (float)((double)i * 0.001 - 20.0);
+        one[i] = 1.0f;
+    }
+    FOR_EACH_TABLE(k)
+    {
+        memset(dx, 0, sizeof(dx));
+        (*k)->gelu(y, x, N);
+        (*k)->gelu_grad(dx, one, x, N);
+        double worst = 0.0, worst_grad = 0.0;
+        for (size_t i = 0; i < N; i++) {
+            const double w = ref_gelu((double)x[i]), g = ref_gelu_grad((double)x[i]);
+            worst = fmax(worst, fabs(y[i] - w) / fmax(fabs(w), 1e-3));
+            worst_grad = fmax(worst_grad, fabs(dx[i] - g) / fmax(fabs(g), 0.25));
+        }
+        assert_true(worst <= 4e-7 && worst_grad <= 4e-7);
+    }
+}
+
+static void test_gelu_at_the_edges(void **state)
+{
+    (void)state;
+    FOR_EACH_TABLE(k)
+    {
+        const float x[] = {0.0f, -0.0f, INFINITY, -INFINITY, 1e30f, -1e30f, 1e-40f, NAN};
+        float y[8], dx[8] = {0};
+        const float one[8] = {1, 1, 1, 1, 1, 1, 1, 1};
+        (*k)->gelu(y, x, 8);
+        (*k)->gelu_grad(dx, one, x, 8);
+        assert_true(y[0] == 0.0f && y[1] == 0.0f && y[2] == INFINITY && y[3] == 0.0f);
+        assert_true(y[4] == 1e30f && y[5] == 0.0f && y[6] >= 0.0f && y[6] <= 1e-40f);
+        assert_true(isnan(y[7]) && isnan(dx[7]));
+        assert_true(dx[0] == 0.5f && dx[1] == 0.5f && dx[2] == 1.0f && dx[3] == 0.0f);
+        assert_true(dx[4] == 1.0f && dx[5] == 0.0f);
+    }
+}
+
+static void test_gelu_grad_adds(void **state)
+{
+    (void)state;
+    enum { N = 53 };
+    float dx[N], base[N], dy[N], x[N];
+    fill_named(x, N, "x", 3.0f);
+    fill_named(dy, N, "dy", 1.0f);
+    FOR_EACH_TABLE(k)
+    {
+        fill_named(dx, N, "dx", 1.0f);
+        fill_named(base, N, "dx", 1.0f);
+        (*k)->gelu_grad(dx, dy, x, N);
+        for (size_t i = 0; i < N; i++)
+            assert_true(fabs(dx[i] - (base[i] + dy[i] * ref_gelu_grad((double)x[i]))) <= 4e-7);
+    }
+}
+
+/* Element i of an array of N alone, at every offset, in a vector or in a tail: the same bits. */
+static void test_elementwise_bits_do_not_depend_on_the_place(void **state)
+{
+    (void)state;
+    enum { N = 77 };
+    float x[N], all[3][N], one[3];
+    fill_named(x, N, "place", 6.0f);
+    FOR_EACH_TABLE(k)
+    {
+        memcpy(all[0], x, sizeof(x));
+        (*k)->exp_sum(all[0], 1.0f, N);
+        (*k)->gelu(all[1], x, N);
+        memset(all[2], 0, sizeof(x));
+        (*k)->gelu_grad(all[2], x, x, N);
+        for (size_t i = 0; i < N; i++) {
+            one[0] = x[i];
+            (*k)->exp_sum(&one[0], 1.0f, 1);
+            (*k)->gelu(&one[1], &x[i], 1);
+            one[2] = 0.0f;
+            (*k)->gelu_grad(&one[2], &x[i], &x[i], 1);
+            for (size_t f = 0; f < 3; f++)
+                assert_memory_equal(&one[f], &all[f][i], sizeof(float));
+        }
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_ref_is_first_and_force_selects),
+        cmocka_unit_test(test_environment_chooses_a_table),
+        cmocka_unit_test(test_gemm_matches_double_at_odd_sizes),
+        cmocka_unit_test(test_gemm_matches_double_across_blocks),
+        cmocka_unit_test(test_gemm_bits_depend_on_neither_threads_nor_rows_nor_packing),
+        cmocka_unit_test(test_gemm_of_nothing),
+        cmocka_unit_test(test_gemm_is_associative_with_a_vector),
+        cmocka_unit_test(test_dot_axpy_and_max_match_double),
+        cmocka_unit_test(test_exp_is_within_two_ulp),
+        cmocka_unit_test(test_exp_at_the_edges),
+        cmocka_unit_test(test_exp_sum_is_the_sum_of_what_it_writes),
+        cmocka_unit_test(test_gelu_matches_double_erf),
+        cmocka_unit_test(test_gelu_at_the_edges),
+        cmocka_unit_test(test_gelu_grad_adds),
+        cmocka_unit_test(test_elementwise_bits_do_not_depend_on_the_place),
+    };
+    return cmocka_run_group_tests_name("kernel", tests, NULL, NULL);
+}
