@@ -15,7 +15,8 @@
 #define DM_ALIGN 64 /* bytes: a cache line and an AVX-512 register */
 
 struct dm_arena {
-    char *base;
+    void *block; /* as allocated */
+    char *base;  /* aligned */
     size_t size;
     size_t used;
     bool overflow;

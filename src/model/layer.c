@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: MIT */
+#include "src/model/layer.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "src/nn/embedding.h"
+#include "src/nn/gelu.h"
+#include "src/nn/layernorm.h"
+#include "src/nn/linear.h"
+#include "src/nn/rotary.h"
+
+void dm_layer_acts_bind(struct dm_layer_acts *acts, const struct dm_config *c, size_t N,
+                        struct dm_arena *a)
+{
+#define X(field, rows, cols) acts->field = dm_arena_floats(a, rows, cols);
+    DM_LAYER_ACTS(X)
+#undef X
+}
+
+void dm_layer_grads_bind(struct dm_layer_grads *g, const struct dm_config *c, size_t N,
+                         struct dm_arena *a)
+{
+#define X(field, rows, cols) g->field = dm_arena_floats(a, rows, cols);
+    DM_LAYER_GRADS(X)
+#undef X
+}
+
+/* Views of the interleaved qkv rows: which = 0 q, 1 k, 2 v. */
+static struct dm_heads in_qkv(float *qkv, int which, const struct dm_config *c, size_t T)
+{
+    const size_t row = 3 * c->C;
+    return (struct dm_heads){qkv + (size_t)which * c->HS, T * row, row, 3 * c->HS};
+}
+
+static struct dm_heads in_rows(float *x, const struct dm_config *c, size_t T)
+{
+    return (struct dm_heads){x, T * c->C, c->C, c->HS};
+}
+
+/* Copies the rows' keys or values from qkv into the cache, at position pos and on. */
+static void cache_append(const struct dm_heads *cache, struct dm_heads src,
+                         const struct dm_config *c, const struct dm_span *s)
+{
+    for (size_t b = 0; b < s->B; b++)
+        for (size_t t = 0; t < s->T; t++)
+            for (size_t h = 0; h < c->NH; h++)
+                memcpy(cache->p + b * cache->bs + (s->pos + t) * cache->ts + h * cache->hs,
+                       src.p + b * src.bs + t * src.ts + h * src.hs, c->HS * sizeof(float));
+}
+
+static void attention(const struct dm_layer_acts *a, const struct dm_config *c,
+                      const struct dm_span *s)
+{
+    const size_t skip = s->T - s->n_out;
+    struct dm_heads q = in_qkv(a->qkv, 0, c, s->T), k = in_qkv(a->qkv, 1, c, s->T);
+    struct dm_heads v = in_qkv(a->qkv, 2, c, s->T);
+    dm_rotary_forward(q.p, q.ts, q.hs, s->rope, s->pos, s->B * s->T, s->T, c->NH, c->rot);
+    dm_rotary_forward(k.p, k.ts, k.hs, s->rope, s->pos, s->B * s->T, s->T, c->NH, c->rot);
+    if (s->k) {
+        cache_append(s->k, k, c, s);
+        cache_append(s->v, v, c, s);
+        k = *s->k;
+        v = *s->v;
+    }
+    q.p += skip * q.ts;
+    dm_attention_forward(in_rows(a->att, c, s->n_out), a->lse, q, k, v, s->B, s->n_out,
+                         s->pos + skip, c->NH, c->HS, s->scratch);
+}
+
+void dm_layer_forward(float *out, const struct dm_layer_acts *a, const float *x,
+                      const struct dm_layer *w, const struct dm_layer *pack,
+                      const struct dm_config *c, const struct dm_span *s)
+{
+    static const struct dm_layer no_pack;
+    const size_t C = c->C, F = c->F, N = s->B * s->T, M = s->B * s->n_out;
+    assert(s->n_out == s->T || (s->B == 1 && s->n_out < s->T));
+    if (!pack)
+        pack = &no_pack;
+    dm_layernorm_forward(a->ln1, a->ln1_mean, a->ln1_rstd, x, w->ln1_w, w->ln1_b, c->eps, N, C);
+    dm_linear_forward(a->qkv, a->ln1, w->qkv_w, pack->qkv_w, w->qkv_b, N, C, 3 * C);
+    attention(a, c, s);
+    dm_linear_forward(a->proj, a->att, w->proj_w, pack->proj_w, w->proj_b, M, C, C);
+
+    const float *x_out = x + (N - M) * C, *mlp_in = x_out;
+    if (!c->parallel) {
+        memcpy(a->mid, a->proj, M * C * sizeof(float));
+        dm_vec_add(a->mid, x_out, M * C);
+        mlp_in = a->mid;
+    }
+    dm_layernorm_forward(a->ln2, a->ln2_mean, a->ln2_rstd, mlp_in, w->ln2_w, w->ln2_b, c->eps, M,
+                         C);
+    dm_linear_forward(a->up, a->ln2, w->up_w, pack->up_w, w->up_b, M, C, F);
+    dm_gelu_forward(a->act, a->up, M * F);
+    dm_linear_forward(out, a->act, w->down_w, pack->down_w, w->down_b, M, F, C);
+    // The order of GPT-NeoX: (mlp + attention) + x, or mlp + (attention + x).
+    if (c->parallel)
+        dm_vec_add(out, a->proj, M * C);
+    dm_vec_add(out, mlp_in, M * C);
+}
+
+static void zero(float *x, size_t n)
+{
+    memset(x, 0, n * sizeof(*x));
+}
+
+/* From d through the projection and the attention to dln, the gradient of LN1's output. */
+static void attention_backward(const struct dm_layer_grads *g, struct dm_layer *grads,
+                               const struct dm_layer_acts *a, const struct dm_layer *w,
+                               const struct dm_config *c, const struct dm_span *s)
+{
+    const size_t C = c->C, N = s->B * s->T, T = s->T;
+    struct dm_heads dq = in_qkv(g->dqkv, 0, c, T), dk = in_qkv(g->dqkv, 1, c, T);
+    zero(g->dqkv, N * 3 * C);
+    dm_attention_backward(dq, dk, in_qkv(g->dqkv, 2, c, T), in_rows(g->datt, c, T),
+                          in_rows(a->att, c, T), a->lse, in_qkv(a->qkv, 0, c, T),
+                          in_qkv(a->qkv, 1, c, T), in_qkv(a->qkv, 2, c, T), s->B, T, c->NH, c->HS,
+                          s->scratch);
+    dm_rotary_backward(dq.p, dq.ts, dq.hs, s->rope, 0, N, T, c->NH, c->rot);
+    dm_rotary_backward(dk.p, dk.ts, dk.hs, s->rope, 0, N, T, c->NH, c->rot);
+    zero(g->dln, N * C);
+    dm_linear_backward(g->dln, grads->qkv_w, grads->qkv_b, g->dqkv, a->ln1, w->qkv_w, N, C, 3 * C);
+}
+
+void dm_layer_backward(float *d, bool want_dx, struct dm_layer *grads,
+                       const struct dm_layer_grads *g, const struct dm_layer_acts *a,
+                       const float *x, const struct dm_layer *w, const struct dm_config *c,
+                       const struct dm_span *s)
+{
+    const size_t C = c->C, F = c->F, N = s->B * s->T;
+    assert(s->pos == 0 && s->n_out == s->T && !s->k);
+    // forward: out = mlp_in + down(gelu(up(ln2(mlp_in)))) [+ proj(att)]
+    zero(g->dact, N * F);
+    dm_linear_backward(g->dact, grads->down_w, grads->down_b, d, a->act, w->down_w, N, F, C);
+    zero(g->dup, N * F);
+    dm_gelu_backward(g->dup, g->dact, a->up, N * F);
+    zero(g->dln, N * C);
+    dm_linear_backward(g->dln, grads->up_w, grads->up_b, g->dup, a->ln2, w->up_w, N, C, F);
+    // The parallel form hands the output's gradient to the attention, the sequential form mid's:
+    // that is d after LN2 has added to it.
+    zero(g->datt, N * C);
+    if (c->parallel)
+        dm_linear_backward(g->datt, grads->proj_w, grads->proj_b, d, a->att, w->proj_w, N, C, C);
+    dm_layernorm_backward(c->parallel && !want_dx ? NULL : d, grads->ln2_w, grads->ln2_b, g->dln,
+                          c->parallel ? x : a->mid, w->ln2_w, a->ln2_mean, a->ln2_rstd, N, C);
+    if (!c->parallel)
+        dm_linear_backward(g->datt, grads->proj_w, grads->proj_b, d, a->att, w->proj_w, N, C, C);
+    // forward: att = attention(rotary(qkv(ln1(x))))
+    attention_backward(g, grads, a, w, c, s);
+    dm_layernorm_backward(want_dx ? d : NULL, grads->ln1_w, grads->ln1_b, g->dln, x, w->ln1_w,
+                          a->ln1_mean, a->ln1_rstd, N, C);
+}

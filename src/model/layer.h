@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT */
+/* layer.h - one GPT-NeoX decoder layer: the forward that training, scoring and decoding share, and
+ * its adjoint. Formulas: MODEL.md. */
+#ifndef DM_MODEL_LAYER_H
+#define DM_MODEL_LAYER_H
+
+#include "src/model/params.h"
+#include "src/nn/attention.h"
+
+/* What a layer computes on the way, N = B*T rows. The backward reads all but proj. mid exists only
+ * for the sequential residual (config.parallel = false). */
+#define DM_LAYER_ACTS(X)                                                           \
+    X(ln1, N, c->C)                                                                \
+    X(ln1_mean, N, 1)                                                              \
+    X(ln1_rstd, N, 1)                                                              \
+    X(qkv, N, 3 * c->C) /* per head q, k, v; q and k after the rotary embedding */ \
+    X(att, N, c->C)     /* heads side by side, before the output projection */     \
+    X(lse, N, c->NH)    /* (B,NH,T) */                                             \
+    X(proj, N, c->C)                                                               \
+    X(mid, N, (c->parallel ? 0 : c->C))                                            \
+    X(ln2, N, c->C)                                                                \
+    X(ln2_mean, N, 1)                                                              \
+    X(ln2_rstd, N, 1)                                                              \
+    X(up, N, c->F)  /* before GELU */                                              \
+    X(act, N, c->F) /* after */
+
+struct dm_layer_acts {
+#define X(field, rows, cols) float *field;
+    DM_LAYER_ACTS(X)
+#undef X
+};
+
+void dm_layer_acts_bind(struct dm_layer_acts *acts, const struct dm_config *c, size_t N,
+                        struct dm_arena *a);
+
+/* Gradients inside a layer, reused by every layer. */
+#define DM_LAYER_GRADS(X) \
+    X(dln, N, c->C)       \
+    X(dqkv, N, 3 * c->C)  \
+    X(datt, N, c->C)      \
+    X(dup, N, c->F)       \
+    X(dact, N, c->F)
+
+struct dm_layer_grads {
+#define X(field, rows, cols) float *field;
+    DM_LAYER_GRADS(X)
+#undef X
+};
+
+void dm_layer_grads_bind(struct dm_layer_grads *g, const struct dm_config *c, size_t N,
+                         struct dm_arena *a);
+
+/* Where the rows stand. B sequences of T rows each, the first of them at position pos. */
+struct dm_span {
+    size_t B, T, pos;
+    size_t n_out;      /* compute the outputs of the last n_out rows only: T, or less if B = 1 */
+    const float *rope; /* dm_rotary_table() of at least pos + T rows */
+    float *scratch;    /* dm_attention_scratch(pos + T, HS) floats */
+    const struct dm_heads *k, *v; /* cache that gets the rows' keys and values, row t at t * ts from
+                                     the sequence's first token on; NULL: pos = 0, no cache */
+};
+
+/* out (B*n_out,C) = the layer's output for x (B*T,C), which is only read and must not alias out.
+ * acts hold the saved values of all T rows, but att and everything after it only of the last n_out
+ * rows, packed at the front. */
+void dm_layer_forward(float *out, const struct dm_layer_acts *acts, const float *x,
+                      const struct dm_layer *w, const struct dm_layer *pack,
+                      const struct dm_config *c, const struct dm_span *s);
+
+/* d (N,C) holds the gradient of the output and becomes that of x; with want_dx = false it is left
+ * half way, for callers that stop here. grads: the layer's parameters are ADDED to. acts, x, w, c,
+ * s as in a forward with n_out = T and no cache. */
+void dm_layer_backward(float *d, bool want_dx, struct dm_layer *grads,
+                       const struct dm_layer_grads *g, const struct dm_layer_acts *acts,
+                       const float *x, const struct dm_layer *w, const struct dm_config *c,
+                       const struct dm_span *s);
+
+#endif

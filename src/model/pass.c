@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: MIT */
+/* pass.c - whole sequences: loss and gradients for training, log-probabilities for scoring. */
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/arena.h"
+#include "src/model/layer.h"
+#include "src/model/model.h"
+#include "src/nn/embedding.h"
+#include "src/nn/layernorm.h"
+#include "src/nn/linear.h"
+#include "src/nn/rotary.h"
+#include "src/nn/xent.h"
+
+/* Floats of logits kept at a time: the cross-entropy goes through the rows in chunks. */
+#define LOGITS_FLOATS ((size_t)4 << 20)
+
+struct dm_pass {
+    struct dm_config cfg;
+    enum dm_pass_kind kind;
+    size_t B, T, N;
+    struct dm_arena mem;
+    float *rope, *scratch;
+    /* BASE keeps every layer's input and activations: x[0..L], acts[0..L-1]. The others keep
+     * one layer of the stem and one head: x[0], x[1] in turn for the stem (and layer L-1), then
+     * x[2..D+1] for the layers of a head; acts[0..D-1]. */
+    float **x;
+    struct dm_layer_acts *acts;
+    size_t n_x, n_acts;
+    float *lnf, *lnf_mean, *lnf_rstd; /* (N,C), (N), (N): the shared final LayerNorm */
+    float *logits;                    /* (n_rows,Vp) */
+    size_t n_rows;
+    float *logp;             /* (N) */
+    int32_t *target;         /* (N) */
+    struct dm_layer_grads g; /* training only, like the next two */
+    float *d, *dlnf;         /* (N,C) */
+};
+
+static void bind(struct dm_pass *p, struct dm_arena *a)
+{
+    const struct dm_config *c = &p->cfg;
+    struct dm_layer_acts unused; // while measuring there is no array to write to
+    p->rope = dm_arena_floats(a, p->T, c->rot);
+    p->scratch = dm_arena_floats(a, dm_attention_scratch(p->T, c->HS), 1);
+    p->x = dm_arena_alloc(a, p->n_x, sizeof(*p->x));
+    p->acts = dm_arena_alloc(a, p->n_acts, sizeof(*p->acts));
+    for (size_t i = 0; i < p->n_x; i++) {
+        float *x = dm_arena_floats(a, p->N, c->C);
+        if (p->x)
+            p->x[i] = x;
+    }
+    for (size_t i = 0; i < p->n_acts; i++)
+        dm_layer_acts_bind(p->acts ? p->acts + i : &unused, c, p->N, a);
+    p->lnf = dm_arena_floats(a, p->N, c->C);
+    p->lnf_mean = dm_arena_floats(a, p->N, 1);
+    p->lnf_rstd = dm_arena_floats(a, p->N, 1);
+    p->logits = dm_arena_floats(a, p->n_rows, c->Vp);
+    p->logp = dm_arena_floats(a, p->N, 1);
+    p->target = dm_arena_alloc(a, p->N, sizeof(*p->target));
+    if (p->kind == DM_PASS_SCORE)
+        return;
+    dm_layer_grads_bind(&p->g, c, p->N, a);
+    p->d = dm_arena_floats(a, p->N, c->C);
+    p->dlnf = dm_arena_floats(a, p->N, c->C);
+}
+
+enum dm_status dm_pass_new(struct dm_pass **out, const struct dm_config *cfg,
+                           enum dm_pass_kind kind, size_t B, size_t T, struct dm_err *e)
+{
+    struct dm_arena measure = {0};
+    *out = NULL;
+    if (T > cfg->T_max)
+        return dm_fail(e, DM_ERANGE, "%zu tokens of context asked for, the model has %zu", T,
+                       cfg->T_max);
+    struct dm_pass *p = dm_alloc(1, sizeof(*p));
+    if (!p)
+        return dm_fail(e, DM_ENOMEM, "out of memory");
+    *p = (struct dm_pass){.cfg = *cfg, .kind = kind, .B = B, .T = T};
+    p->n_x = kind == DM_PASS_BASE ? cfg->L + 1 : 2 + cfg->D;
+    p->n_acts = kind == DM_PASS_BASE ? cfg->L : cfg->D;
+    if (!dm_mul(B, T, &p->N))
+        measure.overflow = true;
+    const size_t rows = LOGITS_FLOATS / cfg->Vp + 1 > 64 ? LOGITS_FLOATS / cfg->Vp + 1 : 64;
+    p->n_rows = rows < p->N ? rows : p->N;
+    bind(p, &measure);
+    enum dm_status st = DM_OK;
+    if (dm_arena_overflowed(&measure))
+        st = dm_fail(e, DM_ENOMEM, "out of memory: a batch of %zu x %zu overflows", B, T);
+    else
+        st = dm_arena_init(&p->mem, measure.used, e);
+    if (st) {
+        dm_pass_free(p);
+        return st;
+    }
+    bind(p, &p->mem);
+    dm_rotary_table(p->rope, cfg->rope_base, cfg->rot, T);
+    *out = p;
+    return DM_OK;
+}
+
+void dm_pass_free(struct dm_pass *p)
+{
+    if (!p)
+        return;
+    dm_arena_release(&p->mem);
+    free(p);
+}
+
+size_t dm_pass_bytes(const struct dm_pass *p)
+{
+    return p->mem.size;
+}
+
+static struct dm_span span(const struct dm_pass *p, size_t B, size_t T)
+{
+    assert(T <= p->T && B * T <= p->N);
+    return (struct dm_span){.B = B, .T = T, .n_out = T, .rope = p->rope, .scratch = p->scratch};
+}
+
+static void layer(struct dm_pass *p, const struct dm_model *m, size_t l, size_t act, float *out,
+                  const float *x, const struct dm_span *s)
+{
+    dm_layer_forward(out, p->acts + act, x, m->params.layers + l,
+                     m->packs.layers ? m->packs.layers + l : NULL, &p->cfg, s);
+}
+
+/* Embedding and layers 0..L-2; returns the stem's output (N,C), one of p->x. */
+static float *stem_forward(struct dm_pass *p, const struct dm_model *m, const int32_t *ids,
+                           const struct dm_span *s)
+{
+    const struct dm_config *c = &p->cfg;
+    const bool keep = p->kind == DM_PASS_BASE;
+    dm_embedding_forward(p->x[0], ids, m->params.embed, s->B * s->T, c->C, c->Vp);
+    for (size_t l = 0; l + 1 < c->L; l++)
+        layer(p, m, l, keep ? l : 0, p->x[keep ? l + 1 : (l + 1) % 2], p->x[keep ? l : l % 2], s);
+    return p->x[keep ? c->L - 1 : (c->L - 1) % 2];
+}
+
+/* The layers of head n fed by `feed`; returns the output before the final LayerNorm. */
+static const float *head_forward(struct dm_pass *p, const struct dm_model *m, size_t n,
+                                 const float *feed, const struct dm_span *s)
+{
+    const struct dm_config *c = &p->cfg;
+    if (n == 1) {
+        const bool keep = p->kind == DM_PASS_BASE;
+        float *out = p->x[keep ? c->L : c->L % 2]; // the stem's input: not needed any more
+        layer(p, m, c->L - 1, keep ? c->L - 1 : 0, out, feed, s);
+        return out;
+    }
+    assert(p->kind != DM_PASS_BASE && n <= c->K);
+    for (size_t d = 0; d < c->D; d++) {
+        const size_t i = (n - 2) * c->D + d;
+        dm_layer_forward(p->x[2 + d], p->acts + d, d ? p->x[1 + d] : feed, m->params.heads + i,
+                         m->packs.heads ? m->packs.heads + i : NULL, c, s);
+    }
+    return p->x[1 + c->D];
+}
+
+/* What heads n >= 2 read: the stem's output or, by option, layer L-1's. */
+static const float *head_input(struct dm_pass *p, const struct dm_model *m, const float *stem,
+                               const struct dm_span *s)
+{
+    return p->cfg.from_final ? head_forward(p, m, 1, stem, s) : stem;
+}
+
+static void final_norm(struct dm_pass *p, const struct dm_model *m, const float *h, size_t N)
+{
+    dm_layernorm_forward(p->lnf, p->lnf_mean, p->lnf_rstd, h, m->params.lnf_w, m->params.lnf_b,
+                         p->cfg.eps, N, p->cfg.C);
+}
+
+static void logits_forward(float *logits, const struct dm_pass *p, const struct dm_model *m,
+                           size_t first, size_t rows)
+{
+    dm_linear_forward(logits, p->lnf + first * p->cfg.C, m->params.unembed, m->packs.unembed, NULL,
+                      rows, p->cfg.C, p->cfg.Vp);
+}
+
+/* target[b*T + t] = ids[b*T + t + n], negative where that lies outside the sequence. */
+static void set_targets(struct dm_pass *p, const int32_t *ids, size_t n, const struct dm_span *s)
+{
+    for (size_t b = 0; b < s->B; b++)
+        for (size_t t = 0; t < s->T; t++)
+            p->target[b * s->T + t] = t + n < s->T ? ids[b * s->T + t + n] : -1;
+}
+
+/* Loss of head n from its output h; p->d becomes the gradient of h, times `scale`. */
+static double loss_backward(struct dm_pass *p, const struct dm_model *m, struct dm_params *grads,
+                            const float *h, size_t n, float scale, const struct dm_span *s)
+{
+    const struct dm_config *c = &p->cfg;
+    const size_t N = s->B * s->T, n_targets = s->B * (s->T - n);
+    double sum = 0.0;
+    final_norm(p, m, h, N);
+    memset(p->dlnf, 0, N * c->C * sizeof(float));
+    for (size_t i = 0; i < N; i += p->n_rows) {
+        const size_t rows = N - i < p->n_rows ? N - i : p->n_rows;
+        logits_forward(p->logits, p, m, i, rows);
+        dm_xent_backward(p->logp + i, p->logits, p->target + i, scale / (float)n_targets, rows,
+                         c->Vp);
+        dm_linear_backward(p->dlnf + i * c->C, grads->unembed, NULL, p->logits, p->lnf + i * c->C,
+                           m->params.unembed, rows, c->C, c->Vp);
+    }
+    memset(p->d, 0, N * c->C * sizeof(float));
+    dm_layernorm_backward(p->d, grads->lnf_w, grads->lnf_b, p->dlnf, h, m->params.lnf_w,
+                          p->lnf_mean, p->lnf_rstd, N, c->C);
+    for (size_t i = 0; i < N; i++)
+        sum -= (double)p->logp[i];
+    return sum / (double)n_targets;
+}
+
+static void train_base(struct dm_pass *p, const struct dm_model *m, struct dm_params *grads,
+                       const int32_t *ids, float scale, double *loss, const struct dm_span *s)
+{
+    const struct dm_config *c = &p->cfg;
+    const float *stem = stem_forward(p, m, ids, s), *h = head_forward(p, m, 1, stem, s);
+    set_targets(p, ids, 1, s);
+    loss[0] = loss_backward(p, m, grads, h, 1, scale, s);
+    for (size_t l = c->L; l-- > 0;)
+        dm_layer_backward(p->d, true, grads->layers + l, &p->g, p->acts + l, p->x[l],
+                          m->params.layers + l, c, s);
+    dm_embedding_backward(grads->embed, ids, p->d, s->B * s->T, c->C, c->Vp);
+}
+
+static void train_heads(struct dm_pass *p, const struct dm_model *m, struct dm_params *grads,
+                        const int32_t *ids, float scale, const float *head_weight, double *loss,
+                        const struct dm_span *s)
+{
+    const struct dm_config *c = &p->cfg;
+    const float *stem = stem_forward(p, m, ids, s), *feed = head_input(p, m, stem, s);
+    for (size_t n = 2; n <= c->K; n++) {
+        const float weight = head_weight ? head_weight[n - 1] : 1.0f;
+        const float *h = head_forward(p, m, n, feed, s);
+        set_targets(p, ids, n, s);
+        loss[n - 1] = loss_backward(p, m, grads, h, n, scale * weight, s);
+        for (size_t d = c->D; d-- > 0;) {
+            const size_t i = (n - 2) * c->D + d;
+            dm_layer_backward(p->d, d > 0, grads->heads + i, &p->g, p->acts + d,
+                              d ? p->x[1 + d] : feed, m->params.heads + i, c, s);
+        }
+    }
+}
+
+void dm_pass_train(struct dm_pass *p, const struct dm_model *m, struct dm_params *grads,
+                   const int32_t *ids, size_t B, size_t T, float scale, const float *head_weight,
+                   double *loss)
+{
+    const struct dm_span s = span(p, B, T);
+    for (size_t n = 0; n < p->cfg.K; n++)
+        loss[n] = (double)NAN;
+    assert(p->kind != DM_PASS_SCORE && T > p->cfg.K);
+    if (p->kind == DM_PASS_BASE)
+        train_base(p, m, grads, ids, scale * (head_weight ? head_weight[0] : 1.0f), loss, &s);
+    else
+        train_heads(p, m, grads, ids, scale, head_weight, loss, &s);
+}
+
+void dm_pass_score(struct dm_pass *p, const struct dm_model *m, const int32_t *ids, size_t B,
+                   size_t T, size_t n_heads, float *logp, int32_t *rank)
+{
+    const struct dm_span s = span(p, B, T);
+    const size_t N = B * T;
+    const float *stem = stem_forward(p, m, ids, &s);
+    for (size_t n = 1; n <= n_heads; n++) {
+        // Head 1 overwrites nothing that the others read, with either kind of input.
+        const float *feed = n == 1 ? stem : head_input(p, m, stem, &s);
+        final_norm(p, m, head_forward(p, m, n, feed, &s), N);
+        set_targets(p, ids, n, &s);
+        for (size_t i = 0; i < N; i += p->n_rows) {
+            const size_t rows = N - i < p->n_rows ? N - i : p->n_rows, at = (n - 1) * N + i;
+            logits_forward(p->logits, p, m, i, rows);
+            dm_xent_forward(logp + at, rank ? rank + at : NULL, p->logits, p->target + i, rows,
+                            p->cfg.Vp);
+        }
+    }
+}
+
+void dm_pass_logits(struct dm_pass *p, const struct dm_model *m, const int32_t *ids, size_t B,
+                    size_t T, size_t n, float *logits)
+{
+    const struct dm_span s = span(p, B, T);
+    const float *stem = stem_forward(p, m, ids, &s);
+    final_norm(p, m, head_forward(p, m, n, n == 1 ? stem : head_input(p, m, stem, &s), &s), B * T);
+    logits_forward(logits, p, m, 0, B * T);
+}
