@@ -67,8 +67,8 @@ c src/nn/b.c '#pragma omp parallel for schedule(static) shared(x)'
 expect openmp 'default(none)'
 c src/nn/b.c '#pragma omp parallel for default(none) shared(x)'
 expect openmp 'schedule(static)'
-c src/nn/b.c '#pragma omp parallel for default(none) shared(a_rather_long_name_aa, another_long_name) \' \
-    '    shared(x)' # joined before it is judged
+c src/nn/b.c '#pragma omp parallel for default(none) shared(a_rather_long_name, another_long_name, one) \' \
+    '    shared(x_is_named_at_length)' # joined before it is judged
 expect openmp 'schedule(static)'
 c src/nn/b.c '#pragma omp parallel for schedule(static) default(none) reduction(+ : s)'
 expect openmp 'reduction'
