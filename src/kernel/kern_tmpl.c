@@ -150,7 +150,7 @@ static void pack(float *dst, size_t width, const float *src, size_t is, size_t k
     }
 }
 
-static float dot(const float *x, const float *y, size_t n)
+INLINE float dot_of(const float *x, const float *y, size_t n)
 {
     vf s[4] = {vf_set1(0.0f), vf_set1(0.0f), vf_set1(0.0f), vf_set1(0.0f)};
     size_t i = 0;
@@ -160,6 +160,46 @@ static float dot(const float *x, const float *y, size_t n)
     for (; i < n; i += DM_VW)
         s[0] = vf_fma(vf_load_n(x + i, n - i), vf_load_n(y + i, n - i), s[0]);
     return vf_sum(vf_add(vf_add(s[0], s[1]), vf_add(s[2], s[3])));
+}
+
+static float dot(const float *x, const float *y, size_t n)
+{
+    return dot_of(x, y, n);
+}
+
+static void dots(float *s, float scale, const float *q, const float *k, size_t stride, size_t m,
+                 size_t n)
+{
+    for (size_t j = 0; j < m; j++)
+        s[j] = scale * dot_of(q, k + j * stride, n);
+}
+
+/* nv vectors of y, nv a constant, stay in registers while the rows of x pass. */
+INLINE void mix_columns(float *y, const float *p, const float *x, size_t stride, size_t m, size_t n,
+                        size_t nv)
+{
+    vf acc[4];
+    for (size_t i = 0; i < nv; i++)
+        acc[i] = vf_load_n(y + i * DM_VW, lanes_left(n, i * DM_VW));
+    for (size_t j = 0; j < m; j++, x += stride) {
+        const vf pv = vf_set1(p[j]);
+        for (size_t i = 0; i < nv; i++)
+            acc[i] = vf_fma(pv, vf_load_n(x + i * DM_VW, lanes_left(n, i * DM_VW)), acc[i]);
+    }
+    for (size_t i = 0; i < nv; i++)
+        vf_store_n(y + i * DM_VW, acc[i], lanes_left(n, i * DM_VW));
+}
+
+static void mix(float *y, const float *p, const float *x, size_t stride, size_t m, size_t n)
+{
+    for (; n >= 4 * DM_VW; n -= 4 * DM_VW, x += 4 * DM_VW, y += 4 * DM_VW)
+        mix_columns(y, p, x, stride, m, 4 * DM_VW, 4);
+    for (; n >= 2 * DM_VW; n -= 2 * DM_VW, x += 2 * DM_VW, y += 2 * DM_VW)
+        mix_columns(y, p, x, stride, m, 2 * DM_VW, 2);
+    for (; n >= DM_VW; n -= DM_VW, x += DM_VW, y += DM_VW)
+        mix_columns(y, p, x, stride, m, DM_VW, 1);
+    if (n)
+        mix_columns(y, p, x, stride, m, n, 1);
 }
 
 static void axpy(float *y, float a, const float *x, size_t n)
@@ -298,6 +338,8 @@ const struct dm_kern CAT(dm_kern_, DM_ISA) = {
     .pack = pack,
     .dot = dot,
     .axpy = axpy,
+    .dots = dots,
+    .mix = mix,
     .exp_sum = exp_sum,
     .max = max,
     .gelu = gelu,

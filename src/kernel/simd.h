@@ -285,16 +285,27 @@ INLINE void vf_columns(vf out[4], const float *const row[1], size_t k)
 }
 #endif
 
-/* Sum and maximum of the lanes, pairwise, in one fixed order. */
+/* Sum of the lanes: halves added until one is left, the same order at every width. */
+#if DM_VW == 1
 INLINE float vf_sum(vf x)
 {
-    float l[DM_VW];
-    memcpy(l, &x, sizeof(l));
-    for (size_t w = DM_VW / 2; w; w /= 2)
-        for (size_t i = 0; i < w; i++)
-            l[i] += l[i + w];
-    return l[0];
+    return x;
 }
+#else
+INLINE float vf_sum(vf x)
+{
+#if DM_VW == 16
+    const __m256 h = _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
+#else
+    const __m256 h = x;
+#endif
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+#endif
+
+/* The largest lane. */
 INLINE float vf_top(vf x)
 {
     float l[DM_VW];

@@ -11,11 +11,13 @@
 #include <string.h>
 
 #include "src/base/par.h"
+#include "src/kernel/gemm.h"
 #include "src/kernel/kern.h"
 
 enum {
-    QB = 16, /* query rows per tile */
-    KB = 32, /* keys per tile */
+    QB = 16,      /* query rows per tile, forward */
+    QB_BACK = 56, /* and backward: a multiple of the micro-tile's 14 rows */
+    KB = 32,      /* keys per tile */
     FORK_PRODUCTS = 1 << 16
 };
 
@@ -39,8 +41,7 @@ static size_t min_size(size_t a, size_t b)
 size_t dm_attention_scratch(size_t T_max, size_t HS)
 {
     (void)HS;
-    // forward: scores of QB rows; backward: two tiles and a row of D, which is less from T_max = 3
-    return dm_par_threads() * (QB * (T_max + 2 * KB) + T_max);
+    return dm_par_threads() * (2 * QB_BACK + 1) * T_max; // the forward's QB rows of scores fit in
 }
 
 /* Rows t0..t1-1 (at most QB); s holds QB * (pos + t1) floats. lse points at row 0 or is NULL. */
@@ -55,8 +56,8 @@ static void forward_tile(struct rows out, float *lse, struct rows q, struct rows
         for (size_t t = t0; t < t1; t++) {
             float *s_t = s + (t - t0) * n_keys;
             const size_t j1 = min_size(j0 + KB, pos + t + 1);
-            for (size_t j = j0; j < j1; j++)
-                s_t[j] = scale * kn->dot(q.p + t * q.ts, k.p + j * k.ts, HS);
+            if (j0 < j1)
+                kn->dots(s_t + j0, scale, q.p + t * q.ts, k.p + j0 * k.ts, k.ts, j1 - j0, HS);
         }
     for (size_t t = t0; t < t1; t++) {
         float *s_t = s + (t - t0) * n_keys;
@@ -71,8 +72,8 @@ static void forward_tile(struct rows out, float *lse, struct rows q, struct rows
         for (size_t t = t0; t < t1; t++) {
             const float *s_t = s + (t - t0) * n_keys;
             const size_t j1 = min_size(j0 + KB, pos + t + 1);
-            for (size_t j = j0; j < j1; j++)
-                kn->axpy(out.p + t * out.ts, s_t[j], v.p + j * v.ts, HS);
+            if (j0 < j1)
+                kn->mix(out.p + t * out.ts, s_t + j0, v.p + j0 * v.ts, v.ts, j1 - j0, HS);
         }
     for (size_t t = t0; t < t1; t++)
         for (size_t i = 0; i < HS; i++)
@@ -104,32 +105,45 @@ struct backward {
     size_t HS;
 };
 
-/* Query row t against keys j0..j1-1, all of them <= t. p and ds hold KB floats each. */
-static void backward_row(const struct backward *a, size_t t, size_t j0, size_t j1, float *p,
-                         float *ds)
+static struct dm_mat mat(struct rows x, size_t t)
 {
-    const struct dm_kern *kn = dm_kern();
-    const size_t HS = a->HS;
+    return (struct dm_mat){x.p + t * x.ts, x.ts, 1};
+}
+
+static struct dm_mat transposed(struct dm_mat m)
+{
+    return (struct dm_mat){m.p, m.cs, m.rs};
+}
+
+/* Query rows t0..t1-1 against keys 0..t1-1, as matrix products; p and ds hold (t1 - t0) * t1 floats
+ * each and are 0 where a key comes after the query. */
+static void backward_tile(const struct backward *a, size_t t0, size_t t1, float *p, float *ds)
+{
+    const size_t M = t1 - t0, HS = a->HS;
     const float scale = 1.0f / sqrtf((float)HS);
-    const float *q = a->q.p + t * a->q.ts;
-    const float *dout = a->dout.p + t * a->dout.ts;
-    for (size_t j = j0; j < j1; j++)
-        p[j - j0] = scale * kn->dot(q, a->k.p + j * a->k.ts, HS);
-    kn->exp_sum(p, a->lse[t], j1 - j0); // exp(s - lse) is the probability itself
-    // forward: out[t] = sum p[j] v[j], p = softmax(s)
-    for (size_t j = j0; j < j1; j++)
-        ds[j - j0] = p[j - j0] * (kn->dot(dout, a->v.p + j * a->v.ts, HS) - a->d[t]) * scale;
+    const struct dm_mat k = mat(a->k, 0), q = mat(a->q, t0), dout = mat(a->dout, t0);
+    dm_gemm(p, t1, false, q, transposed(k), M, t1, HS);
+    dm_gemm(ds, t1, false, dout, transposed(mat(a->v, 0)), M, t1, HS);
+    for (size_t t = t0; t < t1; t++) {
+        float *p_t = p + (t - t0) * t1, *ds_t = ds + (t - t0) * t1;
+        for (size_t j = 0; j <= t; j++)
+            p_t[j] *= scale;
+        dm_kern()->exp_sum(p_t, a->lse[t], t + 1); // exp(s - lse) is the probability itself
+        // forward: out[t] = sum p[j] v[j], p = softmax(s)
+        for (size_t j = 0; j <= t; j++)
+            ds_t[j] = p_t[j] * (ds_t[j] - a->d[t]) * scale;
+        memset(p_t + t + 1, 0, (t1 - t - 1) * sizeof(float));
+        memset(ds_t + t + 1, 0, (t1 - t - 1) * sizeof(float));
+    }
+    const struct dm_mat p_m = {p, t1, 1}, ds_m = {ds, t1, 1};
     // forward: out[t] += p[j] * v[j]
     if (a->dv.p)
-        for (size_t j = j0; j < j1; j++)
-            kn->axpy(a->dv.p + j * a->dv.ts, p[j - j0], dout, HS);
+        dm_gemm(a->dv.p, a->dv.ts, true, transposed(p_m), dout, t1, HS, M);
     // forward: s[j] = scale * q[t] . k[j]
     if (a->dq.p)
-        for (size_t j = j0; j < j1; j++)
-            kn->axpy(a->dq.p + t * a->dq.ts, ds[j - j0], a->k.p + j * a->k.ts, HS);
+        dm_gemm(a->dq.p + t0 * a->dq.ts, a->dq.ts, true, ds_m, k, M, HS, t1);
     if (a->dk.p)
-        for (size_t j = j0; j < j1; j++)
-            kn->axpy(a->dk.p + j * a->dk.ts, ds[j - j0], q, HS);
+        dm_gemm(a->dk.p, a->dk.ts, true, transposed(ds_m), q, t1, HS, M);
 }
 
 void dm_attention_backward(struct dm_heads dq, struct dm_heads dk, struct dm_heads dv,
@@ -144,7 +158,8 @@ void dm_attention_backward(struct dm_heads dq, struct dm_heads dk, struct dm_hea
     shared(dq, dk, dv, dout, out, lse, q, k, v, B, T, n_heads, HS, scratch, n_scratch)
     for (size_t b = 0; b < B; b++)
         for (size_t h = 0; h < n_heads; h++) {
-            float *p = scratch + dm_par_id() * n_scratch, *ds = p + KB, *d = ds + KB;
+            float *p = scratch + dm_par_id() * n_scratch, *ds = p + QB_BACK * T;
+            float *d = ds + QB_BACK * T;
             const struct rows o = head_rows(out, b, h);
             const struct backward a = {head_rows(dq, b, h),
                                        head_rows(dk, b, h),
@@ -159,9 +174,7 @@ void dm_attention_backward(struct dm_heads dq, struct dm_heads dk, struct dm_hea
             // forward: p = exp(s) / sum exp(s); the sum over j of p[j] * dp[j] is dout . out
             for (size_t t = 0; t < T; t++)
                 d[t] = dm_kern()->dot(a.dout.p + t * a.dout.ts, o.p + t * o.ts, HS);
-            for (size_t t0 = 0; t0 < T; t0 += QB)
-                for (size_t j0 = 0; j0 < min_size(t0 + QB, T); j0 += KB)
-                    for (size_t t = t0 > j0 ? t0 : j0; t < min_size(t0 + QB, T); t++)
-                        backward_row(&a, t, j0, min_size(j0 + KB, t + 1), p, ds);
+            for (size_t t0 = 0; t0 < T; t0 += QB_BACK)
+                backward_tile(&a, t0, min_size(t0 + QB_BACK, T), p, ds);
         }
 }
