@@ -14,7 +14,7 @@
 
 #define KC ((size_t)512)
 #define A_FLOATS (KC * 252) /* 504 KiB: half of L2; 252 is a multiple of every mr */
-#define B_FLOATS (KC * 512) /* 1 MiB */
+#define B_FLOATS (KC * 768) /* 1.5 MiB */
 #define NC_PACKED ((size_t)2048)
 #define SMALL ((size_t)1 << 18) /* multiply-adds below which waking a thread costs more */
 
@@ -48,20 +48,12 @@ static size_t even_step(size_t n, size_t max, size_t unit)
 
 static void pack_a(const struct product *p, size_t m0, size_t m, size_t k0, size_t kc)
 {
-    const size_t mr = p->k->mr;
-    const float *src = p->a.p + m0 * p->a.rs + k0 * p->a.cs;
-    for (size_t i = 0; i < m; i += mr)
-        p->k->pack(a_buf + i * kc, mr, src + i * p->a.rs, p->a.rs, p->a.cs, min_size(mr, m - i),
-                   kc);
+    p->k->pack(a_buf, p->k->mr, p->a.p + m0 * p->a.rs + k0 * p->a.cs, p->a.rs, p->a.cs, m, kc);
 }
 
 static void pack_b(const struct product *p, size_t n0, size_t n, size_t k0, size_t kc)
 {
-    const size_t nr = p->k->nr;
-    const float *src = p->b.p + n0 * p->b.cs + k0 * p->b.rs;
-    for (size_t j = 0; j < n; j += nr)
-        p->k->pack(b_buf + j * kc, nr, src + j * p->b.cs, p->b.cs, p->b.rs, min_size(nr, n - j),
-                   kc);
+    p->k->pack(b_buf, p->k->nr, p->b.p + n0 * p->b.cs + k0 * p->b.rs, p->b.cs, p->b.rs, n, kc);
 }
 
 static void start_rows(const struct product *p, size_t m0, size_t m, size_t n0, size_t n)
@@ -184,9 +176,8 @@ static void pack_part(void *ctx, size_t id, size_t begin, size_t end)
     (void)id;
     const struct packing *p = ctx;
     const struct dm_kern *k = dm_kern();
-    for (size_t j = begin; j < end; j += k->nr)
-        k->pack(p->pack + j * p->K, k->nr, p->b.p + j * p->b.cs, p->b.cs, p->b.rs,
-                min_size(k->nr, end - j), p->K);
+    k->pack(p->pack + begin * p->K, k->nr, p->b.p + begin * p->b.cs, p->b.cs, p->b.rs, end - begin,
+            p->K);
 }
 
 void dm_gemm_pack(float *pack, struct dm_mat b, size_t N, size_t K)

@@ -24,7 +24,8 @@ struct dm_kern {
      * of b, K*nr floats apart, are streamed in order. n columns in all. Same bits as gemm_tile. */
     void (*gemm_few)(float *c, size_t ldc, bool add, const float *a, size_t lda, const float *b,
                      size_t m, size_t n, size_t K);
-    /* One packed panel, width = mr or nr: dst[k*width + i] = src[i*is + k*ks], 0 for i >= n. */
+    /* Packed panels of width = mr or nr, K*width floats apart: dst[p*K*width + k*width + i] =
+     * src[(p*width + i)*is + k*ks], 0 where p*width + i >= n. */
     void (*pack)(float *dst, size_t width, const float *src, size_t is, size_t ks, size_t n,
                  size_t K);
 

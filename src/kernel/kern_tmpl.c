@@ -33,6 +33,10 @@ INLINE void tile(float *c, size_t ldc, bool add, const float *a, size_t is, size
                  const float *b, size_t m, size_t n, size_t K, size_t ahead)
 {
     vf acc[MR][NV];
+    if (!add && !ahead)
+        for (size_t i = 0; i < m; i++)
+            for (size_t j = 0; j < NR; j += 16)
+                __builtin_prefetch(c + i * ldc + j, 1);
 #pragma GCC unroll 16
     for (size_t i = 0; i < m; i++)
 #pragma GCC unroll 4
@@ -111,7 +115,8 @@ static void gemm_few(float *c, size_t ldc, bool add, const float *a, size_t lda,
     }
 }
 
-/* Rows lie along k: transposes DM_VW rows by 4 columns at a time. */
+/* The panel's rows lie along k: transposes blocks of DM_VW by DM_VW, so that a cache line is read
+ * once (rows a multiple of 4 KiB apart share 8 places in L1). */
 static void pack_rows(float *dst, size_t width, const float *src, size_t is, size_t n, size_t K)
 {
     for (size_t i0 = 0; i0 < width; i0 += DM_VW) {
@@ -120,10 +125,11 @@ static void pack_rows(float *dst, size_t width, const float *src, size_t is, siz
         for (size_t r = 0; r < DM_VW; r++) // rows that do not exist are read from row 0, then cut
             row[r] = src + (r < have ? i0 + r : 0) * is;
         size_t k = 0;
-        for (; k + 4 <= K; k += 4) {
-            vf col[4];
+        for (; k + DM_VW <= K; k += DM_VW) {
+            vf col[DM_VW];
             vf_columns(col, row, k);
-            for (size_t j = 0; j < 4; j++)
+#pragma GCC unroll 16
+            for (size_t j = 0; j < DM_VW; j++)
                 vf_store_n(dst + (k + j) * width + i0, vf_first(col[j], vf_set1(0.0f), have), w);
         }
         for (; k < K; k++)
@@ -132,21 +138,42 @@ static void pack_rows(float *dst, size_t width, const float *src, size_t is, siz
     }
 }
 
+/* The panels' rows lie across k: PACK_K values of k for all panels before the next, which reads
+ * whole lines of few pages; the next PACK_K are on their way meanwhile. */
+#define PACK_K ((size_t)4)
+static void pack_columns(float *dst, size_t width, const float *src, size_t ks, size_t n, size_t K)
+{
+    for (size_t k0 = 0; k0 < K; k0 += PACK_K) {
+        const size_t k1 = k0 + PACK_K < K ? k0 + PACK_K : K;
+        for (size_t p = 0; p < n; p += width)
+            for (size_t k = k0; k < k1; k++) {
+                float *to = dst + p * K + k * width;
+                const float *from = src + k * ks + p;
+                if (k + PACK_K < K)
+                    for (size_t i = 0; i < width; i += 16)
+                        __builtin_prefetch(from + PACK_K * ks + i);
+                for (size_t i = 0; i < width; i += DM_VW)
+                    vf_store_n(to + i, vf_load_n(from + i, lanes_left(n, p + i)), width - i);
+            }
+    }
+}
+
 static void pack(float *dst, size_t width, const float *src, size_t is, size_t ks, size_t n,
                  size_t K)
 {
-    if (ks == 1) {
-        pack_rows(dst, width, src, is, n, K);
+    if (is == 1 && ks != 1) {
+        pack_columns(dst, width, src, ks, n, K);
         return;
     }
-    for (size_t k = 0; k < K; k++, dst += width, src += ks) {
-        if (is == 1) {
-            for (size_t i = 0; i < width; i += DM_VW)
-                vf_store_n(dst + i, vf_load_n(src + i, lanes_left(n, i)), width - i);
-        } else {
-            for (size_t i = 0; i < width; i++)
-                dst[i] = i < n ? src[i * is] : 0.0f;
-        }
+    for (size_t p = 0; p < n; p += width, dst += width * K) {
+        const float *from = src + p * is;
+        const size_t left = n - p;
+        if (ks == 1)
+            pack_rows(dst, width, from, is, left, K);
+        else
+            for (size_t k = 0; k < K; k++)
+                for (size_t i = 0; i < width; i++)
+                    dst[k * width + i] = i < left ? from[i * is + k * ks] : 0.0f;
     }
 }
 

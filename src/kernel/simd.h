@@ -86,25 +86,39 @@ INLINE vf vf_scale(vf x, vf n) /* x * 2^n, n integral, |n| <= 250 */
 {
     return _mm512_scalef_ps(x, n);
 }
-/* Four columns of 16 rows: out[j] lane r = row[r][j]. */
-INLINE void vf_columns(vf out[4], const float *const row[16], size_t k)
+/* In-lane transpose of 4 x 4 blocks: lane q of x[j] becomes column 4q + j of the four rows. */
+INLINE void vf_quads(vf x[4])
 {
-    vf v[4];
+    const __m512d lo01 = _mm512_castps_pd(_mm512_unpacklo_ps(x[0], x[1]));
+    const __m512d hi01 = _mm512_castps_pd(_mm512_unpackhi_ps(x[0], x[1]));
+    const __m512d lo23 = _mm512_castps_pd(_mm512_unpacklo_ps(x[2], x[3]));
+    const __m512d hi23 = _mm512_castps_pd(_mm512_unpackhi_ps(x[2], x[3]));
+    x[0] = _mm512_castpd_ps(_mm512_unpacklo_pd(lo01, lo23));
+    x[1] = _mm512_castpd_ps(_mm512_unpackhi_pd(lo01, lo23));
+    x[2] = _mm512_castpd_ps(_mm512_unpacklo_pd(hi01, hi23));
+    x[3] = _mm512_castpd_ps(_mm512_unpackhi_pd(hi01, hi23));
+}
+/* out[k] lane r = row[r][k]: a transpose in registers. */
+INLINE void vf_columns(vf out[16], const float *const row[16], size_t k)
+{
+    vf x[16];
+#pragma GCC unroll 16
+    for (size_t r = 0; r < 16; r++)
+        x[r] = _mm512_loadu_ps(row[r] + k);
 #pragma GCC unroll 4
-    for (size_t r = 0; r < 4; r++) {
-        vf x = _mm512_castps128_ps512(_mm_loadu_ps(row[r] + k));
-        x = _mm512_insertf32x4(x, _mm_loadu_ps(row[4 + r] + k), 1);
-        x = _mm512_insertf32x4(x, _mm_loadu_ps(row[8 + r] + k), 2);
-        v[r] = _mm512_insertf32x4(x, _mm_loadu_ps(row[12 + r] + k), 3);
+    for (size_t g = 0; g < 4; g++)
+        vf_quads(x + 4 * g);
+#pragma GCC unroll 4
+    for (size_t j = 0; j < 4; j++) {
+        const vf even01 = _mm512_shuffle_f32x4(x[j], x[4 + j], 0x88);
+        const vf odd01 = _mm512_shuffle_f32x4(x[j], x[4 + j], 0xdd);
+        const vf even23 = _mm512_shuffle_f32x4(x[8 + j], x[12 + j], 0x88);
+        const vf odd23 = _mm512_shuffle_f32x4(x[8 + j], x[12 + j], 0xdd);
+        out[j] = _mm512_shuffle_f32x4(even01, even23, 0x88);
+        out[4 + j] = _mm512_shuffle_f32x4(odd01, odd23, 0x88);
+        out[8 + j] = _mm512_shuffle_f32x4(even01, even23, 0xdd);
+        out[12 + j] = _mm512_shuffle_f32x4(odd01, odd23, 0xdd);
     }
-    const __m512d lo01 = _mm512_castps_pd(_mm512_unpacklo_ps(v[0], v[1]));
-    const __m512d hi01 = _mm512_castps_pd(_mm512_unpackhi_ps(v[0], v[1]));
-    const __m512d lo23 = _mm512_castps_pd(_mm512_unpacklo_ps(v[2], v[3]));
-    const __m512d hi23 = _mm512_castps_pd(_mm512_unpackhi_ps(v[2], v[3]));
-    out[0] = _mm512_castpd_ps(_mm512_unpacklo_pd(lo01, lo23));
-    out[1] = _mm512_castpd_ps(_mm512_unpackhi_pd(lo01, lo23));
-    out[2] = _mm512_castpd_ps(_mm512_unpacklo_pd(hi01, hi23));
-    out[3] = _mm512_castpd_ps(_mm512_unpackhi_pd(hi01, hi23));
 }
 #endif
 
@@ -187,21 +201,30 @@ INLINE vf vf_scale(vf x, vf n)
     const vf f2 = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(e2, bias), 23));
     return _mm256_mul_ps(_mm256_mul_ps(x, f1), f2);
 }
-INLINE void vf_columns(vf out[4], const float *const row[8], size_t k)
+INLINE void vf_quads(vf x[4])
 {
-    vf v[4];
+    const __m256d lo01 = _mm256_castps_pd(_mm256_unpacklo_ps(x[0], x[1]));
+    const __m256d hi01 = _mm256_castps_pd(_mm256_unpackhi_ps(x[0], x[1]));
+    const __m256d lo23 = _mm256_castps_pd(_mm256_unpacklo_ps(x[2], x[3]));
+    const __m256d hi23 = _mm256_castps_pd(_mm256_unpackhi_ps(x[2], x[3]));
+    x[0] = _mm256_castpd_ps(_mm256_unpacklo_pd(lo01, lo23));
+    x[1] = _mm256_castpd_ps(_mm256_unpackhi_pd(lo01, lo23));
+    x[2] = _mm256_castpd_ps(_mm256_unpacklo_pd(hi01, hi23));
+    x[3] = _mm256_castpd_ps(_mm256_unpackhi_pd(hi01, hi23));
+}
+INLINE void vf_columns(vf out[8], const float *const row[8], size_t k)
+{
+    vf x[8];
+#pragma GCC unroll 8
+    for (size_t r = 0; r < 8; r++)
+        x[r] = _mm256_loadu_ps(row[r] + k);
+    vf_quads(x);
+    vf_quads(x + 4);
 #pragma GCC unroll 4
-    for (size_t r = 0; r < 4; r++)
-        v[r] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(row[r] + k)),
-                                    _mm_loadu_ps(row[4 + r] + k), 1);
-    const __m256d lo01 = _mm256_castps_pd(_mm256_unpacklo_ps(v[0], v[1]));
-    const __m256d hi01 = _mm256_castps_pd(_mm256_unpackhi_ps(v[0], v[1]));
-    const __m256d lo23 = _mm256_castps_pd(_mm256_unpacklo_ps(v[2], v[3]));
-    const __m256d hi23 = _mm256_castps_pd(_mm256_unpackhi_ps(v[2], v[3]));
-    out[0] = _mm256_castpd_ps(_mm256_unpacklo_pd(lo01, lo23));
-    out[1] = _mm256_castpd_ps(_mm256_unpackhi_pd(lo01, lo23));
-    out[2] = _mm256_castpd_ps(_mm256_unpacklo_pd(hi01, hi23));
-    out[3] = _mm256_castpd_ps(_mm256_unpackhi_pd(hi01, hi23));
+    for (size_t j = 0; j < 4; j++) {
+        out[j] = _mm256_permute2f128_ps(x[j], x[4 + j], 0x20);
+        out[4 + j] = _mm256_permute2f128_ps(x[j], x[4 + j], 0x31);
+    }
 }
 #endif
 
@@ -279,9 +302,9 @@ INLINE vf vf_scale(vf x, vf n)
     memcpy(&f2, &b2, sizeof(f2));
     return x * f1 * f2;
 }
-INLINE void vf_columns(vf out[4], const float *const row[1], size_t k)
+INLINE void vf_columns(vf out[1], const float *const row[1], size_t k)
 {
-    memcpy(out, row[0] + k, 4 * sizeof(*out));
+    out[0] = row[0][k];
 }
 #endif
 

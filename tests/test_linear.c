@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: MIT */
+#include "tests/util.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "src/base/par.h"
+#include "src/kernel/kern.h"
+#include "src/nn/linear.h"
+#include "tests/ref/ref_gemm.h"
+
+/* Runs the body once per table that this processor has, that table being in use. */
+#define FOR_EACH_TABLE(k)                                                                     \
+    for (const struct dm_kern *const *k = dm_kern_all(); *k || (dm_kern_force(NULL), 0); k++) \
+        if ((dm_kern_force(*k), 1))
+
+enum { N = 5, C = 13, O = 7 };
+
+struct small {
+    float inp[N * C], w[O * C], b[O], out[N * O];
+    float r[N * O]; /* the loss is sum(r * out) */
+    float dinp[N * C], dw[O * C], db[O];
+    float pack[4096];
+};
+
+static void fill_small(struct small *s)
+{
+    memset(s, 0, sizeof(*s));
+    fill_named(s->inp, N * C, "inp", 1.0f);
+    fill_named(s->w, O * C, "w", 1.0f);
+    fill_named(s->b, O, "b", 1.0f);
+    fill_named(s->r, N * O, "r", 1.0f);
+    assert_true(dm_linear_pack_floats(C, O) <= sizeof(s->pack) / sizeof(*s->pack));
+    dm_linear_pack(s->pack, s->w, C, O);
+}
+
+static void test_forward_matches_double(void **state)
+{
+    (void)state;
+    struct small s;
+    double want[N * O];
+    FOR_EACH_TABLE(k)
+    {
+        fill_small(&s);
+        ref_gemm(want, NULL, NULL, 0, (struct dm_mat){s.inp, C, 1}, (struct dm_mat){s.w, 1, C}, N,
+                 O, C);
+        for (int form = 0; form < 4; form++) {
+            const bool packed = form & 1;
+            const float *b = form & 2 ? s.b : NULL;
+            memset(s.out, 0xff, sizeof(s.out));
+            dm_linear_forward(s.out, s.inp, packed ? NULL : s.w, packed ? s.pack : NULL, b, N, C,
+                              O);
+            for (size_t i = 0; i < N * O; i++) {
+                const double w = want[i] + (b ? (double)b[i % O] : 0.0);
+                assert_true(fabs((double)s.out[i] - w) <= 2e-6);
+            }
+        }
+    }
+}
+
+static double loss(void *ctx)
+{
+    struct small *s = ctx;
+    double sum = 0.0;
+    dm_linear_forward(s->out, s->inp, s->w, NULL, s->b, N, C, O);
+    for (size_t i = 0; i < N * O; i++)
+        sum += (double)s->r[i] * (double)s->out[i];
+    return sum;
+}
+
+static void test_backward_is_the_derivative(void **state)
+{
+    (void)state;
+    struct small s;
+    FOR_EACH_TABLE(k)
+    {
+        fill_small(&s);
+        dm_linear_backward(s.dinp, s.dw, s.db, s.r, s.inp, s.w, N, C, O);
+        assert_grad(loss, &s, s.inp, s.dinp, N * C, 1e-3);
+        assert_grad(loss, &s, s.w, s.dw, O * C, 1e-3);
+        assert_grad(loss, &s, s.b, s.db, O, 1e-3);
+    }
+}
+
+/* The layer is affine, so its adjoint is known: far tighter than differences can be. */
+static void test_backward_matches_the_adjoint_in_double(void **state)
+{
+    (void)state;
+    struct small s;
+    double dinp[N * C], dw[O * C];
+    FOR_EACH_TABLE(k)
+    {
+        fill_small(&s);
+        dm_linear_backward(s.dinp, s.dw, s.db, s.r, s.inp, s.w, N, C, O);
+        ref_gemm(dinp, NULL, NULL, 0, (struct dm_mat){s.r, O, 1}, (struct dm_mat){s.w, C, 1}, N, C,
+                 O);
+        ref_gemm(dw, NULL, NULL, 0, (struct dm_mat){s.r, 1, O}, (struct dm_mat){s.inp, C, 1}, O, C,
+                 N);
+        for (size_t i = 0; i < N * C; i++)
+            assert_true(fabs((double)s.dinp[i] - dinp[i]) <= 2e-6);
+        for (size_t i = 0; i < O * C; i++)
+            assert_true(fabs((double)s.dw[i] - dw[i]) <= 2e-6);
+        for (size_t o = 0; o < O; o++) {
+            double want = 0.0;
+            for (size_t n = 0; n < N; n++)
+                want += (double)s.r[n * O + o];
+            assert_true(fabs((double)s.db[o] - want) <= 2e-6);
+        }
+    }
+}
+
+static void test_backward_adds_and_skips_null(void **state)
+{
+    (void)state;
+    struct small s, t;
+    FOR_EACH_TABLE(k)
+    {
+        fill_small(&s);
+        t = s;
+        dm_linear_backward(s.dinp, s.dw, s.db, s.r, s.inp, s.w, N, C, O);
+        for (size_t i = 0; i < N * C; i++)
+            t.dinp[i] = 3.0f;
+        dm_linear_backward(t.dinp, NULL, NULL, s.r, NULL, s.w, N, C, O);
+        for (size_t i = 0; i < O * C; i++)
+            t.dw[i] = -2.0f;
+        dm_linear_backward(NULL, t.dw, NULL, s.r, s.inp, NULL, N, C, O);
+        for (size_t i = 0; i < O; i++)
+            assert_true(t.db[i] == 0.0f);
+        t.db[0] = 1.0f;
+        dm_linear_backward(NULL, NULL, t.db, s.r, NULL, NULL, N, C, O);
+        dm_linear_backward(NULL, NULL, NULL, s.r, s.inp, s.w, N, C, O);
+        for (size_t i = 0; i < N * C; i++)
+            assert_true(fabsf(t.dinp[i] - 3.0f - s.dinp[i]) <= 3e-6f);
+        for (size_t i = 0; i < O * C; i++)
+            assert_true(fabsf(t.dw[i] + 2.0f - s.dw[i]) <= 3e-6f);
+        for (size_t i = 0; i < O; i++)
+            assert_true(fabsf(t.db[i] - (i == 0 ? 1.0f : 0.0f) - s.db[i]) <= 3e-6f);
+    }
+}
+
+/* Large enough for several threads; the column sums cross their block of 2048. */
+static void test_bits_do_not_depend_on_threads(void **state)
+{
+    (void)state;
+    enum { ROWS = 23, IN = 37, OUT = 4133 };
+    static float inp[ROWS * IN], w[OUT * IN], b[OUT], r[ROWS * OUT];
+    static float out[2][ROWS * OUT], dinp[2][ROWS * IN], dw[2][OUT * IN], db[2][OUT];
+    fill_named(inp, ROWS * IN, "inp", 1.0f);
+    fill_named(w, OUT * IN, "w", 1.0f);
+    fill_named(b, OUT, "b", 1.0f);
+    fill_named(r, ROWS * OUT, "r", 1.0f);
+    FOR_EACH_TABLE(k)
+    {
+        for (size_t threads = 1; threads <= 3; threads++) {
+            const size_t i = threads > 1;
+            dm_par_set_threads(threads);
+            memset(dinp[i], 0, sizeof(dinp[i]));
+            memset(dw[i], 0, sizeof(dw[i]));
+            memset(db[i], 0, sizeof(db[i]));
+            dm_linear_forward(out[i], inp, w, NULL, b, ROWS, IN, OUT);
+            dm_linear_backward(dinp[i], dw[i], db[i], r, inp, w, ROWS, IN, OUT);
+            if (i == 0)
+                continue;
+            assert_memory_equal(out[1], out[0], sizeof(out[0]));
+            assert_memory_equal(dinp[1], dinp[0], sizeof(dinp[0]));
+            assert_memory_equal(dw[1], dw[0], sizeof(dw[0]));
+            assert_memory_equal(db[1], db[0], sizeof(db[0]));
+        }
+        dm_par_set_threads(0);
+    }
+}
+
+static void test_a_row_has_the_same_bits_alone_and_among_others(void **state)
+{
+    (void)state;
+    enum { ROWS = 40, OUT = 37 };
+    float inp[ROWS * C], w[OUT * C], b[OUT], out[ROWS * OUT], one[OUT];
+    static float pack[4096];
+    fill_named(inp, ROWS * C, "inp", 1.0f);
+    fill_named(w, OUT * C, "w", 1.0f);
+    fill_named(b, OUT, "b", 1.0f);
+    FOR_EACH_TABLE(k)
+    {
+        assert_true(dm_linear_pack_floats(C, OUT) <= sizeof(pack) / sizeof(*pack));
+        dm_linear_pack(pack, w, C, OUT);
+        for (size_t rows = 1; rows <= ROWS; rows++) {
+            dm_linear_forward(out, inp, w, rows & 1 ? pack : NULL, b, rows, C, OUT);
+            for (size_t n = 0; n < rows; n++) {
+                dm_linear_forward(one, inp + n * C, w, n & 1 ? pack : NULL, b, 1, C, OUT);
+                assert_memory_equal(one, out + n * OUT, sizeof(one));
+            }
+        }
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_forward_matches_double),
+        cmocka_unit_test(test_backward_is_the_derivative),
+        cmocka_unit_test(test_backward_matches_the_adjoint_in_double),
+        cmocka_unit_test(test_backward_adds_and_skips_null),
+        cmocka_unit_test(test_bits_do_not_depend_on_threads),
+        cmocka_unit_test(test_a_row_has_the_same_bits_alone_and_among_others),
+    };
+    return cmocka_run_group_tests_name("linear", tests, NULL, NULL);
+}
