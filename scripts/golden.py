@@ -140,19 +140,20 @@ class double_precision:
 
 
 class Golden:
-    """One file; the attributes are those that dm_h5_open expects of every file of ours."""
+    """One file; the attributes are those that dm_h5_open expects of every file of ours, as
+    fixed-length strings (np.bytes_)."""
 
     def __init__(self, path, cfg):
         self.path = path
         self.f = h5py.File(path, "w", libver=("v110", "v110"))
         a = self.f.attrs
-        a["format"] = "dynamo-golden"
+        a["format"] = np.bytes_("dynamo-golden")
         a["version"] = U64(1)
-        a["made_by"] = "scripts/golden.py"
-        a["provenance"] = json.dumps({
+        a["made_by"] = np.bytes_("scripts/golden.py")
+        a["provenance"] = np.bytes_(json.dumps({
             "torch": torch.__version__.split("+")[0], "transformers": transformers.__version__,
-            "numpy": np.__version__, "h5py": h5py.__version__})
-        a["config"] = json.dumps(cfg)
+            "numpy": np.__version__, "h5py": h5py.__version__}))
+        a["config"] = np.bytes_(json.dumps(cfg))
 
     def put(self, name, x):
         x = x.detach().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)

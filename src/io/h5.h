@@ -6,7 +6,9 @@
  * Reading: rank, dimensions and types are checked against what the caller expects before any byte
  * is read. Every file has the root attributes `format`, `version`, `made_by` (program version) and
  * `provenance` (JSON: command line, seed, hashes of inputs). Names may contain '/': groups are made
- * as needed. All functions return 0 or a status with a sentence that names the file. */
+ * as needed. All functions return 0 or a status with a sentence that names the file. The same calls
+ * make the same bytes. Files written by other programs must use the format of HDF5 1.10 (h5py:
+ * libver="v110") and fixed-length strings (numpy.bytes_). Not for use by two threads at once. */
 #ifndef DM_IO_H5_H
 #define DM_IO_H5_H
 
@@ -33,8 +35,9 @@ enum dm_status dm_h5_open(struct dm_h5 **f, const char *path, const char *format
 const char *dm_h5_path(const struct dm_h5 *f);
 const char *dm_h5_format(const struct dm_h5 *f);
 
-/* Attributes of an object ("/" is the root). Strings read are heap memory of the caller (at most
- * 256 MB, must be valid UTF-8 without NUL). */
+/* Attributes of an object ("/" is the root) that exists. Setting replaces. Strings read are heap
+ * memory of the caller (at most 256 MB, must be valid UTF-8 without NUL). Strings over 16 KB are
+ * stored as compressed datasets "/.text/<object>/<name>", which dm_h5_names() leaves out. */
 enum dm_status dm_h5_set_string(struct dm_h5 *f, const char *obj, const char *name,
                                 const char *text, struct dm_err *e);
 enum dm_status dm_h5_get_string(struct dm_h5 *f, const char *obj, const char *name, char **text,
@@ -51,13 +54,15 @@ bool dm_h5_has_attr(struct dm_h5 *f, const char *obj, const char *name);
 bool dm_h5_has(struct dm_h5 *f, const char *name); /* a dataset or group */
 
 /* Whole datasets of rows x cols (cols = 0: 1-D of `rows`). With `deflate` > 0 they are chunked,
- * shuffled and compressed at that level. The reader's buffer has the shape that it asks for;
- * another shape or type in the file is DM_ESHAPE or DM_EFORMAT. */
+ * shuffled and compressed at that level. The writer adds an attribute sha256 of the bytes, which
+ * the reader verifies. The reader's buffer has the shape that it asks for; another shape or type in
+ * the file is DM_ESHAPE or DM_EFORMAT. */
 enum dm_status dm_h5_write(struct dm_h5 *f, const char *name, enum dm_h5_type t, const void *buf,
                            size_t rows, size_t cols, int deflate, struct dm_err *e);
 enum dm_status dm_h5_read(struct dm_h5 *f, const char *name, enum dm_h5_type t, void *buf,
                           size_t rows, size_t cols, struct dm_err *e);
-/* Shape and type; cols = 0 for 1-D. Other ranks are refused. */
+/* Shape and type; cols = 0 for 1-D. Other ranks are refused, and sizes that the file cannot hold:
+ * what a caller allocates from the answer is at most about 1000 times the file. */
 enum dm_status dm_h5_shape(struct dm_h5 *f, const char *name, enum dm_h5_type *t, size_t *rows,
                            size_t *cols, struct dm_err *e);
 
@@ -67,8 +72,9 @@ enum dm_status dm_h5_append(struct dm_h5 *f, const char *name, enum dm_h5_type t
 enum dm_status dm_h5_read_range(struct dm_h5 *f, const char *name, enum dm_h5_type t, void *buf,
                                 size_t start, size_t n, struct dm_err *e);
 
-/* Names of the datasets below group `prefix` ("" = all), sorted, as a NULL-terminated heap array
- * of heap strings; release with dm_h5_free_names(). */
+/* Full names ("tensors/x", as dm_h5_read takes them) of the datasets below group `prefix` ("" =
+ * all), sorted, as a NULL-terminated heap array of heap strings; release with dm_h5_free_names().
+ */
 enum dm_status dm_h5_names(struct dm_h5 *f, const char *prefix, char ***names, size_t *n,
                            struct dm_err *e);
 void dm_h5_free_names(char **names);

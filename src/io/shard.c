@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: MIT */
+#include "src/io/shard.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/arena.h"
+#include "src/io/h5.h"
+
+#define FORMAT "dynamo-shard"
+#define SET "tokens"
+enum { VERSION = 1, SEPARATOR = 0, PART = 65536 /* ids converted at a time */ };
+
+struct dm_shard {
+    struct dm_h5 *f;
+    enum dm_h5_type type;
+    size_t n, vocab;
+    char *tokenizer_hash;
+    void *part; /* (PART) as stored */
+};
+
+struct dm_shard_writer {
+    struct dm_h5 *f;
+    enum dm_h5_type type;
+    size_t vocab;
+    void *part;
+};
+
+static enum dm_h5_type id_type(size_t vocab)
+{
+    return vocab <= 65536 ? DM_H5_U16 : DM_H5_U32;
+}
+
+static enum dm_status read_header(struct dm_shard *s, struct dm_err *e)
+{
+    uint64_t vocab, separator;
+    size_t cols;
+    DM_TRY(dm_h5_get_u64(s->f, "/", "vocab", &vocab, e));
+    DM_TRY(dm_h5_get_u64(s->f, "/", "separator", &separator, e));
+    DM_TRY(dm_h5_get_string(s->f, "/", "tokenizer_hash", &s->tokenizer_hash, e));
+    DM_TRY(dm_h5_shape(s->f, SET, &s->type, &s->n, &cols, e));
+    if (vocab < 1 || vocab > INT32_MAX)
+        return dm_fail(e, DM_ERANGE, "%s: vocab is %llu, want 1..2147483647", dm_h5_path(s->f),
+                       (unsigned long long)vocab);
+    s->vocab = (size_t)vocab;
+    if (separator != SEPARATOR)
+        return dm_fail(e, DM_EUNSUPPORTED, "%s: separator is %llu, want 0", dm_h5_path(s->f),
+                       (unsigned long long)separator);
+    if (cols || s->type != id_type(s->vocab))
+        return dm_fail(e, DM_EFORMAT, "%s: tokens are not one row of %s", dm_h5_path(s->f),
+                       id_type(s->vocab) == DM_H5_U16 ? "u16" : "u32");
+    return DM_OK;
+}
+
+enum dm_status dm_shard_open(struct dm_shard **out, const char *path, struct dm_err *e)
+{
+    *out = NULL;
+    struct dm_shard *s = dm_alloc(1, sizeof(*s));
+    if (s)
+        s->part = dm_alloc(PART, sizeof(uint32_t));
+    if (!s || !s->part) {
+        dm_shard_close(s);
+        return dm_fail(e, DM_ENOMEM, "%s: out of memory", path);
+    }
+    enum dm_status st = dm_h5_open(&s->f, path, FORMAT, VERSION, e);
+    if (!st)
+        st = read_header(s, e);
+    if (st) {
+        dm_shard_close(s);
+        return st;
+    }
+    *out = s;
+    return DM_OK;
+}
+
+void dm_shard_close(struct dm_shard *s)
+{
+    if (!s)
+        return;
+    dm_h5_close(s->f);
+    free(s->tokenizer_hash);
+    free(s->part);
+    free(s);
+}
+
+size_t dm_shard_tokens(const struct dm_shard *s)
+{
+    return s->n;
+}
+
+size_t dm_shard_vocab(const struct dm_shard *s)
+{
+    return s->vocab;
+}
+
+const char *dm_shard_tokenizer_hash(const struct dm_shard *s)
+{
+    return s->tokenizer_hash;
+}
+
+int32_t dm_shard_separator(const struct dm_shard *s)
+{
+    (void)s;
+    return SEPARATOR;
+}
+
+enum dm_status dm_shard_read(struct dm_shard *s, int32_t *out, size_t start, size_t n,
+                             struct dm_err *e)
+{
+    if (start > s->n || n > s->n - start)
+        return dm_fail(e, DM_ERANGE, "%s: tokens [%zu, +%zu) of a shard of %zu", dm_h5_path(s->f),
+                       start, n, s->n);
+    for (size_t at = 0; at < n; at += PART) {
+        const size_t k = n - at < PART ? n - at : PART;
+        DM_TRY(dm_h5_read_range(s->f, SET, s->type, s->part, start + at, k, e));
+        for (size_t i = 0; i < k; i++) {
+            const uint32_t id = s->type == DM_H5_U16 ? ((const uint16_t *)s->part)[i]
+                                                     : ((const uint32_t *)s->part)[i];
+            if (id >= s->vocab)
+                return dm_fail(e, DM_EFORMAT, "%s: token %zu is %u, want less than %zu",
+                               dm_h5_path(s->f), start + at + i, id, s->vocab);
+            out[at + i] = (int32_t)id;
+        }
+    }
+    return DM_OK;
+}
+
+static enum dm_status write_header(struct dm_shard_writer *w, const char *tokenizer_json,
+                                   const char *tokenizer_hash, const char *provenance,
+                                   struct dm_err *e)
+{
+    DM_TRY(dm_h5_set_u64(w->f, "/", "vocab", w->vocab, e));
+    DM_TRY(dm_h5_set_u64(w->f, "/", "separator", SEPARATOR, e));
+    DM_TRY(dm_h5_set_string(w->f, "/", "tokenizer_hash", tokenizer_hash, e));
+    DM_TRY(dm_h5_set_string(w->f, "/", "provenance", provenance, e));
+    if (tokenizer_json)
+        DM_TRY(dm_h5_set_string(w->f, "/", "tokenizer", tokenizer_json, e));
+    // An empty shard has its dataset, too.
+    return dm_h5_append(w->f, SET, w->type, NULL, 0, e);
+}
+
+enum dm_status dm_shard_create(struct dm_shard_writer **out, const char *path, size_t vocab,
+                               const char *tokenizer_json, const char *tokenizer_hash,
+                               const char *provenance, struct dm_err *e)
+{
+    *out = NULL;
+    if (vocab < 1 || vocab > INT32_MAX)
+        return dm_fail(e, DM_ERANGE, "%s: vocab is %zu, want 1..2147483647", path, vocab);
+    struct dm_shard_writer *w = dm_alloc(1, sizeof(*w));
+    if (w)
+        w->part = dm_alloc(PART, sizeof(uint32_t));
+    if (!w || !w->part) {
+        dm_shard_abort(w);
+        return dm_fail(e, DM_ENOMEM, "%s: out of memory", path);
+    }
+    w->vocab = vocab;
+    w->type = id_type(vocab);
+    enum dm_status st = dm_h5_create(&w->f, path, FORMAT, VERSION, e);
+    if (!st)
+        st = write_header(w, tokenizer_json, tokenizer_hash, provenance, e);
+    if (st) {
+        dm_shard_abort(w);
+        return st;
+    }
+    *out = w;
+    return DM_OK;
+}
+
+enum dm_status dm_shard_append(struct dm_shard_writer *w, const int32_t *ids, size_t n,
+                               struct dm_err *e)
+{
+    for (size_t at = 0; at < n; at += PART) {
+        const size_t k = n - at < PART ? n - at : PART;
+        for (size_t i = 0; i < k; i++) {
+            const int32_t id = ids[at + i];
+            if (id < 0 || (size_t)id >= w->vocab)
+                return dm_fail(e, DM_ERANGE, "%s: token id %d, want 0..%zu", dm_h5_path(w->f), id,
+                               w->vocab - 1);
+            if (w->type == DM_H5_U16)
+                ((uint16_t *)w->part)[i] = (uint16_t)id;
+            else
+                ((uint32_t *)w->part)[i] = (uint32_t)id;
+        }
+        DM_TRY(dm_h5_append(w->f, SET, w->type, w->part, k, e));
+    }
+    return DM_OK;
+}
+
+enum dm_status dm_shard_commit(struct dm_shard_writer *w, struct dm_err *e)
+{
+    struct dm_h5 *f = w->f;
+    w->f = NULL;
+    dm_shard_abort(w);
+    return dm_h5_commit(f, e);
+}
+
+void dm_shard_abort(struct dm_shard_writer *w)
+{
+    if (!w)
+        return;
+    dm_h5_close(w->f);
+    free(w->part);
+    free(w);
+}
