@@ -7,7 +7,7 @@
  * refused, and claimed sizes are compared with the file's before anything is allocated. */
 #include "src/io/h5.h"
 
-#include <errno.h>
+#include <hdf5.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +18,8 @@
 #include "src/base/arena.h"
 #include "src/base/file.h"
 #include "src/io/h5_priv.h"
+
+_Static_assert(sizeof(hid_t) == sizeof(int64_t), "h5_priv.h keeps handles as int64_t");
 
 const size_t dm_h5_type_size[] = {4, 8, 1, 2, 4, 8, 4};
 const char *const dm_h5_type_name[] = {"f32", "f64", "u8", "u16", "u32", "u64", "i32"};

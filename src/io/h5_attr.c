@@ -3,6 +3,7 @@
  * checksums, so they become compressed datasets of bytes below TEXT_GROUP. */
 #include "src/io/h5.h"
 
+#include <hdf5.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -2,6 +2,7 @@
 /* Datasets: whole, growing, read by range, and tensors. */
 #include "src/io/h5.h"
 
+#include <hdf5.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>

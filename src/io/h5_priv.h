@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* h5_priv.h - what the three files behind h5.h share: h5.c (files, names), h5_attr.c, h5_data.c.
- * Included by no one else. */
+ * Included by no one else. HDF5's handles (hid_t) are int64_t here, so that this header needs no
+ * other. */
 #ifndef DM_IO_H5_PRIV_H
 #define DM_IO_H5_PRIV_H
-
-#include <hdf5.h>
 
 #include "src/io/h5.h"
 
@@ -27,19 +26,19 @@ struct appender {
     struct appender *next;
     char *name, *buf;
     enum dm_h5_type type;
-    hid_t set;
+    int64_t set;
     size_t fill, total;
 };
 
 struct dm_h5 {
     char *path, *tmp; // tmp: being written
     char format[64];
-    hid_t file;
+    int64_t file;
     bool failed; // a write failed: never publish
     size_t size; // bytes of a file that is read
     struct appender *appenders;
     char *range_name; // the dataset that dm_h5_read_range keeps open
-    hid_t range_set;
+    int64_t range_set;
     enum dm_h5_type range_type;
     size_t range_n;
 };
