@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* A row is computed by one fixed recipe - a dot product per key, the maximum, the sum of
- * exponentials, the weighted sum of the values in the order of the keys - whatever the rows beside
- * it. Rows are taken QB at a time and keys KB at a time only to use a key while it is in cache
- * (the keys of one head lie 3C floats apart in training); that changes no order. */
+/* A row is computed by one fixed recipe, whatever the rows beside it: each score is the gemm
+ * kernel's chain of multiply-adds over HS, then come the maximum and the sum of exponentials, and
+ * each output is one chain over the keys from key 0 on. Rows are taken some QB at a time and keys
+ * KB at a time so that a packed block of keys serves many rows; the kernels promise that neither
+ * changes the bits of a chain. */
 #include "src/nn/attention.h"
 
 #include <assert.h>
@@ -15,9 +16,11 @@
 #include "src/kernel/kern.h"
 
 enum {
-    QB = 16,      /* query rows per tile, forward */
-    QB_BACK = 56, /* and backward: a multiple of the micro-tile's 14 rows */
-    KB = 32,      /* keys per tile */
+    QB = 56,     /* query rows per tile, at most; a tile is a whole number of mr rows */
+    KB = 64,     /* keys per tile */
+    MR_MAX = 16, /* bounds of the kernels' mr and nr */
+    NR_MAX = 64,
+    FEW = 4, /* rows that gemm_few takes */
     FORK_PRODUCTS = 1 << 16
 };
 
@@ -38,112 +41,257 @@ static size_t min_size(size_t a, size_t b)
     return a < b ? a : b;
 }
 
-size_t dm_attention_scratch(size_t T_max, size_t HS)
+static size_t round_up(size_t n, size_t to)
 {
-    (void)HS;
-    return dm_par_threads() * (2 * QB_BACK + 1) * T_max; // the forward's QB rows of scores fit in
+    return (n + to - 1) / to * to;
 }
 
-/* Rows t0..t1-1 (at most QB); s holds QB * (pos + t1) floats. lse points at row 0 or is NULL. */
-static void forward_tile(struct rows out, float *lse, struct rows q, struct rows k, struct rows v,
-                         size_t t0, size_t t1, size_t pos, size_t HS, float *s)
+/* Floats that one thread needs: packed panels, then scores of a tile (forward) or of one pair of
+ * tiles (backward). */
+static size_t thread_scratch(size_t T_max, size_t HS)
+{
+    const size_t a_pack = MR_MAX * (HS > KB ? HS : KB), cols = round_up(HS, NR_MAX);
+    const size_t forward = a_pack + KB * cols + QB * T_max;
+    const size_t backward = a_pack + 3 * KB * cols + 2 * QB * cols + 2 * QB * KB;
+    return round_up(forward > backward ? forward : backward, 16);
+}
+
+size_t dm_attention_scratch(size_t T_max, size_t HS)
+{
+    return dm_par_threads() * thread_scratch(T_max, HS);
+}
+
+static size_t tile_rows(void)
+{
+    const struct dm_kern *k = dm_kern();
+    assert(k->mr <= MR_MAX && k->nr <= NR_MAX && KB % k->nr == 0);
+    return QB / k->mr * k->mr;
+}
+
+/* b (K,n) into panels of nr columns; element (k,j) is b.p[k*b.rs + j*b.cs]. */
+static void pack_panels(float *dst, struct dm_mat b, size_t K, size_t n)
 {
     const struct dm_kern *kn = dm_kern();
-    const size_t n_keys = pos + t1;
-    const float scale = 1.0f / sqrtf((float)HS);
-    float inv_sum[QB];
-    for (size_t j0 = 0; j0 < n_keys; j0 += KB)
-        for (size_t t = t0; t < t1; t++) {
-            float *s_t = s + (t - t0) * n_keys;
-            const size_t j1 = min_size(j0 + KB, pos + t + 1);
-            if (j0 < j1)
-                kn->dots(s_t + j0, scale, q.p + t * q.ts, k.p + j0 * k.ts, k.ts, j1 - j0, HS);
-        }
-    for (size_t t = t0; t < t1; t++) {
-        float *s_t = s + (t - t0) * n_keys;
-        const float max = kn->max(s_t, pos + t + 1);
-        const float sum = kn->exp_sum(s_t, max, pos + t + 1);
-        inv_sum[t - t0] = 1.0f / sum;
-        if (lse)
-            lse[t] = (float)((double)max + log((double)sum));
-        memset(out.p + t * out.ts, 0, HS * sizeof(float));
+    for (size_t j = 0; j < n; j += kn->nr)
+        kn->pack(dst + j * K, kn->nr, b.p + j * b.cs, b.cs, b.rs, min_size(kn->nr, n - j), K);
+}
+
+/* c (m,n) = or += a b for m <= mr; b lies in panels of `depth` >= K rows, the first K of which are
+ * taken. a_pack: mr * K floats. */
+static void product_rows(float *c, size_t ldc, bool add, struct dm_mat a, const float *b,
+                         size_t depth, size_t m, size_t n, size_t K, float *a_pack)
+{
+    const struct dm_kern *kn = dm_kern();
+    const bool few = m <= FEW && a.cs == 1;
+    if (!few)
+        kn->pack(a_pack, kn->mr, a.p, a.rs, a.cs, m, K);
+    for (size_t j = 0; j < n; j += kn->nr, b += depth * kn->nr) {
+        const size_t w = min_size(kn->nr, n - j);
+        if (few)
+            kn->gemm_few(c + j, ldc, add, a.p, a.rs, b, m, w, K);
+        else
+            kn->gemm_tile(c + j, ldc, add, a_pack, b, m, w, K);
     }
-    for (size_t j0 = 0; j0 < n_keys; j0 += KB)
-        for (size_t t = t0; t < t1; t++) {
-            const float *s_t = s + (t - t0) * n_keys;
-            const size_t j1 = min_size(j0 + KB, pos + t + 1);
-            if (j0 < j1)
-                kn->mix(out.p + t * out.ts, s_t + j0, v.p + j0 * v.ts, v.ts, j1 - j0, HS);
+}
+
+/* c (m,n) += a b, b in panels of K rows. */
+static void product_add(struct rows c, struct dm_mat a, const float *b, size_t m, size_t n,
+                        size_t K, float *a_pack)
+{
+    const size_t mr = dm_kern()->mr;
+    for (size_t i = 0; i < m; i += mr) {
+        const struct dm_mat ai = {a.p + i * a.rs, a.rs, a.cs};
+        product_rows(c.p + i * c.ts, c.ts, true, ai, b, K, min_size(mr, m - i), n, K, a_pack);
+    }
+}
+
+/* c (m,n) = a b with rows of c n floats apart. */
+static void product(float *c, size_t ldc, struct rows a, const float *b, size_t m, size_t n,
+                    size_t K, float *a_pack)
+{
+    const size_t mr = dm_kern()->mr;
+    for (size_t i = 0; i < m; i += mr) {
+        const struct dm_mat ai = {a.p + i * a.ts, a.ts, 1};
+        product_rows(c + i * ldc, ldc, false, ai, b, K, min_size(mr, m - i), n, K, a_pack);
+    }
+}
+
+/* One (b, head) of the forward pass. lse points at row 0 or is NULL. */
+struct forward {
+    struct rows out, q, k, v;
+    float *lse;
+    size_t pos, HS;
+    float *a_pack, *b_pack, *s;
+};
+
+/* out rows t0.. (m of them) = sum of p[j] * v[j], p being the rows of a->s, n_keys apart. The keys
+ * that the first row of a group of mr sees go through the kernel's tile, the few after them through
+ * mix, which continues the same chain: no row ever touches the value of a key it must not see. For
+ * a few rows packing the values would cost more than it saves, and mix does it all. */
+static void forward_values(const struct forward *a, size_t t0, size_t m, size_t n_keys)
+{
+    const struct dm_kern *kn = dm_kern();
+    const bool few = m <= FEW;
+    for (size_t j0 = 0; j0 < n_keys && !few; j0 += KB) {
+        const size_t kb = min_size(KB, n_keys - j0);
+        pack_panels(a->b_pack, (struct dm_mat){a->v.p + j0 * a->v.ts, a->v.ts, 1}, kb, a->HS);
+        for (size_t i = 0; i < m; i += kn->mr) {
+            const struct dm_mat p = {a->s + i * n_keys + j0, n_keys, 1};
+            const size_t seen = a->pos + t0 + i + 1;
+            if (seen > j0)
+                product_rows(a->out.p + (t0 + i) * a->out.ts, a->out.ts, j0 > 0, p, a->b_pack, kb,
+                             min_size(kn->mr, m - i), a->HS, min_size(kb, seen - j0), a->a_pack);
         }
-    for (size_t t = t0; t < t1; t++)
-        for (size_t i = 0; i < HS; i++)
-            out.p[t * out.ts + i] *= inv_sum[t - t0];
+    }
+    for (size_t i = 0; i < m; i++) {
+        float *out = a->out.p + (t0 + i) * a->out.ts;
+        const size_t j = few ? 0 : a->pos + t0 + i / kn->mr * kn->mr + 1;
+        if (few)
+            memset(out, 0, a->HS * sizeof(*out));
+        kn->mix(out, a->s + i * n_keys + j, a->v.p + j * a->v.ts, a->v.ts, a->pos + t0 + i + 1 - j,
+                a->HS);
+    }
+}
+
+/* Rows t0..t0+m-1. Scores beyond a row's own position are computed with the tile, never read. */
+static void forward_tile(const struct forward *a, size_t t0, size_t m)
+{
+    const struct dm_kern *kn = dm_kern();
+    const size_t n_keys = a->pos + t0 + m;
+    const struct rows q = {a->q.p + t0 * a->q.ts, a->q.ts};
+    const float scale = 1.0f / sqrtf((float)a->HS);
+    float inv_sum[QB];
+    for (size_t j0 = 0; j0 < n_keys; j0 += KB) {
+        const size_t kb = min_size(KB, n_keys - j0);
+        pack_panels(a->b_pack, (struct dm_mat){a->k.p + j0 * a->k.ts, 1, a->k.ts}, a->HS, kb);
+        product(a->s + j0, n_keys, q, a->b_pack, m, kb, a->HS, a->a_pack);
+    }
+    for (size_t i = 0; i < m; i++) {
+        float *s = a->s + i * n_keys;
+        const size_t n = a->pos + t0 + i + 1;
+        for (size_t j = 0; j < n; j++)
+            s[j] *= scale;
+        const float max = kn->max(s, n), sum = kn->exp_sum(s, max, n);
+        inv_sum[i] = 1.0f / sum;
+        if (a->lse)
+            a->lse[t0 + i] = (float)((double)max + log((double)sum));
+    }
+    forward_values(a, t0, m, n_keys);
+    for (size_t i = 0; i < m; i++)
+        for (size_t d = 0; d < a->HS; d++)
+            a->out.p[(t0 + i) * a->out.ts + d] *= inv_sum[i];
 }
 
 void dm_attention_forward(struct dm_heads out, float *lse, struct dm_heads q, struct dm_heads k,
                           struct dm_heads v, size_t B, size_t T, size_t pos, size_t n_heads,
                           size_t HS, float *scratch)
 {
-    const size_t n_tiles = (T + QB - 1) / QB;
-    const size_t n_scratch = dm_attention_scratch(pos + T, HS) / dm_par_threads();
+    const size_t rows = tile_rows(), n_tiles = (T + rows - 1) / rows;
+    const size_t n_scratch = thread_scratch(pos + T, HS);
     const bool fork = B * T * n_heads * (pos + T) * HS >= FORK_PRODUCTS;
     assert(HS > 0 && scratch);
 #pragma omp parallel for collapse(3) schedule(static) if (fork) default(none) \
-    shared(out, lse, q, k, v, B, T, pos, n_heads, HS, scratch, n_tiles, n_scratch)
+    shared(out, lse, q, k, v, B, T, pos, n_heads, HS, scratch, rows, n_tiles, n_scratch)
     for (size_t b = 0; b < B; b++)
         for (size_t h = 0; h < n_heads; h++)
-            for (size_t i = 0; i < n_tiles; i++)
-                forward_tile(head_rows(out, b, h), lse ? lse + (b * n_heads + h) * T : NULL,
-                             head_rows(q, b, h), head_rows(k, b, h), head_rows(v, b, h), i * QB,
-                             min_size((i + 1) * QB, T), pos, HS, scratch + dm_par_id() * n_scratch);
+            for (size_t i = 0; i < n_tiles; i++) {
+                float *mine = scratch + dm_par_id() * n_scratch;
+                struct forward a = {.out = head_rows(out, b, h),
+                                    .q = head_rows(q, b, h),
+                                    .k = head_rows(k, b, h),
+                                    .v = head_rows(v, b, h),
+                                    .lse = lse ? lse + (b * n_heads + h) * T : NULL,
+                                    .pos = pos,
+                                    .HS = HS,
+                                    .b_pack = mine};
+                a.a_pack = a.b_pack + KB * round_up(HS, NR_MAX);
+                a.s = a.a_pack + MR_MAX * (HS > KB ? HS : KB);
+                forward_tile(&a, i * rows, min_size(rows, T - i * rows));
+            }
 }
 
-/* One (b, head): what backward reads and adds to. d (T): dout . out per row. */
+/* One (b, head) of the backward pass and one thread's scratch: _t has the keys as columns, _c the
+ * HS dimensions; p and ds are (QB, KB). */
 struct backward {
-    struct rows dq, dk, dv, dout, q, k, v;
-    const float *lse, *d;
+    struct rows dq, dk, dv, dout, out, q, k, v;
+    const float *lse;
     size_t HS;
+    float *a_pack, *k_t, *v_t, *k_c, *q_c, *dout_c, *p, *ds;
 };
 
-static struct dm_mat mat(struct rows x, size_t t)
+static void backward_scratch(struct backward *a, float *scratch)
 {
-    return (struct dm_mat){x.p + t * x.ts, x.ts, 1};
+    const size_t cols = round_up(a->HS, NR_MAX);
+    a->k_t = scratch;
+    a->v_t = a->k_t + KB * cols;
+    a->k_c = a->v_t + KB * cols;
+    a->q_c = a->k_c + KB * cols;
+    a->dout_c = a->q_c + QB * cols;
+    a->p = a->dout_c + QB * cols;
+    a->ds = a->p + QB * KB;
+    a->a_pack = a->ds + QB * KB;
 }
 
-static struct dm_mat transposed(struct dm_mat m)
+/* p and ds of query rows t0.. (m) against keys j0.. (kb); 0 where a key is not seen. d (m) is
+ * dout . out, which is the sum over all keys of p[j] * dp[j]. */
+static void backward_scores(const struct backward *a, const float *d, size_t t0, size_t m,
+                            size_t j0, size_t kb)
 {
-    return (struct dm_mat){m.p, m.cs, m.rs};
-}
-
-/* Query rows t0..t1-1 against keys 0..t1-1, as matrix products; p and ds hold (t1 - t0) * t1 floats
- * each and are 0 where a key comes after the query. */
-static void backward_tile(const struct backward *a, size_t t0, size_t t1, float *p, float *ds)
-{
-    const size_t M = t1 - t0, HS = a->HS;
-    const float scale = 1.0f / sqrtf((float)HS);
-    const struct dm_mat k = mat(a->k, 0), q = mat(a->q, t0), dout = mat(a->dout, t0);
-    dm_gemm(p, t1, false, q, transposed(k), M, t1, HS);
-    dm_gemm(ds, t1, false, dout, transposed(mat(a->v, 0)), M, t1, HS);
-    for (size_t t = t0; t < t1; t++) {
-        float *p_t = p + (t - t0) * t1, *ds_t = ds + (t - t0) * t1;
-        for (size_t j = 0; j <= t; j++)
-            p_t[j] *= scale;
-        dm_kern()->exp_sum(p_t, a->lse[t], t + 1); // exp(s - lse) is the probability itself
-        // forward: out[t] = sum p[j] v[j], p = softmax(s)
-        for (size_t j = 0; j <= t; j++)
-            ds_t[j] = p_t[j] * (ds_t[j] - a->d[t]) * scale;
-        memset(p_t + t + 1, 0, (t1 - t - 1) * sizeof(float));
-        memset(ds_t + t + 1, 0, (t1 - t - 1) * sizeof(float));
+    const float scale = 1.0f / sqrtf((float)a->HS);
+    const struct rows q = {a->q.p + t0 * a->q.ts, a->q.ts};
+    const struct rows dout = {a->dout.p + t0 * a->dout.ts, a->dout.ts};
+    product(a->p, KB, q, a->k_t, m, kb, a->HS, a->a_pack);
+    // forward: out[t] = sum p[j] * v[j], so dp[j] = dout[t] . v[j]
+    product(a->ds, KB, dout, a->v_t, m, kb, a->HS, a->a_pack);
+    for (size_t i = 0; i < m; i++) {
+        float *p = a->p + i * KB, *ds = a->ds + i * KB;
+        const size_t t = t0 + i, n = t < j0 ? 0 : min_size(kb, t - j0 + 1);
+        for (size_t j = 0; j < n; j++)
+            p[j] *= scale;
+        dm_kern()->exp_sum(p, a->lse[t], n); // exp(s - lse) is the probability itself
+        // forward: p = exp(s) / sum exp(s), s[j] = scale * q[t] . k[j]
+        for (size_t j = 0; j < n; j++)
+            ds[j] = p[j] * (ds[j] - d[i]) * scale;
+        for (size_t j = n; j < kb; j++)
+            p[j] = ds[j] = 0.0f;
     }
-    const struct dm_mat p_m = {p, t1, 1}, ds_m = {ds, t1, 1};
-    // forward: out[t] += p[j] * v[j]
-    if (a->dv.p)
-        dm_gemm(a->dv.p, a->dv.ts, true, transposed(p_m), dout, t1, HS, M);
-    // forward: s[j] = scale * q[t] . k[j]
-    if (a->dq.p)
-        dm_gemm(a->dq.p + t0 * a->dq.ts, a->dq.ts, true, ds_m, k, M, HS, t1);
-    if (a->dk.p)
-        dm_gemm(a->dk.p, a->dk.ts, true, transposed(ds_m), q, t1, HS, M);
+}
+
+static struct rows rows_from(struct rows x, size_t t)
+{
+    const struct rows r = {x.p + t * x.ts, x.ts};
+    return r;
+}
+
+/* Query rows t0..t0+m-1 against all their keys. */
+static void backward_tile(const struct backward *a, size_t t0, size_t m)
+{
+    const size_t HS = a->HS;
+    float d[QB];
+    for (size_t i = 0; i < m; i++)
+        d[i] = dm_kern()->dot(a->dout.p + (t0 + i) * a->dout.ts, a->out.p + (t0 + i) * a->out.ts,
+                              HS);
+    pack_panels(a->q_c, (struct dm_mat){a->q.p + t0 * a->q.ts, a->q.ts, 1}, m, HS);
+    pack_panels(a->dout_c, (struct dm_mat){a->dout.p + t0 * a->dout.ts, a->dout.ts, 1}, m, HS);
+    for (size_t j0 = 0; j0 < t0 + m; j0 += KB) {
+        const size_t kb = min_size(KB, t0 + m - j0);
+        const float *k = a->k.p + j0 * a->k.ts, *v = a->v.p + j0 * a->v.ts;
+        pack_panels(a->k_t, (struct dm_mat){k, 1, a->k.ts}, HS, kb);
+        pack_panels(a->v_t, (struct dm_mat){v, 1, a->v.ts}, HS, kb);
+        pack_panels(a->k_c, (struct dm_mat){k, a->k.ts, 1}, kb, HS);
+        backward_scores(a, d, t0, m, j0, kb);
+        // forward: out[t] += p[t,j] * v[j]
+        if (a->dv.p)
+            product_add(rows_from(a->dv, j0), (struct dm_mat){a->p, 1, KB}, a->dout_c, kb, HS, m,
+                        a->a_pack);
+        // forward: s[t,j] = scale * q[t] . k[j]; ds carries the scale
+        if (a->dq.p)
+            product_add(rows_from(a->dq, t0), (struct dm_mat){a->ds, KB, 1}, a->k_c, m, HS, kb,
+                        a->a_pack);
+        if (a->dk.p)
+            product_add(rows_from(a->dk, j0), (struct dm_mat){a->ds, 1, KB}, a->q_c, kb, HS, m,
+                        a->a_pack);
+    }
 }
 
 void dm_attention_backward(struct dm_heads dq, struct dm_heads dk, struct dm_heads dv,
@@ -151,30 +299,25 @@ void dm_attention_backward(struct dm_heads dq, struct dm_heads dk, struct dm_hea
                            struct dm_heads q, struct dm_heads k, struct dm_heads v, size_t B,
                            size_t T, size_t n_heads, size_t HS, float *scratch)
 {
-    const size_t n_scratch = dm_attention_scratch(T, HS) / dm_par_threads();
+    const size_t rows = tile_rows(), n_scratch = thread_scratch(T, HS);
     const bool fork = B * T * n_heads * T * HS >= FORK_PRODUCTS;
     assert(HS > 0 && scratch && lse);
 #pragma omp parallel for collapse(2) schedule(static) if (fork) default(none) \
-    shared(dq, dk, dv, dout, out, lse, q, k, v, B, T, n_heads, HS, scratch, n_scratch)
+    shared(dq, dk, dv, dout, out, lse, q, k, v, B, T, n_heads, HS, scratch, rows, n_scratch)
     for (size_t b = 0; b < B; b++)
         for (size_t h = 0; h < n_heads; h++) {
-            float *p = scratch + dm_par_id() * n_scratch, *ds = p + QB_BACK * T;
-            float *d = ds + QB_BACK * T;
-            const struct rows o = head_rows(out, b, h);
-            const struct backward a = {head_rows(dq, b, h),
-                                       head_rows(dk, b, h),
-                                       head_rows(dv, b, h),
-                                       head_rows(dout, b, h),
-                                       head_rows(q, b, h),
-                                       head_rows(k, b, h),
-                                       head_rows(v, b, h),
-                                       lse + (b * n_heads + h) * T,
-                                       d,
-                                       HS};
-            // forward: p = exp(s) / sum exp(s); the sum over j of p[j] * dp[j] is dout . out
-            for (size_t t = 0; t < T; t++)
-                d[t] = dm_kern()->dot(a.dout.p + t * a.dout.ts, o.p + t * o.ts, HS);
-            for (size_t t0 = 0; t0 < T; t0 += QB_BACK)
-                backward_tile(&a, t0, min_size(t0 + QB_BACK, T), p, ds);
+            struct backward a = {.dq = head_rows(dq, b, h),
+                                 .dk = head_rows(dk, b, h),
+                                 .dv = head_rows(dv, b, h),
+                                 .dout = head_rows(dout, b, h),
+                                 .out = head_rows(out, b, h),
+                                 .q = head_rows(q, b, h),
+                                 .k = head_rows(k, b, h),
+                                 .v = head_rows(v, b, h),
+                                 .lse = lse + (b * n_heads + h) * T,
+                                 .HS = HS};
+            backward_scratch(&a, scratch + dm_par_id() * n_scratch);
+            for (size_t t0 = 0; t0 < T; t0 += rows)
+                backward_tile(&a, t0, min_size(rows, T - t0));
         }
 }
