@@ -122,8 +122,9 @@ enum dm_status dm_ngram_new(struct dm_ngram **out, size_t V, size_t order, size_
     g->tmp = dm_alloc(g->chunk, sizeof(*g->tmp));
     g->scratch = dm_alloc(dm_radix_scratch(), sizeof(*g->scratch));
     if (!g->key || !g->tmp || !g->scratch) {
+        const size_t n = g->chunk;
         dm_ngram_free(g);
-        return dm_fail(e, DM_ENOMEM, "no memory for %zu n-gram keys", g->chunk);
+        return dm_fail(e, DM_ENOMEM, "no memory for %zu n-gram keys", n);
     }
     *out = g;
     return DM_OK;

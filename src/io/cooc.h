@@ -3,7 +3,8 @@
  *
  * r_n(x1..xn) = p^(x1..xn) / (p^(x1) * ... * p^(xn)), DynaMo eq. 3, from exact counts:
  * p^(x) = c(x) / N1, p^(x1,x2) = c(x1,x2) / N2, p^(x1,x2,x3) = c(x1,x2,x3) / N3, where N_n is the
- * number of n-grams counted before pruning (none spans a document separator). */
+ * number of n-grams counted before pruning (none spans a document separator). The file is described
+ * in data/FORMAT.md; data/cooc_build.h writes it. */
 #ifndef DM_IO_COOC_H
 #define DM_IO_COOC_H
 
@@ -12,33 +13,45 @@
 
 #include "src/base/status.h"
 
+#define DM_COOC_FORMAT "dynamo-cooc"
+#define DM_COOC_VERSION 1
+
 struct dm_cooc {
-    size_t V; /* token ids are < V */
+    size_t V;     /* token ids are < V */
+    size_t order; /* 2: no triplets were counted; 3 */
     size_t n_pairs, n_triplets;
-    uint64_t N[3];        /* n-grams counted, orders 1..3 */
-    uint64_t *c1;         /* (V) unigram counts */
-    uint64_t *row;        /* (V+1) pairs of x1 are [row[x1], row[x1+1]) */
-    uint32_t *x2;         /* (n_pairs) sorted within a row */
-    uint32_t *c2;         /* (n_pairs) counts, saturating at UINT32_MAX is refused at build time */
-    uint64_t *sub;        /* (n_pairs+1) triplets of pair p are [sub[p], sub[p+1]) */
-    uint32_t *x3;         /* (n_triplets) sorted within a pair */
-    uint32_t *c3;         /* (n_triplets) */
-    float *r2;            /* (n_pairs) the ratios, computed on load */
-    float *r3;            /* (n_triplets) */
-    char *tokenizer_hash; /* of the shards counted */
-    char *provenance;     /* JSON text: pruning rule, sources */
+    uint64_t N[3];         /* n-grams counted, orders 1..3 */
+    uint64_t min_count[2]; /* what pruning kept: pairs from [0], or with a kept triplet, triplets
+                              from [1] */
+    uint64_t *c1;          /* (V) unigram counts */
+    uint64_t *row;         /* (V+1) pairs of x1 are [row[x1], row[x1+1]) */
+    uint32_t *x2;          /* (n_pairs) sorted within a row */
+    uint32_t *c2;          /* (n_pairs) counts, saturating at UINT32_MAX is refused at build time */
+    uint64_t *sub;         /* (n_pairs+1) triplets of pair p are [sub[p], sub[p+1]) */
+    uint32_t *x3;          /* (n_triplets) sorted within a pair */
+    uint32_t *c3;          /* (n_triplets) */
+    float *r2;             /* (n_pairs) the ratios, computed on load */
+    float *r3;             /* (n_triplets) */
+    char *tokenizer_hash;  /* of the shards counted */
+    char *provenance;      /* JSON text: pruning rule, sources */
     char *path;
 };
 
-/* Loads and checks everything (rows ascending, ids < V, sums). Every triplet's leading pair is
- * present in the table. Release with dm_cooc_release(). */
+/* Loads and checks everything: pointers ascending, ids < V and sorted, counts > 0 and no larger
+ * than those of the parts they consist of, sums. Every triplet's leading pair is present in the
+ * table. Release with dm_cooc_release(), after a failure too. DM_EIO, DM_EFORMAT, DM_ESHAPE,
+ * DM_EUNSUPPORTED (a newer version), DM_ENOMEM. */
 enum dm_status dm_cooc_load(struct dm_cooc *c, const char *path, struct dm_err *e);
 void dm_cooc_release(struct dm_cooc *c);
 
 /* Index of the pair (x1,x2) or SIZE_MAX; binary search in the row. */
 size_t dm_cooc_find(const struct dm_cooc *c, uint32_t x1, uint32_t x2);
 
-/* r_2 or r_3; 0 for an n-gram that the table does not hold. */
+/* Index of the triplet (pair,x3) or SIZE_MAX. */
+size_t dm_cooc_find3(const struct dm_cooc *c, size_t pair, uint32_t x3);
+
+/* r_2 or r_3 (the largest float where that would overflow); 0 for an n-gram that the table does not
+ * hold. */
 float dm_cooc_r2(const struct dm_cooc *c, uint32_t x1, uint32_t x2);
 float dm_cooc_r3(const struct dm_cooc *c, uint32_t x1, uint32_t x2, uint32_t x3);
 

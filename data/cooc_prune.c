@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: MIT */
+/* Sizes for other minimum counts are found by counting again instead of from a histogram: a pass
+ * reads the keys once in order, at memory speed and on all threads, and the pairs that only a
+ * triplet keeps come out exactly. */
+#include "data/cooc_prune.h"
+
+#include <assert.h>
+
+#include "src/base/par.h"
+
+#define PARTS_MAX 256u
+
+bool dm_pair_next(const struct dm_ngram *g, size_t part, struct dm_pair *p)
+{
+    const struct dm_run *r = dm_ngram_part(g, part);
+    const unsigned bits = dm_ngram_id_bits(g), low = bits * (unsigned)(dm_ngram_order(g) - 2);
+    size_t i = p->end;
+    if (i >= r->n)
+        return false;
+    const uint64_t pair = r->key[i] >> low;
+    p->begin = i;
+    p->count = 0;
+    for (; i < r->n && r->key[i] >> low == pair; i++)
+        p->count += r->count[i];
+    p->end = i;
+    p->x1 = (uint32_t)(pair >> bits);
+    p->x2 = (uint32_t)(pair & (((uint64_t)1 << bits) - 1));
+    return true;
+}
+
+uint32_t dm_pair_third(const struct dm_ngram *g, size_t part, size_t i)
+{
+    const uint64_t mask = ((uint64_t)1 << dm_ngram_id_bits(g)) - 1;
+    return dm_ngram_order(g) < 3 ? 0 : (uint32_t)(dm_ngram_part(g, part)->key[i] & mask);
+}
+
+static void raise_to(uint64_t *largest, uint64_t count)
+{
+    if (*largest < count)
+        *largest = count;
+}
+
+static void count_part(const struct dm_ngram *g, size_t part, struct dm_cooc_tally *t)
+{
+    const struct dm_run *r = dm_ngram_part(g, part);
+    for (struct dm_pair p = {0}; dm_pair_next(g, part, &p);) {
+        if (!p.x2)
+            continue;
+        uint64_t kept = 0;
+        for (size_t i = p.begin; i < p.end; i++) {
+            if (!dm_pair_third(g, part, i))
+                continue;
+            t->total[1] += r->count[i];
+            t->distinct[1]++;
+            raise_to(&t->largest[1], r->count[i]);
+            kept += r->count[i] >= t->min_count[1];
+        }
+        t->kept[1] += kept;
+        t->total[0] += p.count;
+        t->distinct[0]++;
+        raise_to(&t->largest[0], p.count);
+        t->kept[0] += kept || p.count >= t->min_count[0];
+    }
+}
+
+struct counting {
+    const struct dm_ngram *g;
+    struct dm_cooc_tally part[PARTS_MAX];
+};
+
+static void count_parts(void *ctx, size_t part, size_t begin, size_t end)
+{
+    (void)part;
+    struct counting *c = ctx;
+    for (size_t p = begin; p < end; p++)
+        count_part(c->g, p, &c->part[p]);
+}
+
+void dm_cooc_count(const struct dm_ngram *g, const uint64_t min_count[2], struct dm_cooc_tally *t)
+{
+    struct counting c = {.g = g};
+    const size_t parts = dm_ngram_parts(g);
+    assert(parts <= PARTS_MAX && dm_ngram_order(g) <= 3);
+    *t = (struct dm_cooc_tally){.min_count = {min_count[0], min_count[1]}};
+    for (size_t p = 0; p < parts; p++)
+        c.part[p] = *t;
+    dm_par_for(parts, 1, count_parts, &c);
+    for (size_t p = 0; p < parts; p++)
+        for (size_t i = 0; i < 2; i++) {
+            t->total[i] += c.part[p].total[i];
+            t->distinct[i] += c.part[p].distinct[i];
+            t->kept[i] += c.part[p].kept[i];
+            raise_to(&t->largest[i], c.part[p].largest[i]);
+        }
+}
+
+size_t dm_cooc_size(size_t V, uint64_t n_pairs, uint64_t n_triplets)
+{
+    const size_t unigrams = sizeof(uint64_t) * (V + V + 1); // c1, row
+    const size_t pairs = 2 * sizeof(uint32_t) * n_pairs + sizeof(uint64_t) * (n_pairs + 1);
+    return unigrams + pairs + 2 * sizeof(uint32_t) * n_triplets; // x3, c3
+}
+
+/* Raises min_count[level] as little as needed; false if no value is enough, and then to the one
+ * that keeps nothing of that order for its own count. */
+static bool raise_level(const struct dm_ngram *g, size_t level, size_t max_size,
+                        struct dm_cooc_tally *t)
+{
+    uint64_t min[2] = {t->min_count[0], t->min_count[1]};
+    uint64_t lo = min[level] + 1, hi = t->largest[level] + 1;
+    const size_t V = dm_ngram_vocab(g);
+    if (lo > hi)
+        return false;
+    min[level] = hi;
+    dm_cooc_count(g, min, t);
+    if (dm_cooc_size(V, t->kept[0], t->kept[1]) > max_size)
+        return false;
+    while (lo < hi) { // hi always fits
+        min[level] = lo + (hi - lo) / 2;
+        dm_cooc_count(g, min, t);
+        if (dm_cooc_size(V, t->kept[0], t->kept[1]) > max_size)
+            lo = min[level] + 1;
+        else
+            hi = min[level];
+    }
+    min[level] = hi;
+    dm_cooc_count(g, min, t);
+    return true;
+}
+
+enum dm_status dm_cooc_prune(const struct dm_ngram *g, const uint64_t min_count[2], size_t max_size,
+                             struct dm_cooc_tally *t, struct dm_err *e)
+{
+    const size_t V = dm_ngram_vocab(g);
+    dm_cooc_count(g, min_count, t);
+    if (t->largest[0] > UINT32_MAX)
+        return dm_fail(e, DM_ERANGE, "a pair occurs %llu times, want at most %lu",
+                       (unsigned long long)t->largest[0], (unsigned long)UINT32_MAX);
+    if (!max_size || dm_cooc_size(V, t->kept[0], t->kept[1]) <= max_size ||
+        raise_level(g, 1, max_size, t) || raise_level(g, 0, max_size, t))
+        return DM_OK;
+    return dm_fail(e, DM_ERANGE,
+                   "a table of %zu token ids without any pair takes %zu bytes, which is more than "
+                   "the size budget of %zu",
+                   V, dm_cooc_size(V, 0, 0), max_size);
+}

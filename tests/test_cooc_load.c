@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: MIT */
+/* Tables that lie: whatever a file says, loading ends with a status and a sentence. */
+#include "tests/util.h"
+
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "src/base/arena.h"
+#include "src/base/file.h"
+#include "src/io/cooc.h"
+#include "src/io/h5.h"
+
+static const char HASH[] = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
+/* A table of our own making, right as it stands: documents 1 2 1 2 3 | 2 1. */
+struct raw {
+    uint64_t V, order, N[3];
+    uint64_t c1[4], row[5], sub[4];
+    uint32_t x2[3], c2[3], x3[3], c3[3];
+    size_t n_c1, n_row, n_sub, n_x2, n_c2, n_x3, n_c3; /* items written */
+    const char *format, *hash, *without;
+    size_t version;
+    bool wide_x2;
+};
+
+static struct raw good(void)
+{
+    return (struct raw){.V = 4,
+                        .order = 3,
+                        .N = {7, 5, 3},
+                        .c1 = {0, 3, 3, 1},
+                        .row = {0, 0, 1, 3, 3},
+                        .sub = {0, 2, 3, 3},
+                        .x2 = {2, 1, 3},
+                        .c2 = {2, 2, 1},
+                        .x3 = {1, 3, 2},
+                        .c3 = {1, 1, 1},
+                        .n_c1 = 4,
+                        .n_row = 5,
+                        .n_sub = 4,
+                        .n_x2 = 3,
+                        .n_c2 = 3,
+                        .n_x3 = 3,
+                        .n_c3 = 3,
+                        .format = DM_COOC_FORMAT,
+                        .hash = HASH,
+                        .without = "",
+                        .version = DM_COOC_VERSION};
+}
+
+static void write_set(struct dm_h5 *f, const struct raw *r, const char *name, enum dm_h5_type type,
+                      const void *buf, size_t n)
+{
+    struct dm_err e;
+    if (strcmp(name, r->without))
+        assert_ok(dm_h5_append(f, name, type, buf, n, &e), e);
+}
+
+static void write_raw(const char *path, const struct raw *r)
+{
+    const struct {
+        const char *name;
+        uint64_t value;
+    } attr[] = {{"vocab", r->V}, {"order", r->order}, {"n1", r->N[0]},  {"n2", r->N[1]},
+                {"n3", r->N[2]}, {"min_count2", 1},   {"min_count3", 1}};
+    struct dm_h5 *f;
+    struct dm_err e;
+    assert_ok(dm_h5_create(&f, path, r->format, r->version, &e), e);
+    for (size_t i = 0; i < sizeof(attr) / sizeof(attr[0]); i++)
+        if (strcmp(attr[i].name, r->without))
+            assert_ok(dm_h5_set_u64(f, "/", attr[i].name, attr[i].value, &e), e);
+    if (strcmp("tokenizer_hash", r->without))
+        assert_ok(dm_h5_set_string(f, "/", "tokenizer_hash", r->hash, &e), e);
+    assert_ok(dm_h5_set_string(f, "/", "provenance", "{}", &e), e);
+    write_set(f, r, "c1", DM_H5_U64, r->c1, r->n_c1);
+    write_set(f, r, "row", DM_H5_U64, r->row, r->n_row);
+    write_set(f, r, "sub", DM_H5_U64, r->sub, r->n_sub);
+    write_set(f, r, "x2", r->wide_x2 ? DM_H5_I32 : DM_H5_U32, r->x2, r->n_x2);
+    write_set(f, r, "c2", DM_H5_U32, r->c2, r->n_c2);
+    write_set(f, r, "x3", DM_H5_U32, r->x3, r->n_x3);
+    write_set(f, r, "c3", DM_H5_U32, r->c3, r->n_c3);
+    assert_ok(dm_h5_commit(f, &e), e);
+}
+
+static enum dm_status load_raw(const struct raw *r, struct dm_err *e)
+{
+    struct dm_cooc t;
+    char *path = strdup(tmp_path("raw.h5"));
+    write_raw(path, r);
+    const enum dm_status st = dm_cooc_load(&t, path, e);
+    dm_cooc_release(&t);
+    free(path);
+    return st;
+}
+
+/* Each line breaks one thing: the assignment, the status, words of the sentence. */
+#define BAD_TABLES(X)                                                    \
+    X(format = "dynamo-shard", DM_EFORMAT, "want dynamo-cooc")           \
+    X(version = DM_COOC_VERSION + 1, DM_EUNSUPPORTED, "version")         \
+    X(without = "vocab", DM_EFORMAT, "vocab")                            \
+    X(without = "tokenizer_hash", DM_EFORMAT, "tokenizer_hash")          \
+    X(without = "x3", DM_EFORMAT, "x3")                                  \
+    X(without = "row", DM_EFORMAT, "row")                                \
+    X(hash = "00", DM_EFORMAT, "tokenizer_hash has 2 digits")            \
+    X(V = 0, DM_EFORMAT, "vocab is 0")                                   \
+    X(V = UINT64_MAX, DM_EFORMAT, "vocab is 18446744073709551615")       \
+    X(V = 5, DM_ESHAPE, "c1 has 4 rows, want 5")                         \
+    X(order = 4, DM_EFORMAT, "order is 4")                               \
+    X(order = 2, DM_EFORMAT, "triplets in a table of order 2")           \
+    X(wide_x2 = true, DM_ESHAPE, "x2 is not a list of u32")              \
+    X(n_c1 = 3, DM_ESHAPE, "c1 has 3 rows, want 4")                      \
+    X(n_row = 4, DM_ESHAPE, "row has 4 rows, want 5")                    \
+    X(n_sub = 3, DM_ESHAPE, "sub has 3 rows, want 4")                    \
+    X(n_c2 = 2, DM_ESHAPE, "c2 has 2 rows, want 3")                      \
+    X(n_c3 = 0, DM_ESHAPE, "c3 has 0 rows, want 3")                      \
+    X(c1[1] = 4, DM_EFORMAT, "add up to 8, want n1 = 7")                 \
+    X(c1[1] = UINT64_MAX, DM_EFORMAT, "and more")                        \
+    X(N[0] = 8, DM_EFORMAT, "want n1 = 8")                               \
+    X(N[1] = 8, DM_EFORMAT, "higher than of a lower order")              \
+    X(N[2] = 6, DM_EFORMAT, "higher than of a lower order")              \
+    X(N[2] = 2, DM_EFORMAT, "want at most n2 = 5 and n3 = 2")            \
+    X(row[0] = 1, DM_EFORMAT, "row runs from 1")                         \
+    X(row[4] = 4, DM_EFORMAT, "row runs from 0 to 4")                    \
+    X(row[2] = 4, DM_EFORMAT, "row[3] is smaller")                       \
+    X(row[1] = UINT64_MAX, DM_EFORMAT, "row[2] is smaller")              \
+    X(sub[3] = 2, DM_EFORMAT, "sub runs from 0 to 2")                    \
+    X(sub[1] = 1000, DM_EFORMAT, "sub[2] is smaller")                    \
+    X(x2[0] = 4, DM_EFORMAT, "x2[0] is 4, want less than 4")             \
+    X(x2[2] = 1, DM_EFORMAT, "x2[2] is 1 after 1")                       \
+    X(x2[0] = 0, DM_EFORMAT, "x2[0] is counted 2 times")                 \
+    X(c2[1] = 0, DM_EFORMAT, "x2[1] is counted 0 times")                 \
+    X(c2[2] = 2, DM_EFORMAT, "x2[2] is counted 2 times, want 1 to 1")    \
+    X(c2[1] = 3, DM_EFORMAT, "list x2[1..] add up to 4, want at most 3") \
+    X(x3[0] = UINT32_MAX, DM_EFORMAT, "x3[0] is 4294967295")             \
+    X(x3[1] = 1, DM_EFORMAT, "x3[1] is 1 after 1")                       \
+    X(c3[2] = 0, DM_EFORMAT, "x3[2] is counted 0 times")                 \
+    X(c3[0] = 2, DM_EFORMAT, "list x3[0..] add up to 3, want at most 2")
+
+static void test_every_kind_of_bad_table_is_refused(void **state)
+{
+    (void)state;
+    struct dm_err e;
+    struct raw r = good();
+    assert_ok(load_raw(&r, &e), e);
+#define X(change, status, words)                                                           \
+    r = good();                                                                            \
+    r.change;                                                                              \
+    if (load_raw(&r, &e) != (status) || !strstr(e.msg, words) || !strstr(e.msg, "raw.h5")) \
+        fail_msg("%s: \"%s\"", #change, e.msg);
+    BAD_TABLES(X)
+#undef X
+    r = good();
+    r.c1[0] = 1;
+    r.N[0] = 8;
+    assert_int_equal(load_raw(&r, &e), DM_EFORMAT);
+    assert_non_null(strstr(e.msg, "separator"));
+}
+
+static void test_a_table_cut_off_or_missing_is_refused(void **state)
+{
+    (void)state;
+    struct raw r = good();
+    struct dm_cooc t;
+    struct dm_err e;
+    char *path = strdup(tmp_path("cut.h5")), *data;
+    size_t n;
+    write_raw(path, &r);
+    assert_ok(dm_file_read(path, 1 << 20, &data, &n, &e), e);
+    for (size_t keep = 0; keep < n; keep += 1 + n / 41) {
+        assert_ok(dm_file_write(path, data, keep, &e), e);
+        assert_int_equal(dm_cooc_load(&t, path, &e), DM_EFORMAT);
+        dm_cooc_release(&t);
+    }
+    unlink(path);
+    assert_int_equal(dm_cooc_load(&t, path, &e), DM_EIO);
+    dm_cooc_release(&t);
+    free(data);
+    free(path);
+}
+
+static void test_every_failing_allocation_is_reported(void **state)
+{
+    (void)state;
+    struct raw r = good();
+    struct dm_cooc t;
+    struct dm_err e;
+    char *path = strdup(tmp_path("mem.h5"));
+    write_raw(path, &r);
+    bool reached = true;
+    size_t failures = 0;
+    for (size_t at = 1; reached; at++) {
+        dm_alloc_fail_at(at);
+        const enum dm_status st = dm_cooc_load(&t, path, &e);
+        reached = dm_alloc_fail_at(0) == 0;
+        assert_int_equal(st, reached ? DM_ENOMEM : DM_OK);
+        dm_cooc_release(&t);
+        failures += reached;
+    }
+    assert_true(failures >= 9); // seven arrays and the ratios at least
+    free(path);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_kind_of_bad_table_is_refused),
+        cmocka_unit_test(test_a_table_cut_off_or_missing_is_refused),
+        cmocka_unit_test(test_every_failing_allocation_is_reported),
+    };
+    return cmocka_run_group_tests_name("cooc_load", tests, NULL, NULL);
+}
