@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: MIT */
+#include "src/decode/decoder.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/arena.h"
+#include "src/base/rng.h"
+#include "src/decode/penalty.h"
+
+enum dm_status dm_decoder_init(struct dm_decoder *d, size_t V, size_t top_k, size_t n_max,
+                               struct dm_err *e)
+{
+    d->V = V;
+    d->top_k = top_k < V ? top_k : V;
+    d->n_max = n_max;
+    d->joint = NULL;
+    d->seen = dm_alloc(V, sizeof(*d->seen));
+    if (!d->seen)
+        return dm_fail(e, DM_ENOMEM, "out of memory for a context of %zu tokens", V);
+    return dm_joint_new(&d->joint, V, d->top_k, n_max, e);
+}
+
+void dm_decoder_release(struct dm_decoder *d)
+{
+    free(d->seen);
+    dm_joint_free(d->joint);
+    d->seen = NULL;
+    d->joint = NULL;
+}
+
+void dm_decoder_reset(struct dm_decoder *d)
+{
+    memset(d->seen, 0, d->V * sizeof(*d->seen));
+}
+
+void dm_decoder_add(struct dm_decoder *d, const int32_t *ids, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] >= 0 && (size_t)ids[i] < d->V)
+            d->seen[ids[i]] = true;
+}
+
+/* Tokens of a cell of the order-n grid. */
+static void cell_tokens(const struct dm_decoder *d, size_t cell, size_t n, int32_t *id)
+{
+    for (size_t i = n; i-- > 0; cell /= d->cand[i].n)
+        id[i] = d->cand[i].id[cell % d->cand[i].n];
+}
+
+/* Divides by the penalty; returns the largest J. */
+static double penalise(const struct dm_decoder *d, struct dm_cells *c, size_t n, double penalty)
+{
+    double max = 0;
+    int32_t id[DM_ORDER_MAX];
+    for (size_t i = 0; i < c->n; i++) {
+        if (penalty > 1) {
+            cell_tokens(d, c->cell[i], n, id);
+            c->J[i] /= dm_penalty_divisor(id, n, d->seen, penalty);
+        }
+        max = c->J[i] > max ? c->J[i] : max;
+    }
+    return max;
+}
+
+/* Index of the arg max, the first of equals. */
+static size_t best_cell(const struct dm_cells *c)
+{
+    size_t best = 0;
+    for (size_t i = 1; i < c->n; i++)
+        if (c->J[i] > c->J[best])
+            best = i;
+    return best;
+}
+
+/* Chooses one cell with J >= cut and fills in tokens and q. */
+static void choose(const struct dm_decoder *d, const struct dm_gen_opt *o, const struct dm_cells *c,
+                   size_t n, double cut, struct dm_block *out)
+{
+    double sum = 0;
+    for (size_t i = 0; i < c->n; i++)
+        sum += c->J[i] >= cut ? c->J[i] : 0;
+    size_t pick = best_cell(c);
+    if (o->temperature > 0) {
+        struct dm_rng rng;
+        dm_rng_init(&rng, o->seed, out->pos);
+        const double u = dm_rng_uniform(&rng) * sum;
+        double upto = 0;
+        for (size_t i = 0; i < c->n && !(upto > u); i++) {
+            if (c->J[i] < cut)
+                continue;
+            upto += c->J[i];
+            pick = i; // the last one is taken when rounding left upto short of u
+        }
+    }
+    out->n = out->kept = n;
+    out->q = c->J[pick] / sum;
+    cell_tokens(d, c->cell[pick], n, out->id);
+}
+
+/* The cells of order n that may be sampled, before the penalty. */
+static void survivors(struct dm_decoder *d, const struct dm_gen_opt *o, size_t n, double cut,
+                      struct dm_try *t, struct dm_cells *c)
+{
+    if (o->threshold)
+        t->otsu = dm_joint_threshold(d->joint, o->blur, c);
+    if (t->otsu >= 0)
+        return;
+    // Without a threshold every cell survives. Those below the cut are 0 anyway; if all are, the
+    // largest is still wanted, and the penalty can change which one that is.
+    const double least = dm_joint_max(d->joint) / pow(o->penalty, (double)n);
+    dm_joint_collect(d->joint, least < cut ? least : cut, c);
+}
+
+static bool try_order(struct dm_decoder *d, const struct dm_gen_opt *o, size_t n,
+                      struct dm_block *out)
+{
+    struct dm_try *t = &out->order[n];
+    struct dm_cells c;
+    const double cut = pow(o->eps_b, (double)(n - 1));
+    t->tried = true;
+    t->otsu = -1;
+    if (!dm_joint_order(d->joint, n))
+        return false;
+    survivors(d, o, n, cut, t, &c);
+    t->n_cells = c.n;
+    t->max = penalise(d, &c, n, o->penalty);
+    t->passed = t->max > cut;
+    if (t->passed)
+        choose(d, o, &c, n, cut, out);
+    return t->passed;
+}
+
+static void one_token(struct dm_decoder *d, const struct dm_gen_opt *o, struct dm_block *out)
+{
+    struct dm_cells c = {d->cand[0].n, d->one_cell, d->one_J};
+    for (size_t i = 0; i < c.n; i++) {
+        c.cell[i] = (uint32_t)i;
+        c.J[i] = d->cand[0].p[i];
+    }
+    const double max = penalise(d, &c, 1, o->penalty);
+    out->order[1] = (struct dm_try){true, true, -1, c.n, max};
+    choose(d, o, &c, 1, 0, out);
+}
+
+enum dm_status dm_decoder_step(struct dm_decoder *d, const struct dm_gen_opt *o,
+                               const struct dm_cooc *cooc, const float *logits, size_t Vp, size_t n,
+                               size_t pos, struct dm_block *out, struct dm_err *e)
+{
+    assert(n >= 1 && n <= d->n_max && d->V <= Vp);
+    *out = (struct dm_block){.pos = pos};
+    // J <= 1, so eps_b = 1 cannot pass: no need to look
+    if (o->mode == DM_GEN_AR || o->eps_b >= 1)
+        n = 1;
+    for (size_t i = 0; i < n; i++)
+        if (!dm_cand_select(&d->cand[i], logits + i * Vp, d->V, o->top_k,
+                            o->temperature > 0 ? o->temperature : 1))
+            return dm_fail(e, DM_ENAN, "logits of head %zu at position %zu are not finite", i + 1,
+                           pos);
+    if (n > 1) {
+        const struct dm_mask mask = {cooc, o->alpha_c, o->unseen, o->lambda};
+        dm_joint_begin(d->joint, d->cand, n, &mask);
+    }
+    for (; n > 1; n--)
+        if (try_order(d, o, n, out))
+            return DM_OK;
+    one_token(d, o, out);
+    return DM_OK;
+}

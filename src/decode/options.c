@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: MIT */
+#include "src/decode/options.h"
+
+#include <string.h>
+
+#include "src/base/json.h"
+
+const char *const dm_gen_mode_names[] = {"ar", "dynamo", NULL};
+const char *const dm_unseen_names[] = {"zero", "mix", "backoff", NULL};
+
+struct dm_gen_opt dm_gen_opt_default(void)
+{
+    return (struct dm_gen_opt){.mode = DM_GEN_DYNAMO,
+                               .temperature = 0.7,
+                               .top_k = 50,
+                               .penalty = 1.1,
+                               .seed = 1,
+                               .eps_b = 0.5,
+                               .alpha_c = 1,
+                               .unseen = DM_UNSEEN_BACKOFF,
+                               .lambda = 0.9,
+                               .threshold = true,
+                               .blur = true,
+                               .max_tokens = 100,
+                               .stop_eos = true};
+}
+
+enum dm_status dm_gen_opt_check(const struct dm_gen_opt *o, struct dm_err *e)
+{
+    const struct {
+        const char *name;
+        double value, min, max;
+    } range[] = {
+        {"temperature", o->temperature, 0, 100}, {"top_k", (double)o->top_k, 1, DM_TOP_K_MAX},
+        {"penalty", o->penalty, 1, 100},         {"eps_b", o->eps_b, 0, 1},
+        {"alpha_c", o->alpha_c, 0, 10},          {"lambda", o->lambda, 0, 1}};
+    for (size_t i = 0; i < sizeof(range) / sizeof(range[0]); i++)
+        if (!(range[i].value >= range[i].min && range[i].value <= range[i].max))
+            return dm_fail(e, DM_ERANGE, "%s is %g, expected %g to %g", range[i].name,
+                           range[i].value, range[i].min, range[i].max);
+    return DM_OK;
+}
+
+static enum dm_status unseen_from_json(struct dm_gen_opt *o, const json_t *root, const char *where,
+                                       struct dm_err *e)
+{
+    const char *name = NULL;
+    DM_TRY(dm_json_string(root, "unseen", false, where, &name, e));
+    if (!name)
+        return DM_OK;
+    for (int i = 0; dm_unseen_names[i]; i++)
+        if (!strcmp(name, dm_unseen_names[i])) {
+            o->unseen = (enum dm_unseen)i;
+            return DM_OK;
+        }
+    return dm_fail(e, DM_EFORMAT, "%s: unseen is \"%s\", expected zero, mix or backoff", where,
+                   name);
+}
+
+static enum dm_status fields_from_json(struct dm_gen_opt *o, const json_t *root, const char *where,
+                                       struct dm_err *e)
+{
+    if (!json_is_object(root))
+        return dm_fail(e, DM_EFORMAT, "%s: found %s, expected an object", where,
+                       dm_json_type(root));
+    DM_TRY(dm_json_number(root, "eps_b", false, where, &o->eps_b, e));
+    DM_TRY(dm_json_number(root, "alpha_c", false, where, &o->alpha_c, e));
+    DM_TRY(dm_json_number(root, "lambda", false, where, &o->lambda, e));
+    DM_TRY(dm_json_number(root, "temperature", false, where, &o->temperature, e));
+    DM_TRY(dm_json_number(root, "penalty", false, where, &o->penalty, e));
+    DM_TRY(dm_json_size(root, "top_k", 1, DM_TOP_K_MAX, false, where, &o->top_k, e));
+    DM_TRY(dm_json_bool(root, "threshold", false, where, &o->threshold, e));
+    DM_TRY(dm_json_bool(root, "blur", false, where, &o->blur, e));
+    DM_TRY(unseen_from_json(o, root, where, e));
+    struct dm_err why;
+    if (dm_gen_opt_check(o, &why))
+        return dm_fail(e, DM_ERANGE, "%s: %s", where, why.msg);
+    return DM_OK;
+}
+
+enum dm_status dm_gen_opt_calibrated(struct dm_gen_opt *o, const char *text, const char *where,
+                                     struct dm_err *e)
+{
+    char name[512];
+    snprintf(name, sizeof(name), "%s: calibration", where);
+    json_t *root;
+    struct dm_gen_opt read = *o;
+    DM_TRY(dm_json_parse(text, strlen(text), name, &root, e));
+    enum dm_status st = fields_from_json(&read, root, name, e);
+    json_decref(root);
+    if (!st)
+        *o = read;
+    return st;
+}
+
+json_t *dm_gen_opt_to_json(const struct dm_gen_opt *o)
+{
+    return json_pack("{s:f, s:f, s:s, s:f, s:I, s:f, s:f, s:b, s:b}", "eps_b", o->eps_b, "alpha_c",
+                     o->alpha_c, "unseen", dm_unseen_names[o->unseen], "lambda", o->lambda, "top_k",
+                     (json_int_t)o->top_k, "temperature", o->temperature, "penalty", o->penalty,
+                     "threshold", o->threshold, "blur", o->blur);
+}

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: MIT */
+/* stream.h - text that arrives token by token: a token may end inside a UTF-8 sequence. */
+#ifndef DM_DECODE_STREAM_H
+#define DM_DECODE_STREAM_H
+
+#include <stddef.h>
+
+/* Length of s (n bytes) without a trailing sequence that more bytes could still complete: what may
+ * be shown now. Bytes that can never become valid are not held back. */
+size_t dm_utf8_complete(const char *s, size_t n);
+
+/* Copies s with every invalid byte replaced by U+FFFD, as JSON wants it: a heap string of *len
+ * bytes plus a NUL, release with free(); NULL when out of memory. */
+char *dm_utf8_clean(const char *s, size_t n, size_t *len);
+
+#endif
