@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: MIT */
+#include "tests/tablet.h"
+
+#include <assert.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void *zeroed(size_t n, size_t size)
+{
+    void *p = calloc(n, size);
+    assert(p);
+    return p;
+}
+
+static int by_triplet(const void *a, const void *b)
+{
+    const uint32_t *x = a, *y = b;
+    for (int i = 0; i < 3; i++)
+        if (x[i] != y[i])
+            return x[i] < y[i] ? -1 : 1;
+    return 0;
+}
+
+/* The n - 2 triplets and, as the last one, the final pair with x3 = UINT32_MAX, sorted. */
+static uint32_t (*sorted_triplets(const int32_t *ids, size_t n))[3]
+{
+    uint32_t(*t)[3] = zeroed(n, sizeof(*t));
+    for (size_t i = 0; i + 1 < n; i++) {
+        t[i][0] = (uint32_t)ids[i];
+        t[i][1] = (uint32_t)ids[i + 1];
+        t[i][2] = i + 2 < n ? (uint32_t)ids[i + 2] : UINT32_MAX;
+    }
+    qsort(t, n - 1, sizeof(*t), by_triplet);
+    return t;
+}
+
+static void fill_ratios(struct dm_cooc *c)
+{
+    const double n1 = (double)c->N[0], n2 = (double)c->N[1], n3 = (double)c->N[2];
+    for (size_t x1 = 0; x1 < c->V; x1++)
+        for (uint64_t p = c->row[x1]; p < c->row[x1 + 1]; p++) {
+            const double p12 = (double)c->c1[x1] / n1 * ((double)c->c1[c->x2[p]] / n1);
+            c->r2[p] = (float)(c->c2[p] / n2 / p12);
+            for (uint64_t q = c->sub[p]; q < c->sub[p + 1]; q++)
+                c->r3[q] = (float)(c->c3[q] / n3 / (p12 * (double)c->c1[c->x3[q]] / n1));
+        }
+}
+
+void tablet_count(struct dm_cooc *c, const int32_t *ids, size_t n, size_t V)
+{
+    uint32_t(*t)[3] = sorted_triplets(ids, n);
+    *c = (struct dm_cooc){.V = V, .order = 3, .N = {n, n - 1, n - 2}};
+    c->c1 = zeroed(V, sizeof(*c->c1));
+    c->row = zeroed(V + 1, sizeof(*c->row));
+    c->sub = zeroed(n + 1, sizeof(*c->sub));
+    c->x2 = zeroed(n, sizeof(*c->x2));
+    c->c2 = zeroed(n, sizeof(*c->c2));
+    c->x3 = zeroed(n, sizeof(*c->x3));
+    c->c3 = zeroed(n, sizeof(*c->c3));
+    c->r2 = zeroed(n, sizeof(*c->r2));
+    c->r3 = zeroed(n, sizeof(*c->r3));
+    for (size_t i = 0; i < n; i++)
+        c->c1[ids[i]]++;
+    for (size_t i = 0; i + 1 < n; i++) {
+        const bool new_pair = !i || memcmp(t[i], t[i - 1], 2 * sizeof(t[0][0]));
+        if (new_pair) {
+            c->x2[c->n_pairs++] = t[i][1];
+            c->row[t[i][0] + 1]++;
+        }
+        c->c2[c->n_pairs - 1]++;
+        if (t[i][2] != UINT32_MAX) {
+            if (new_pair || t[i][2] != t[i - 1][2])
+                c->x3[c->n_triplets++] = t[i][2];
+            c->c3[c->n_triplets - 1]++;
+        }
+        c->sub[c->n_pairs] = c->n_triplets;
+    }
+    for (size_t v = 0; v < V; v++)
+        c->row[v + 1] += c->row[v];
+    free(t);
+    fill_ratios(c);
+}
+
+void tablet_free(struct dm_cooc *c)
+{
+    free(c->c1);
+    free(c->row);
+    free(c->sub);
+    free(c->x2);
+    free(c->c2);
+    free(c->x3);
+    free(c->c3);
+    free(c->r2);
+    free(c->r3);
+}
+
+static size_t find(const struct dm_cooc *c, int32_t x1, int32_t x2)
+{
+    for (uint64_t p = c->row[x1]; p < c->row[x1 + 1]; p++)
+        if (c->x2[p] == (uint32_t)x2)
+            return p;
+    return SIZE_MAX;
+}
+
+double tablet_r2(const struct dm_cooc *c, int32_t x1, int32_t x2)
+{
+    const size_t p = find(c, x1, x2);
+    return p == SIZE_MAX ? 0 : (double)c->r2[p];
+}
+
+double tablet_r3(const struct dm_cooc *c, int32_t x1, int32_t x2, int32_t x3)
+{
+    const size_t p = find(c, x1, x2);
+    for (uint64_t q = p == SIZE_MAX ? 0 : c->sub[p]; p != SIZE_MAX && q < c->sub[p + 1]; q++)
+        if (c->x3[q] == (uint32_t)x3)
+            return (double)c->r3[q];
+    return 0;
+}

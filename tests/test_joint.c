@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: MIT */
+/* Candidates, look-ups and the joint against references that compute every cell. */
+#include "src/decode/joint.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/arena.h"
+#include "src/base/rng.h"
+#include "src/decode/lookup.h"
+#include "tests/tablet.h"
+#include "tests/util.h"
+
+enum { V = 300, TEXT = 4000 };
+
+static void assert_near(double got, double want, double tolerance)
+{
+    if (!(fabs(got - want) <= tolerance))
+        fail_msg("got %.17g, want %.17g +- %g", got, want, tolerance);
+}
+
+/* A text whose next token depends on the last one, so that r is far from 1. */
+static void make_table(struct dm_cooc *c)
+{
+    static int32_t ids[TEXT];
+    struct dm_rng rng;
+    dm_rng_init(&rng, 11, 0);
+    for (size_t i = 1; i < TEXT; i++) {
+        const double u = dm_rng_uniform(&rng);
+        ids[i] = (int32_t)(((size_t)ids[i - 1] * 7 + (size_t)(u * u * u * 60)) % V);
+    }
+    tablet_count(c, ids, TEXT, V);
+}
+
+static void random_logits(float *x, size_t n, uint64_t stream)
+{
+    struct dm_rng rng;
+    dm_rng_init(&rng, 5, stream);
+    for (size_t i = 0; i < n; i++)
+        x[i] = (float)(2.5 * dm_rng_normal(&rng));
+}
+
+static const float *sort_key;
+static int by_logit(const void *a, const void *b)
+{
+    const int32_t i = *(const int32_t *)a, j = *(const int32_t *)b;
+    if (sort_key[i] != sort_key[j])
+        return sort_key[i] > sort_key[j] ? -1 : 1;
+    return (i > j) - (i < j);
+}
+
+static void test_candidates_equal_a_full_sort_and_skip_padding(void **state)
+{
+    (void)state;
+    static float x[1003];
+    static struct dm_cand c;
+    for (size_t round = 0; round < 40; round++) {
+        random_logits(x, 1003, round);
+        for (size_t i = 0; i < 1003 && round % 2; i++)
+            x[i] = roundf(x[i]); // many ties
+        x[1001] = 1e9f;          // padding
+        static int32_t order[1000];
+        for (int32_t i = 0; i < 1000; i++)
+            order[i] = i;
+        sort_key = x;
+        qsort(order, 1000, sizeof(*order), by_logit);
+        const size_t k = 1 + round * 6;
+        assert_true(dm_cand_select(&c, x, 1000, k, 0.7));
+        assert_int_equal(c.n, k);
+        assert_memory_equal(c.id, order, k * sizeof(*order));
+        double sum = 0, p = 0;
+        for (size_t i = 0; i < k; i++)
+            sum += exp((double)x[order[i]] / 0.7);
+        for (size_t i = 0; i < k; i++) {
+            assert_near(c.p[i], exp((double)x[order[i]] / 0.7) / sum, 1e-12);
+            p += c.p[i];
+        }
+        assert_near(p, 1, 1e-12);
+    }
+}
+
+static void test_candidates_of_a_small_vocabulary_and_bad_logits(void **state)
+{
+    (void)state;
+    static struct dm_cand c;
+    const float x[4] = {1, NAN, 3, -INFINITY};
+    assert_true(dm_cand_select(&c, x, 4, 50, 1));
+    assert_int_equal(c.n, 4);
+    assert_int_equal(c.id[0], 2);
+    assert_int_equal(c.id[1], 0);
+    assert_near(c.p[2] + c.p[3], 0, 0);
+    const float nan2[2] = {NAN, NAN}, inf2[2] = {0, INFINITY}, none[2] = {-INFINITY, -INFINITY};
+    assert_false(dm_cand_select(&c, nan2, 2, 2, 1));
+    assert_false(dm_cand_select(&c, inf2, 2, 1, 1));
+    assert_false(dm_cand_select(&c, none, 2, 2, 1));
+}
+
+static void test_lookup_finds_the_same_in_short_and_long_rows(void **state)
+{
+    (void)state;
+    struct dm_lookup l = {0};
+    struct dm_err e;
+    static struct dm_cand c;
+    static uint32_t row[60000];
+    static float x[50304];
+    assert_ok(dm_lookup_init(&l, 50304, &e), e);
+    for (size_t round = 0; round < 60; round++) {
+        random_logits(x, 50304, round);
+        assert_true(dm_cand_select(&c, x, 50304, 1 + round % 50, 1));
+        dm_lookup_set(&l, &c);
+        struct dm_rng rng;
+        dm_rng_init(&rng, 8, round);
+        const double density = pow(dm_rng_uniform(&rng), 4);
+        size_t n = 0, want = 0;
+        for (uint32_t id = 0; id < 60000; id++) // beyond the lookup's ids too
+            if (dm_rng_uniform(&rng) < density)
+                row[n++] = id;
+        uint16_t pos[DM_TOP_K_MAX];
+        size_t at[DM_TOP_K_MAX];
+        const size_t m = dm_lookup_row(&l, row, n, pos, at);
+        for (size_t i = 0; i < m; i++)
+            assert_int_equal(row[at[i]], c.id[pos[i]]);
+        for (size_t i = 0; i < n; i++)
+            for (size_t k = 0; k < c.n; k++)
+                want += row[i] == (uint32_t)c.id[k];
+        assert_int_equal(m, want);
+    }
+    assert_int_equal(dm_lookup_row(&l, row, 0, NULL, NULL), 0);
+    dm_lookup_release(&l);
+}
+
+/* joint.h's definition, cell by cell. */
+static double ratio(const struct dm_mask *m, const int32_t *x, size_t n)
+{
+    if (!m->cooc || m->alpha == 0)
+        return 1;
+    double r = n == 2 ? tablet_r2(m->cooc, x[0], x[1]) : tablet_r3(m->cooc, x[0], x[1], x[2]);
+    if (m->unseen == DM_UNSEEN_MIX)
+        r = m->lambda * r + 1 - m->lambda;
+    if (m->unseen == DM_UNSEEN_BACKOFF && r == 0)
+        r = n == 2 ? 1 - m->lambda
+                   : ratio(&(struct dm_mask){m->cooc, 1, m->unseen, m->lambda}, x, 2) *
+                         ratio(&(struct dm_mask){m->cooc, 1, m->unseen, m->lambda}, x + 1, 2);
+    return pow(r, m->alpha);
+}
+
+static double *reference(const struct dm_cand *c, size_t n, const struct dm_mask *m)
+{
+    const size_t d0 = n == 3 ? c[0].n : 1, d1 = c[n - 2].n, d2 = c[n - 1].n;
+    double *J = malloc(d0 * d1 * d2 * sizeof(*J)), sum = 0;
+    assert_non_null(J);
+    for (size_t cell = 0; cell < d0 * d1 * d2; cell++) {
+        const size_t pos[3] = {cell / d2 / d1, cell / d2 % d1, cell % d2};
+        int32_t x[3];
+        double p = 1;
+        for (size_t i = 0; i < n; i++) {
+            x[i] = c[i].id[pos[3 - n + i]];
+            p *= c[i].p[pos[3 - n + i]];
+        }
+        sum += J[cell] = p * ratio(m, x, n);
+    }
+    for (size_t cell = 0; cell < d0 * d1 * d2 && sum > 0; cell++)
+        J[cell] /= sum;
+    return J;
+}
+
+static void check_threshold(struct dm_joint *j, const double *J, bool blur)
+{
+    const struct dm_grid g = dm_joint_grid(j);
+    const size_t rows = g.d0 * g.d1, cells = rows * g.d2;
+    uint16_t *ext = calloc(2 * rows, sizeof(*ext)), *reach = ext + rows;
+    uint8_t *level = calloc(cells, 1);
+    double *row = calloc(g.d2 + 2, sizeof(*row));
+    uint32_t hist[256];
+    dm_threshold_extents(ext, J, g);
+    dm_threshold_reach(reach, ext, g, blur);
+    dm_threshold_image(level, hist, J, reach, g, blur, row);
+    const int t = dm_threshold_otsu(hist);
+    struct dm_cells out;
+    assert_int_equal(dm_joint_threshold(j, blur, &out), t);
+    size_t n = 0;
+    for (size_t c = 0; c < cells && t >= 0; c++) {
+        if (level[c] <= t || J[c] == 0)
+            continue;
+        assert_true(n < out.n);
+        assert_int_equal(out.cell[n], c);
+        assert_near(out.J[n++], J[c], 1e-12);
+    }
+    assert_int_equal(out.n, n);
+    free(ext);
+    free(level);
+    free(row);
+}
+
+static void check_collect(struct dm_joint *j, const double *J, size_t cells, double cut)
+{
+    struct dm_cells out;
+    dm_joint_collect(j, cut, &out);
+    size_t n = 0;
+    for (size_t c = 0; c < cells; c++) {
+        if (J[c] < cut || J[c] == 0)
+            continue;
+        assert_true(n < out.n);
+        assert_int_equal(out.cell[n], c);
+        assert_near(out.J[n], J[c], 1e-12);
+        n++;
+    }
+    assert_int_equal(out.n, n);
+}
+
+static void check_order(struct dm_joint *j, const struct dm_cand *c, size_t n,
+                        const struct dm_mask *m)
+{
+    double *J = reference(c, n, m), max = 0, sum = 0;
+    const size_t cells = (n == 3 ? c[0].n : 1) * c[n - 2].n * c[n - 1].n;
+    for (size_t i = 0; i < cells; i++) {
+        max = fmax(max, J[i]);
+        sum += J[i];
+    }
+    assert_int_equal(dm_joint_order(j, n), sum > 0);
+    if (sum > 0) {
+        assert_near(dm_joint_max(j), max, 1e-12);
+        check_threshold(j, J, true);
+        check_threshold(j, J, false);
+        // cuts that no cell equals up to rounding
+        check_collect(j, J, cells, max * 0.500001);
+        check_collect(j, J, cells, 1.00001e-4);
+        check_collect(j, J, cells, 0);
+    }
+    free(J);
+}
+
+static void test_joint_equals_its_definition_for_every_policy(void **state)
+{
+    (void)state;
+    struct dm_cooc table;
+    make_table(&table);
+    struct dm_joint *j;
+    struct dm_err e;
+    assert_ok(dm_joint_new(&j, V, 20, 3, &e), e);
+    static struct dm_cand c[3];
+    static float x[V];
+    static const double alphas[] = {1, 0.5, 0, 0.3}, lambdas[] = {0.9, 1, 0, 0.5};
+    for (size_t round = 0; round < 48; round++) {
+        for (size_t h = 0; h < 3; h++) {
+            random_logits(x, V, round * 3 + h);
+            const size_t k = round % 5 == 4 ? 1 + (round + h * 5) % 20 : 20;
+            assert_true(dm_cand_select(&c[h], x, V, k, round % 7 == 6 ? 30 : 0.7));
+        }
+        const struct dm_mask m = {round % 8 == 7 ? NULL : &table, alphas[round / 3 % 4],
+                                  (enum dm_unseen)(round % 3), lambdas[round / 12]};
+        dm_joint_begin(j, c, 3, &m);
+        check_order(j, c, 3, &m);
+        check_order(j, c, 2, &m);
+    }
+    dm_joint_free(j);
+    tablet_free(&table);
+}
+
+static void test_mask_without_any_seen_ngram_leaves_nothing_only_for_zero(void **state)
+{
+    (void)state;
+    const int32_t text[] = {0, 1, 2, 3, 0, 1};
+    struct dm_cooc table;
+    tablet_count(&table, text, 6, 8);
+    struct dm_joint *j;
+    struct dm_err e;
+    assert_ok(dm_joint_new(&j, 10, 4, 3, &e), e);
+    const float x[10] = {-9, -9, -9, -9, 4, 3, 2, 1, 5, 6}; // 8 and 9 are not in the table
+    static struct dm_cand c[3];
+    for (size_t h = 0; h < 3; h++)
+        assert_true(dm_cand_select(&c[h], x, 10, 4, 1));
+    for (int unseen = 0; unseen < 3; unseen++) {
+        const struct dm_mask m = {&table, 1, (enum dm_unseen)unseen, 0.5};
+        dm_joint_begin(j, c, 3, &m);
+        assert_int_equal(dm_joint_order(j, 3), unseen != DM_UNSEEN_ZERO);
+        assert_int_equal(dm_joint_order(j, 2), unseen != DM_UNSEEN_ZERO);
+    }
+    dm_joint_free(j);
+    tablet_free(&table);
+}
+
+static void test_running_out_of_memory_is_reported(void **state)
+{
+    (void)state;
+    struct dm_joint *j;
+    struct dm_err e;
+    for (size_t n = 1;; n++) {
+        dm_alloc_fail_at(n);
+        const enum dm_status st = dm_joint_new(&j, 100, 5, 3, &e);
+        if (dm_alloc_fail_at(0)) { // the failing call was not reached
+            assert_ok(st, e);
+            break;
+        }
+        assert_int_equal(st, DM_ENOMEM);
+        assert_null(j);
+    }
+    dm_joint_free(j);
+    dm_joint_free(NULL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_candidates_equal_a_full_sort_and_skip_padding),
+        cmocka_unit_test(test_candidates_of_a_small_vocabulary_and_bad_logits),
+        cmocka_unit_test(test_lookup_finds_the_same_in_short_and_long_rows),
+        cmocka_unit_test(test_joint_equals_its_definition_for_every_policy),
+        cmocka_unit_test(test_mask_without_any_seen_ngram_leaves_nothing_only_for_zero),
+        cmocka_unit_test(test_running_out_of_memory_is_reported),
+    };
+    return cmocka_run_group_tests_name("joint", tests, NULL, NULL);
+}

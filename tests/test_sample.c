@@ -1,0 +1,382 @@
+/* SPDX-License-Identifier: MIT */
+/* One decoding step on synthetic logits: penalty, acceptance, back-off, sampling. */
+#include <math.h>
+#include <string.h>
+
+#include "src/base/arena.h"
+#include "src/decode/decoder.h"
+#include "src/decode/penalty.h"
+#include "tests/tablet.h"
+#include "tests/util.h"
+
+enum { V = 12, VP = 16, DRAWS = 20000 };
+
+struct fixture {
+    struct dm_decoder d;
+    struct dm_gen_opt o;
+    float logits[3 * VP];
+};
+
+static int setup(void **state)
+{
+    static struct fixture f;
+    struct dm_err e;
+    assert_ok(dm_decoder_init(&f.d, V, 50, 3, &e), e);
+    f.o = dm_gen_opt_default();
+    f.o.temperature = 1;
+    f.o.threshold = false;
+    for (size_t i = 0; i < 3 * VP; i++)
+        f.logits[i] = i % VP < V ? -1e30f : 50; // padding must never be sampled
+    *state = &f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    dm_decoder_release(&((struct fixture *)*state)->d);
+    return 0;
+}
+
+/* Gives token `id` of head h probability p (unnormalised). */
+static void set(struct fixture *f, size_t h, int32_t id, double p)
+{
+    f->logits[(h - 1) * VP + (size_t)id] = (float)log(p);
+}
+
+static struct dm_block step(struct fixture *f, const struct dm_cooc *cooc, size_t pos)
+{
+    struct dm_block b;
+    struct dm_err e;
+    assert_ok(dm_decoder_step(&f->d, &f->o, cooc, f->logits, VP, 3, pos, &b, &e), e);
+    for (size_t i = 0; i < b.n; i++)
+        assert_in_range(b.id[i], 0, V - 1);
+    return b;
+}
+
+static void assert_near(double got, double want, double tolerance)
+{
+    if (!(fabs(got - want) <= tolerance))
+        fail_msg("got %.17g, want %.17g +- %g", got, want, tolerance);
+}
+
+/* Upper 0.1 % point of chi-square, Wilson and Hilferty's approximation. */
+static double chi_square_limit(double dof)
+{
+    const double c = 2 / (9 * dof), x = 1 - c + 3.0902 * sqrt(c);
+    return dof * x * x * x;
+}
+
+/* Draws DRAWS blocks and compares the counts with p (V^n cells, sums to 1); every draw must have n
+ * tokens and report its probability. */
+static void check_frequencies(struct fixture *f, const struct dm_cooc *cooc, size_t n,
+                              const double *p)
+{
+    static size_t count[V * V * V];
+    size_t cells = 0, dof = 0;
+    memset(count, 0, sizeof(count));
+    for (size_t i = 0; i < DRAWS; i++) {
+        const struct dm_block b = step(f, cooc, i);
+        assert_int_equal(b.n, n);
+        size_t cell = 0;
+        for (size_t t = 0; t < n; t++)
+            cell = cell * V + (size_t)b.id[t];
+        assert_near(b.q, p[cell], 1e-6);
+        count[cell]++;
+    }
+    double chi = 0;
+    for (cells = 0; cells < pow(V, (double)n); cells++) {
+        const double want = p[cells] * DRAWS;
+        if (want == 0) {
+            assert_int_equal(count[cells], 0);
+            continue;
+        }
+        assert_true(want > 5);
+        chi += ((double)count[cells] - want) * ((double)count[cells] - want) / want;
+        dof++;
+    }
+    assert_true(dof > 1);
+    if (chi > chi_square_limit((double)dof - 1))
+        fail_msg("chi-square %g with %zu degrees of freedom", chi, dof - 1);
+}
+
+static void normalise(double *p, size_t n)
+{
+    double sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += p[i];
+    for (size_t i = 0; i < n; i++)
+        p[i] /= sum;
+}
+
+static void test_penalty_counts_repeats_of_context_and_block_once_each(void **state)
+{
+    (void)state;
+    const bool seen[4] = {true, false, false, false};
+    const struct {
+        int32_t id[3];
+        size_t n;
+        double divisor;
+    } cases[] = {{{1}, 1, 1},       {{0}, 1, 2},       {{1, 2}, 2, 1},    {{1, 1}, 2, 2},
+                 {{0, 0}, 2, 4},    {{1, 2, 1}, 3, 2}, {{1, 1, 1}, 3, 4}, {{0, 1, 1}, 3, 4},
+                 {{0, 0, 0}, 3, 8}, {{1, 2, 3}, 3, 1}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        assert_near(dm_penalty_divisor(cases[i].id, cases[i].n, seen, 2), cases[i].divisor, 0);
+}
+
+static void test_one_token_frequencies_match_head_1_after_penalty(void **state)
+{
+    struct fixture *f = *state;
+    double p[V] = {[2] = 0.5, [3] = 0.2, [7] = 0.15, [9] = 0.1, [11] = 0.05};
+    for (int32_t v = 0; v < V; v++)
+        if (p[v] > 0)
+            set(f, 1, v, p[v]);
+    f->o.mode = DM_GEN_AR;
+    f->o.penalty = 1.6;
+    f->o.top_k = 4; // cuts token 11
+    dm_decoder_add(&f->d, (const int32_t[]){2, 9, 15, -1}, 4);
+    p[11] = 0;
+    p[2] /= 1.6;
+    p[9] /= 1.6;
+    normalise(p, V);
+    check_frequencies(f, NULL, 1, p);
+}
+
+static void test_block_frequencies_match_the_joint(void **state)
+{
+    struct fixture *f = *state;
+    static double p[V * V * V];
+    static const double h[3][V] = {{[1] = 0.5, [4] = 0.3, [5] = 0.2},
+                                   {[1] = 0.6, [2] = 0.4},
+                                   {[2] = 0.7, [6] = 0.2, [8] = 0.1}};
+    const int32_t text[] = {1, 1, 2, 1, 2, 6, 4, 1, 2, 4, 1, 8, 5, 2, 6, 1, 2, 2};
+    struct dm_cooc table;
+    tablet_count(&table, text, sizeof(text) / sizeof(text[0]), V);
+    for (size_t i = 0; i < 3; i++)
+        for (int32_t v = 0; v < V; v++)
+            if (h[i][v] > 0)
+                set(f, i + 1, v, h[i][v]);
+    f->o.eps_b = 0;
+    f->o.top_k = 3;
+    f->o.unseen = DM_UNSEEN_MIX;
+    f->o.lambda = 0.6;
+    f->o.penalty = 1.3;
+    dm_decoder_add(&f->d, (const int32_t[]){4}, 1);
+    for (int32_t c = 0; c < V * V * V; c++) {
+        const int32_t x[3] = {c / V / V, c / V % V, c % V};
+        p[c] = h[0][x[0]] * h[1][x[1]] * h[2][x[2]] *
+               (0.6 * tablet_r3(&table, x[0], x[1], x[2]) + 0.4) /
+               dm_penalty_divisor(x, 3, f->d.seen, 1.3);
+    }
+    normalise(p, V * V * V);
+    check_frequencies(f, &table, 3, p);
+    tablet_free(&table);
+}
+
+static void test_cells_below_the_static_threshold_are_never_sampled(void **state)
+{
+    struct fixture *f = *state;
+    static double p[V * V];
+    set(f, 1, 0, 0.8);
+    set(f, 1, 1, 0.2);
+    set(f, 2, 2, 0.5);
+    set(f, 2, 3, 0.3);
+    set(f, 2, 4, 0.2);
+    for (int32_t v = 0; v < V; v++)
+        set(f, 3, v, 1); // flat: three tokens never pass
+    f->o.eps_b = 0.2;
+    f->o.penalty = 1;
+    p[2] = 0.40;
+    p[3] = 0.24; // 0.16 and those of token 1 are below 0.2
+    normalise(p, V * V);
+    check_frequencies(f, NULL, 2, p);
+}
+
+static void test_acceptance_backs_off_one_token_at_a_time(void **state)
+{
+    struct fixture *f = *state;
+    const struct {
+        double eps;
+        size_t n;
+    } cases[] = {{0, 3}, {0.5, 3}, {0.59, 3}, {0.61, 2}, {0.7, 2}, {0.73, 1}, {1, 1}};
+    set(f, 1, 0, 0.9);
+    set(f, 1, 5, 0.1);
+    set(f, 2, 1, 0.8); // max of two: 0.72
+    set(f, 2, 6, 0.2);
+    set(f, 3, 2, 0.5); // of three: 0.36 = 0.6^2
+    set(f, 3, 7, 0.5);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        f->o.eps_b = cases[i].eps;
+        const struct dm_block b = step(f, NULL, 3);
+        assert_int_equal(b.n, cases[i].n);
+        assert_int_equal(b.pos, 3);
+        for (size_t n = 1; n <= 3; n++) {
+            assert_int_equal(b.order[n].tried, n >= cases[i].n && (cases[i].eps < 1 || n == 1));
+            assert_int_equal(b.order[n].passed, n == cases[i].n);
+        }
+        if (b.order[3].tried)
+            assert_near(b.order[3].max, 0.36, 1e-6);
+        if (b.order[2].tried)
+            assert_near(b.order[2].max, 0.72, 1e-6);
+    }
+}
+
+static void test_certain_heads_do_not_pass_eps_b_1(void **state)
+{
+    struct fixture *f = *state;
+    for (size_t h = 1; h <= 3; h++)
+        set(f, h, (int32_t)h, 1); // J = 1 in one cell
+    f->o.eps_b = 1;
+    assert_int_equal(step(f, NULL, 0).n, 1);
+    f->o.eps_b = 0.999;
+    assert_int_equal(step(f, NULL, 0).n, 3);
+}
+
+static void test_penalty_can_make_a_block_fail(void **state)
+{
+    struct fixture *f = *state;
+    set(f, 1, 0, 1);
+    set(f, 2, 1, 1);
+    set(f, 3, 1, 1); // repeats inside the block
+    f->o.eps_b = 0.9;
+    f->o.penalty = 1.2; // 1 / 1.2 > 0.81
+    assert_int_equal(step(f, NULL, 0).n, 3);
+    f->o.penalty = 1.25; // 1 / 1.25 = 0.8
+    assert_int_equal(step(f, NULL, 0).n, 2);
+    dm_decoder_add(&f->d, (const int32_t[]){1}, 1);
+    assert_int_equal(step(f, NULL, 0).n, 1);
+    dm_decoder_reset(&f->d);
+    assert_int_equal(step(f, NULL, 0).n, 2);
+}
+
+static void test_greedy_is_the_arg_max_of_the_joint(void **state)
+{
+    struct fixture *f = *state;
+    const int32_t text[] = {5, 6, 2, 5, 6, 2, 5, 6, 2, 0, 1, 4, 3, 2, 1};
+    struct dm_cooc table;
+    tablet_count(&table, text, sizeof(text) / sizeof(text[0]), V);
+    f->o.temperature = 0;
+    f->o.eps_b = 0;
+    for (int32_t v = 0; v < V; v++)
+        for (size_t h = 1; h <= 3; h++)
+            set(f, h, v, 1 + 0.01 * (double)h * v);
+    f->o.unseen = DM_UNSEEN_ZERO;          // (1,4,3) and (0,1,4) have the largest r3, 129.8
+    for (size_t pos = 0; pos < 5; pos++) { // whatever the random number
+        const struct dm_block b = step(f, NULL, pos);
+        assert_memory_equal(b.id, ((const int32_t[]){9, 10, 11}), sizeof(b.id));
+        assert_memory_equal(step(f, &table, pos).id, ((const int32_t[]){1, 4, 3}), sizeof(b.id));
+    }
+    f->o.mode = DM_GEN_AR;
+    assert_int_equal(step(f, NULL, 0).id[0], 11);
+    tablet_free(&table);
+}
+
+static void test_eps_b_0_emits_three_whatever_the_threshold_sees(void **state)
+{
+    struct fixture *f = *state;
+    f->o.eps_b = 0;
+    f->o.threshold = true;
+    for (int sharp = 0; sharp < 12; sharp++) {
+        for (int32_t v = 0; v < V; v++)
+            for (size_t h = 1; h <= 3; h++)
+                set(f, h, v, exp(-0.3 * sharp * ((v + (int32_t)h) % 5)));
+        const struct dm_block b = step(f, NULL, 7);
+        assert_int_equal(b.n, 3);
+        assert_int_equal(b.order[3].otsu >= 0, sharp > 0); // flat: nothing to part
+    }
+}
+
+static void test_orders_that_the_table_empties_are_skipped(void **state)
+{
+    struct fixture *f = *state;
+    const int32_t pairs[] = {1, 2, 0, 3}; // holds (1,2) but no triplet of the heads
+    struct dm_cooc table;
+    tablet_count(&table, pairs, 4, V);
+    set(f, 1, 1, 1);
+    set(f, 2, 2, 1);
+    set(f, 3, 3, 1);
+    f->o.eps_b = 0;
+    f->o.unseen = DM_UNSEEN_ZERO;
+    struct dm_block b = step(f, &table, 0);
+    assert_int_equal(b.n, 2);
+    assert_true(b.order[3].tried && !b.order[3].passed && b.order[3].n_cells == 0);
+    set(f, 2, 2, 1e-30);
+    set(f, 2, 5, 1); // no pair either: (1,2) is cut off
+    f->o.top_k = 1;
+    assert_int_equal(step(f, &table, 0).n, 1);
+    f->o.alpha_c = 0; // switches the mask off
+    assert_int_equal(step(f, &table, 0).n, 3);
+    tablet_free(&table);
+}
+
+static void test_backing_off_uses_no_random_number(void **state)
+{
+    struct fixture *f = *state;
+    f->o.threshold = true;
+    for (int32_t v = 0; v < V; v++)
+        for (size_t h = 1; h <= 3; h++)
+            set(f, h, v, 1 + v);
+    for (size_t pos = 0; pos < 200; pos++) {
+        f->o.mode = DM_GEN_DYNAMO;
+        f->o.eps_b = 0.99; // tried and refused
+        const struct dm_block a = step(f, NULL, pos);
+        f->o.eps_b = 1;
+        const struct dm_block b = step(f, NULL, pos);
+        f->o.mode = DM_GEN_AR;
+        const struct dm_block c = step(f, NULL, pos);
+        assert_true(a.order[3].tried && !b.order[3].tried);
+        assert_int_equal(a.n, 1);
+        assert_int_equal(a.id[0], c.id[0]);
+        assert_int_equal(b.id[0], c.id[0]);
+        assert_true(a.q == c.q && b.q == c.q);
+    }
+}
+
+static void test_logits_that_are_not_finite_are_an_error(void **state)
+{
+    struct fixture *f = *state;
+    struct dm_block b;
+    struct dm_err e;
+    for (int32_t v = 0; v < V; v++)
+        f->logits[VP + v] = NAN;
+    assert_int_equal(dm_decoder_step(&f->d, &f->o, NULL, f->logits, VP, 3, 9, &b, &e), DM_ENAN);
+    assert_string_equal(e.msg, "logits of head 2 at position 9 are not finite");
+    f->o.mode = DM_GEN_AR;
+    assert_ok(dm_decoder_step(&f->d, &f->o, NULL, f->logits, VP, 3, 9, &b, &e), e);
+}
+
+static void test_running_out_of_memory_is_reported(void **state)
+{
+    (void)state;
+    struct dm_err e;
+    for (size_t n = 1;; n++) {
+        struct dm_decoder d = {0};
+        dm_alloc_fail_at(n);
+        const enum dm_status st = dm_decoder_init(&d, V, 5, 3, &e);
+        const bool reached = !dm_alloc_fail_at(0);
+        dm_decoder_release(&d);
+        assert_int_equal(st, reached ? DM_ENOMEM : DM_OK);
+        if (!reached)
+            break;
+    }
+}
+
+int main(void)
+{
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        T(test_penalty_counts_repeats_of_context_and_block_once_each),
+        T(test_one_token_frequencies_match_head_1_after_penalty),
+        T(test_block_frequencies_match_the_joint),
+        T(test_cells_below_the_static_threshold_are_never_sampled),
+        T(test_acceptance_backs_off_one_token_at_a_time),
+        T(test_certain_heads_do_not_pass_eps_b_1),
+        T(test_penalty_can_make_a_block_fail),
+        T(test_greedy_is_the_arg_max_of_the_joint),
+        T(test_eps_b_0_emits_three_whatever_the_threshold_sees),
+        T(test_orders_that_the_table_empties_are_skipped),
+        T(test_backing_off_uses_no_random_number),
+        T(test_logits_that_are_not_finite_are_an_error),
+        T(test_running_out_of_memory_is_reported),
+    };
+    return cmocka_run_group_tests_name("sample", tests, NULL, NULL);
+}
