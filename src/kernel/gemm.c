@@ -62,15 +62,19 @@ static void start_rows(const struct product *p, size_t m0, size_t m, size_t n0, 
         memcpy(p->c + i * p->ldc + n0, p->bias + n0, n * sizeof(float));
 }
 
-/* Panels of b lie `stride` floats apart; a_buf holds the m rows from m0. */
+/* Panels of b lie `stride` floats apart; a_buf holds the m rows from m0. While the tiles of one
+ * panel run, each prefetches its share of the next panel, which comes from L3 or memory. */
 static void tiles(const struct product *p, bool add, size_t m0, size_t m, size_t n0, size_t n,
                   const float *b, size_t stride, size_t kc)
 {
-    const size_t mr = p->k->mr, nr = p->k->nr;
-    for (size_t j = 0; j < n; j += nr, b += stride)
-        for (size_t i = 0; i < m; i += mr)
-            p->k->gemm_tile(p->c + (m0 + i) * p->ldc + n0 + j, p->ldc, add, a_buf + i * kc, b,
-                            min_size(mr, m - i), min_size(nr, n - j), kc);
+    const size_t mr = p->k->mr, nr = p->k->nr, count = (m + mr - 1) / mr;
+    const size_t step = (nr + count - 1) / count;
+    for (size_t j = 0; j < n; j += nr, b += stride) {
+        const float *next = j + nr < n ? b + stride : b;
+        for (size_t i = 0; i < m; i += mr, next += j + nr < n ? step * kc : 0)
+            p->k->gemm_tile_next(p->c + (m0 + i) * p->ldc + n0 + j, p->ldc, add, a_buf + i * kc, b,
+                                 min_size(mr, m - i), min_size(nr, n - j), kc, next, step);
+    }
 }
 
 /* The block of C from (m0, n0), m rows and n columns; n0 is a multiple of nr. */

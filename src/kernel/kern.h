@@ -20,6 +20,9 @@ struct dm_kern {
      * on its place in the tile. */
     void (*gemm_tile)(float *c, size_t ldc, bool add, const float *a, const float *b, size_t m,
                       size_t n, size_t K);
+    /* The same, and next + k*step, k < K, is prefetched: what the caller's later tiles read. */
+    void (*gemm_tile_next)(float *c, size_t ldc, bool add, const float *a, const float *b, size_t m,
+                           size_t n, size_t K, const float *next, size_t step);
     /* The same for few rows (1 <= m <= 4) of A as they lie in memory: a[i*lda + k]; several panels
      * of b, K*nr floats apart, are streamed in order. n columns in all. Same bits as gemm_tile. */
     void (*gemm_few)(float *c, size_t ldc, bool add, const float *a, size_t lda, const float *b,

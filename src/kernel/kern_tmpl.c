@@ -27,38 +27,35 @@ INLINE size_t lanes_left(size_t n, size_t at)
     return n > at ? n - at : 0;
 }
 
-/* m and step are constants at every call, so that the sums live in registers: element (i, k) of a
- * is a[i*is + k*ks]. `ahead` prefetches b that many floats on. */
-INLINE void tile(float *c, size_t ldc, bool add, const float *a, size_t is, size_t ks,
-                 const float *b, size_t m, size_t n, size_t K, size_t ahead)
+/* One value of k: NV vectors of b times m elements of a, which lie `is` floats apart. */
+INLINE void tile_step(vf acc[MR][NV], const float *a, size_t is, const float *b, size_t m)
 {
-    vf acc[MR][NV];
-    if (!add && !ahead)
-        for (size_t i = 0; i < m; i++)
-            for (size_t j = 0; j < NR; j += 16)
-                __builtin_prefetch(c + i * ldc + j, 1);
+    vf bv[NV];
+#pragma GCC unroll 4
+    for (size_t j = 0; j < NV; j++)
+        bv[j] = vf_load(b + j * DM_VW);
+#pragma GCC unroll 16
+    for (size_t i = 0; i < m; i++) {
+        const vf av = vf_set1(a[i * is]);
+#pragma GCC unroll 4
+        for (size_t j = 0; j < NV; j++)
+            acc[i][j] = vf_fma(av, bv[j], acc[i][j]);
+    }
+}
+
+/* m is a constant at every call, so that the sums live in registers. */
+INLINE void tile_start(vf acc[MR][NV], const float *c, size_t ldc, bool add, size_t m, size_t n)
+{
 #pragma GCC unroll 16
     for (size_t i = 0; i < m; i++)
 #pragma GCC unroll 4
         for (size_t j = 0; j < NV; j++)
             acc[i][j] = add ? vf_load_n(c + i * ldc + j * DM_VW, lanes_left(n, j * DM_VW))
                             : vf_set1(0.0f);
-    for (size_t k = 0; k < K; k++, b += NR) {
-        vf bv[NV];
-#pragma GCC unroll 4
-        for (size_t j = 0; j < NV; j++) {
-            bv[j] = vf_load(b + j * DM_VW);
-            if (ahead)
-                __builtin_prefetch(b + j * DM_VW + ahead);
-        }
-#pragma GCC unroll 16
-        for (size_t i = 0; i < m; i++) {
-            const vf av = vf_set1(a[i * is + k * ks]);
-#pragma GCC unroll 4
-            for (size_t j = 0; j < NV; j++)
-                acc[i][j] = vf_fma(av, bv[j], acc[i][j]);
-        }
-    }
+}
+
+INLINE void tile_end(float *c, size_t ldc, vf acc[MR][NV], size_t m, size_t n)
+{
 #pragma GCC unroll 16
     for (size_t i = 0; i < m; i++)
 #pragma GCC unroll 4
@@ -66,15 +63,38 @@ INLINE void tile(float *c, size_t ldc, bool add, const float *a, size_t is, size
             vf_store_n(c + i * ldc + j * DM_VW, acc[i][j], lanes_left(n, j * DM_VW));
 }
 
+/* Prefetches the MR rows of c below a full tile, one line per k: a burst of them would hold up the
+ * loads of a and b. */
+INLINE void tile(float *c, size_t ldc, bool add, const float *a, const float *b, size_t m, size_t n,
+                 size_t K, const float *next, size_t step)
+{
+    vf acc[MR][NV];
+    size_t k = 0;
+    tile_start(acc, c, ldc, add, m, n);
+    if (m == MR && K >= MR * ((NR + 15) / 16)) {
+        const float *below = c + MR * ldc;
+        for (size_t i = 0; i < MR; i++, below += ldc)
+            for (size_t j = 0; j < NR; j += 16, k++) {
+                __builtin_prefetch(below + j, 1);
+                tile_step(acc, a + k * MR, 1, b + k * NR, m);
+            }
+    }
+    for (; k < K; k++) {
+        __builtin_prefetch(next + k * step, 0, 2);
+        tile_step(acc, a + k * MR, 1, b + k * NR, m);
+    }
+    tile_end(c, ldc, acc, m, n);
+}
+
 /* One case per number of rows: a tile at the lower edge costs its rows only. */
-static void gemm_tile(float *c, size_t ldc, bool add, const float *a, const float *b, size_t m,
-                      size_t n, size_t K)
+static void gemm_tile_next(float *c, size_t ldc, bool add, const float *a, const float *b, size_t m,
+                           size_t n, size_t K, const float *next, size_t step)
 {
     assert(m >= 1 && m <= MR && n >= 1 && n <= NR);
-#define ROWS(rows)                                         \
-    case rows:                                             \
-        if (rows <= MR)                                    \
-            tile(c, ldc, add, a, 1, MR, b, rows, n, K, 0); \
+#define ROWS(rows)                                           \
+    case rows:                                               \
+        if (rows <= MR)                                      \
+            tile(c, ldc, add, a, b, rows, n, K, next, step); \
         break;
     switch (m) {
         ROWS(1)
@@ -95,8 +115,25 @@ static void gemm_tile(float *c, size_t ldc, bool add, const float *a, const floa
 #undef ROWS
 }
 
-/* 4 KiB ahead hides the latency of memory for one sequential stream. */
-#define AHEAD 1024
+static void gemm_tile(float *c, size_t ldc, bool add, const float *a, const float *b, size_t m,
+                      size_t n, size_t K)
+{
+    gemm_tile_next(c, ldc, add, a, b, m, n, K, b, 0);
+}
+
+/* Few rows of a as they lie; 4 KiB ahead hides the latency of memory for one sequential stream. */
+INLINE void few(float *c, size_t ldc, bool add, const float *a, size_t lda, const float *b,
+                size_t m, size_t n, size_t K)
+{
+    vf acc[MR][NV];
+    tile_start(acc, c, ldc, add, m, n);
+    for (size_t k = 0; k < K; k++, b += NR) {
+        for (size_t j = 0; j < NR; j += 16)
+            __builtin_prefetch(b + 1024 + j);
+        tile_step(acc, a + k, lda, b, m);
+    }
+    tile_end(c, ldc, acc, m, n);
+}
 
 static void gemm_few(float *c, size_t ldc, bool add, const float *a, size_t lda, const float *b,
                      size_t m, size_t n, size_t K)
@@ -105,13 +142,13 @@ static void gemm_few(float *c, size_t ldc, bool add, const float *a, size_t lda,
     for (size_t j = 0; j < n; j += NR, b += K * NR) {
         const size_t w = n - j < NR ? n - j : NR;
         if (m == 1)
-            tile(c + j, ldc, add, a, lda, 1, b, 1, w, K, AHEAD);
+            few(c + j, ldc, add, a, lda, b, 1, w, K);
         else if (m == 2)
-            tile(c + j, ldc, add, a, lda, 1, b, 2, w, K, AHEAD);
+            few(c + j, ldc, add, a, lda, b, 2, w, K);
         else if (m == 3)
-            tile(c + j, ldc, add, a, lda, 1, b, 3, w, K, AHEAD);
+            few(c + j, ldc, add, a, lda, b, 3, w, K);
         else
-            tile(c + j, ldc, add, a, lda, 1, b, 4, w, K, AHEAD);
+            few(c + j, ldc, add, a, lda, b, 4, w, K);
     }
 }
 
@@ -361,6 +398,7 @@ const struct dm_kern CAT(dm_kern_, DM_ISA) = {
     .mr = MR,
     .nr = NR,
     .gemm_tile = gemm_tile,
+    .gemm_tile_next = gemm_tile_next,
     .gemm_few = gemm_few,
     .pack = pack,
     .dot = dot,

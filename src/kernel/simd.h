@@ -20,7 +20,8 @@
 typedef __m512 vf;
 INLINE __mmask16 vf_mask(size_t n)
 {
-    return n >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << n) - 1);
+    const unsigned mask = n >= 16 ? 0xffffu : (1u << n) - 1u;
+    return (__mmask16)mask;
 }
 INLINE vf vf_set1(float x)
 {
