@@ -139,6 +139,17 @@ done:
     return st;
 }
 
+bool dm_file_begins(const char *path, const void *magic, size_t n)
+{
+    char head[16];
+    FILE *f = fopen(path, "rbe");
+    if (!f)
+        return false;
+    const bool same = n <= sizeof(head) && fread(head, 1, n, f) == n && !memcmp(head, magic, n);
+    fclose(f);
+    return same;
+}
+
 enum dm_status dm_map_open(struct dm_map *m, const char *path, struct dm_err *e)
 {
     enum dm_status st = DM_OK;

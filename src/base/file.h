@@ -25,6 +25,9 @@ enum dm_status dm_file_write(const char *path, const void *data, size_t n, struc
 enum dm_status dm_file_read(const char *path, size_t max_bytes, char **data, size_t *n,
                             struct dm_err *e);
 
+/* Whether the file can be read and begins with these n <= 16 bytes. */
+bool dm_file_begins(const char *path, const void *magic, size_t n);
+
 /* A read-only map of a regular file. n = 0 maps nothing and data is NULL. */
 struct dm_map {
     const uint8_t *data;

@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: MIT */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "data/tokenize.h"
+#include "src/base/json.h"
+#include "src/base/opt.h"
+#include "src/base/progress.h"
+#include "src/cmd.h"
+
+struct options {
+    const char **files;
+    size_t n_files;
+    const char *tokenizer, *out;
+    struct dm_reader_opt reader;
+    bool print, json;
+    struct dm_progress progress;
+    json_t *command;
+};
+
+enum { KEY_PRINT = 256, KEY_FIELD, KEY_FORMAT, KEY_JSON };
+
+static const char *const formats[] = {"auto", "text", "jsonl", NULL};
+
+static const struct argp_option option_table[] = {
+    {"tokenizer", 't', "FILE", 0,
+     "A tokenizer.json, or a model or shard of ours that carries one (required)", 0},
+    {"output", 'o', "SHARD", 0, "The token shard to write", 0},
+    {"print", KEY_PRINT, NULL, 0, "Print the ids instead, one line for each document", 0},
+    {"field", KEY_FIELD, "NAME", 0, "Field of JSONL lines that holds the text (default text)", 0},
+    {"format", KEY_FORMAT, "KIND", 0, "auto (by name), text or jsonl (default auto)", 0},
+    {"json", KEY_JSON, NULL, 0, "Report as one line of JSON (with --print on standard error)", 0},
+    {0}};
+
+static error_t parse(int key, char *arg, struct argp_state *s)
+{
+    struct options *o = s->input;
+    switch (key) {
+    case 't':
+        o->tokenizer = arg;
+        return 0;
+    case 'o':
+        o->out = arg;
+        return 0;
+    case KEY_PRINT:
+        o->print = true;
+        return 0;
+    case KEY_FIELD:
+        o->reader.field = arg;
+        return 0;
+    case KEY_FORMAT:
+        o->reader.format = (enum dm_reader_format)dm_opt_word(s, "--format", arg, formats);
+        return 0;
+    case KEY_JSON:
+        o->json = true;
+        return 0;
+    case ARGP_KEY_ARGS:
+        o->files = (const char **)s->argv + s->next;
+        o->n_files = (size_t)(s->argc - s->next);
+        return 0;
+    case ARGP_KEY_END:
+        if (!o->tokenizer)
+            argp_error(s, "--tokenizer FILE is missing");
+        if (!o->n_files)
+            argp_error(s, "no text file given");
+        if (!o->out == !o->print)
+            argp_error(s, "give either -o SHARD or --print");
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static enum dm_status print_ids(void *ctx, const int32_t *ids, size_t n, struct dm_err *e)
+{
+    (void)ctx;
+    for (size_t i = 0; i < n; i++)
+        printf(i ? " %d" : "%d", (int)ids[i]);
+    putchar('\n');
+    return ferror(stdout) ? dm_fail_errno(e, "cannot write to standard output") : DM_OK;
+}
+
+static void show(void *ctx, uint64_t consumed)
+{
+    struct options *o = ctx;
+    dm_progress_set(&o->progress, (double)consumed, NULL);
+}
+
+static enum dm_status tokenize(struct options *o, struct dm_tokenize_stats *stats, struct dm_err *e)
+{
+    struct dm_tokenizer *t;
+    DM_TRY(dm_tokenizer_load(&t, o->tokenizer, e));
+    const struct dm_tokenize k = {.tokenizer = t,
+                                  .paths = o->files,
+                                  .n_paths = o->n_files,
+                                  .reader = o->reader,
+                                  .sink = print_ids,
+                                  .progress = show,
+                                  .ctx = o};
+    dm_progress_init(&o->progress, "tokenizing", "bytes",
+                     (double)dm_reader_total(o->files, o->n_files));
+    enum dm_status st = o->print ? dm_tokenize_run(&k, stats, e)
+                                 : dm_tokenize_shard(&k, o->out, o->command, stats, e);
+    dm_progress_end(&o->progress);
+    dm_tokenizer_free(t);
+    return st;
+}
+
+static void report(const struct options *o, const struct dm_tokenize_stats *s, double seconds)
+{
+    const double per_token = s->tokens ? (double)s->bytes / (double)s->tokens : 0.0;
+    if (o->json) {
+        json_t *root = json_pack("{s:s?, s:I, s:I, s:I, s:f, s:f}", "output", o->out, "documents",
+                                 (json_int_t)s->documents, "tokens", (json_int_t)s->tokens, "bytes",
+                                 (json_int_t)s->bytes, "bytes_per_token", per_token, "seconds",
+                                 seconds);
+        json_dumpf(root, o->print ? stderr : stdout, JSON_COMPACT | JSON_REAL_PRECISION(6));
+        putc('\n', o->print ? stderr : stdout);
+        json_decref(root);
+    } else if (!o->print) {
+        printf("%s: %llu documents, %llu tokens from %llu bytes (%.3f bytes per token)\n", o->out,
+               (unsigned long long)s->documents, (unsigned long long)s->tokens,
+               (unsigned long long)s->bytes, per_token);
+    }
+}
+
+int cmd_tokenize(int argc, char **argv)
+{
+    static const struct argp argp = {
+        option_table,
+        parse,
+        "FILE...",
+        "Turn text into token ids: a shard for training and counting, or lines of numbers."
+        "\vA .txt file is one document, each line of a .jsonl file is one; both may end in .gz or "
+        ".zst, and - is standard input. Every document in a shard is followed by token 0. Text is "
+        "tokenized as Hugging Face's tokenizers do it, special tokens such as <|endoftext|> "
+        "included; a byte sequence that is not UTF-8 becomes U+FFFD.\n\nExample: dynamo tokenize "
+        "--tokenizer tokenizer.json corpus.jsonl.zst -o corpus.h5",
+        NULL,
+        NULL,
+        NULL};
+    struct options o = {.command = json_array()};
+    struct dm_tokenize_stats stats;
+    struct dm_err e;
+    // argp reorders argv: note the command line first.
+    for (int i = 0; i < argc; i++)
+        json_array_append_new(o.command, json_string(argv[i]));
+    argp_parse(&argp, argc, argv, 0, NULL, &o);
+    const double start = dm_now();
+    const enum dm_status st = tokenize(&o, &stats, &e);
+    json_decref(o.command);
+    if (st) {
+        fprintf(stderr, "dynamo tokenize: %s\n", e.msg);
+        return 1;
+    }
+    report(&o, &stats, dm_now() - start);
+    return 0;
+}

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: MIT */
+/* tokenize.h - text files to token ids, and shards back to documents. */
+#ifndef DM_DATA_TOKENIZE_H
+#define DM_DATA_TOKENIZE_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "data/reader.h"
+#include "src/io/shard.h"
+#include "src/io/tokenizer.h"
+
+/* The token between documents of a shard (data/FORMAT.md). */
+#define DM_SEPARATOR 0
+
+/* What was tokenized. `tokens` does not count separators. */
+struct dm_tokenize_stats {
+    uint64_t documents, bytes, tokens;
+};
+
+/* Gets the ids of one document; a failure ends the run. */
+typedef enum dm_status dm_tokenize_sink(void *ctx, const int32_t *ids, size_t n, struct dm_err *e);
+
+/* Called after every document with the bytes of the files read so far; may be NULL. */
+typedef void dm_tokenize_progress(void *ctx, uint64_t consumed);
+
+struct dm_tokenize {
+    const struct dm_tokenizer *tokenizer;
+    const char *const *paths; /* (n_paths); "-" = standard input */
+    size_t n_paths;
+    struct dm_reader_opt reader;
+    dm_tokenize_sink *sink;
+    dm_tokenize_progress *progress;
+    void *ctx; /* of both */
+};
+
+/* Every document of the files in order; stats is written. */
+enum dm_status dm_tokenize_run(const struct dm_tokenize *k, struct dm_tokenize_stats *stats,
+                               struct dm_err *e);
+
+/* The same into a shard at `out`: each document followed by token 0, which must be the tokenizer's
+ * <|endoftext|> (DM_EMISMATCH otherwise). k->sink is not used. `command` (JSON, borrowed, may be
+ * NULL) goes into the provenance with the files' names, sizes and hashes. */
+enum dm_status dm_tokenize_shard(const struct dm_tokenize *k, const char *out,
+                                 const json_t *command, struct dm_tokenize_stats *stats,
+                                 struct dm_err *e);
+
+/* Reads a shard's documents in order. Start with a zeroed walk; release ids with dm_ids_release.
+ * *more is false at the end. A last document without separator counts. */
+struct dm_shard_walk {
+    struct dm_ids ids; /* the document */
+    size_t at;         /* next token of the shard */
+    int32_t *block;    /* heap, released at the end by dm_shard_walk_release() */
+    size_t n_block, block_at;
+};
+enum dm_status dm_shard_walk_next(struct dm_shard_walk *w, struct dm_shard *s, bool *more,
+                                  struct dm_err *e);
+void dm_shard_walk_release(struct dm_shard_walk *w);
+
+#endif

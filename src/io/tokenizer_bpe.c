@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: MIT */
+/* tokenizer_bpe.c - byte pair merges and the trie of added tokens.
+ *
+ * Merging takes the pair of lowest rank first and the leftmost among equals. Nearly all words are
+ * shorter than 30 bytes: rescanning the ranks is fastest there. A word may also be a megabyte of
+ * one letter; a heap of (rank, position) over a linked list keeps that at n log n. */
+#include <stdlib.h>
+
+#include "src/base/arena.h"
+#include "src/io/tokenizer_impl.h"
+
+enum { SHORT_WORD = 64 };
+
+enum dm_status dm_merges_init(struct dm_merges *m, size_t n, struct dm_err *e)
+{
+    size_t slots = 16;
+    while (slots < 2 * n)
+        slots *= 2;
+    m->slot = dm_alloc(slots, sizeof(*m->slot));
+    if (!m->slot)
+        return dm_fail(e, DM_ENOMEM, "out of memory for %zu merges", n);
+    m->mask = slots - 1;
+    for (size_t i = 0; i < slots; i++)
+        m->slot[i].pair = UINT64_MAX;
+    return DM_OK;
+}
+
+void dm_merges_release(struct dm_merges *m)
+{
+    free(m->slot);
+    *m = (struct dm_merges){0};
+}
+
+void dm_merges_put(struct dm_merges *m, int32_t left, int32_t right, uint32_t rank, int32_t id)
+{
+    const uint64_t pair = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
+    size_t i = (size_t)((pair * 0x9e3779b97f4a7c15u) >> 32) & m->mask;
+    while (m->slot[i].pair != UINT64_MAX && m->slot[i].pair != pair)
+        i = (i + 1) & m->mask;
+    m->slot[i] = (struct dm_merge){.pair = pair, .rank = rank, .id = id};
+}
+
+static size_t apply_short(const struct dm_merges *m, int32_t *sym, size_t n)
+{
+    const struct dm_merge *pair[SHORT_WORD]; // of symbols i and i + 1
+    for (size_t i = 0; i + 1 < n; i++)
+        pair[i] = dm_merges_get(m, sym[i], sym[i + 1]);
+    for (;;) {
+        size_t best = n;
+        uint32_t rank = UINT32_MAX;
+        for (size_t i = 0; i + 1 < n; i++)
+            if (pair[i] && pair[i]->rank < rank) {
+                rank = pair[i]->rank;
+                best = i;
+            }
+        if (best == n)
+            return n;
+        sym[best] = pair[best]->id;
+        n--;
+        for (size_t i = best + 1; i < n; i++) {
+            sym[i] = sym[i + 1];
+            pair[i - 1] = pair[i];
+        }
+        if (best + 1 < n)
+            pair[best] = dm_merges_get(m, sym[best], sym[best + 1]);
+        if (best)
+            pair[best - 1] = dm_merges_get(m, sym[best - 1], sym[best]);
+    }
+}
+
+/* A pair that could merge when it was pushed; stale once its symbols have changed. */
+struct candidate {
+    uint32_t rank;
+    uint32_t at;
+    uint64_t pair;
+};
+
+/* The long word as a linked list over its original positions. */
+struct long_word {
+    int32_t *sym; /* -1 = swallowed by the symbol to its left */
+    uint32_t *next, *prev;
+    struct candidate *heap;
+    size_t n_heap;
+};
+
+static bool before(const struct candidate *a, const struct candidate *b)
+{
+    return a->rank != b->rank ? a->rank < b->rank : a->at < b->at;
+}
+
+static void push(struct long_word *w, const struct dm_merges *m, uint32_t at, uint32_t right)
+{
+    const struct dm_merge *g = dm_merges_get(m, w->sym[at], w->sym[right]);
+    if (!g)
+        return;
+    const struct candidate c = {.rank = g->rank, .at = at, .pair = g->pair};
+    size_t i = w->n_heap++;
+    for (; i && before(&c, &w->heap[(i - 1) / 2]); i = (i - 1) / 2)
+        w->heap[i] = w->heap[(i - 1) / 2];
+    w->heap[i] = c;
+}
+
+static struct candidate pop(struct long_word *w)
+{
+    const struct candidate top = w->heap[0], c = w->heap[--w->n_heap];
+    size_t i = 0;
+    for (size_t k; (k = 2 * i + 1) < w->n_heap; i = k) {
+        if (k + 1 < w->n_heap && before(&w->heap[k + 1], &w->heap[k]))
+            k++;
+        if (!before(&w->heap[k], &c))
+            break;
+        w->heap[i] = w->heap[k];
+    }
+    w->heap[i] = c;
+    return top;
+}
+
+static void merge_all(struct long_word *w, const struct dm_merges *m, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        w->next[i] = i + 1;
+        w->prev[i] = i - 1; // of the first: UINT32_MAX
+    }
+    for (uint32_t i = 0; i + 1 < n; i++)
+        push(w, m, i, i + 1);
+    while (w->n_heap) {
+        const struct candidate c = pop(w);
+        const uint32_t right = w->next[c.at];
+        if (w->sym[c.at] < 0 || right == n ||
+            c.pair != ((uint64_t)(uint32_t)w->sym[c.at] << 32 | (uint32_t)w->sym[right]))
+            continue;
+        w->sym[c.at] = dm_merges_get(m, w->sym[c.at], w->sym[right])->id;
+        w->sym[right] = -1;
+        const uint32_t after = w->next[c.at] = w->next[right];
+        if (after < n) {
+            w->prev[after] = c.at;
+            push(w, m, c.at, after);
+        }
+        if (w->prev[c.at] != UINT32_MAX)
+            push(w, m, w->prev[c.at], c.at);
+    }
+}
+
+static size_t apply_long(const struct dm_merges *m, int32_t *sym, size_t n)
+{
+    // Each merge pushes at most two candidates and there are fewer than n merges.
+    struct long_word w = {.sym = sym};
+    size_t left = SIZE_MAX;
+    if (n >= UINT32_MAX)
+        return left;
+    w.next = dm_alloc(n, sizeof(*w.next));
+    w.prev = dm_alloc(n, sizeof(*w.prev));
+    w.heap = dm_alloc(n, 3 * sizeof(*w.heap));
+    if (w.next && w.prev && w.heap) {
+        merge_all(&w, m, (uint32_t)n);
+        left = 0;
+        for (size_t i = 0; i < n; i++)
+            if (sym[i] >= 0)
+                sym[left++] = sym[i];
+    }
+    free(w.next);
+    free(w.prev);
+    free(w.heap);
+    return left;
+}
+
+size_t dm_merges_apply(const struct dm_merges *m, int32_t *sym, size_t n)
+{
+    return n <= SHORT_WORD ? apply_short(m, sym, n) : apply_long(m, sym, n);
+}
+
+static uint32_t trie_child(const struct dm_trie *t, uint32_t at, uint8_t byte)
+{
+    uint32_t c = t->node[at].child;
+    while (c && t->node[c].byte != byte)
+        c = t->node[c].sibling;
+    return c;
+}
+
+static enum dm_status trie_node(struct dm_trie *t, uint8_t byte, uint32_t sibling, struct dm_err *e)
+{
+    if (t->n == t->cap) {
+        const size_t cap = t->cap ? 2 * t->cap : 64;
+        struct dm_trie_node *p = cap < UINT32_MAX ? dm_realloc(t->node, cap, sizeof(*p)) : NULL;
+        if (!p)
+            return dm_fail(e, DM_ENOMEM, "out of memory for added tokens");
+        t->node = p;
+        t->cap = cap;
+    }
+    t->node[t->n++] = (struct dm_trie_node){.sibling = sibling, .id = -1, .byte = byte};
+    return DM_OK;
+}
+
+enum dm_status dm_trie_add(struct dm_trie *t, const uint8_t *s, size_t n, int32_t id,
+                           struct dm_err *e)
+{
+    uint32_t at = 0;
+    if (!t->n)
+        DM_TRY(trie_node(t, 0, 0, e));
+    for (size_t i = 0; i < n; i++) {
+        uint32_t c = trie_child(t, at, s[i]);
+        if (!c) {
+            DM_TRY(trie_node(t, s[i], t->node[at].child, e));
+            c = t->node[at].child = (uint32_t)(t->n - 1);
+        }
+        at = c;
+    }
+    t->node[at].id = id;
+    t->first[s[0]] = true;
+    return DM_OK;
+}
+
+void dm_trie_release(struct dm_trie *t)
+{
+    free(t->node);
+    *t = (struct dm_trie){0};
+}
+
+size_t dm_trie_find(const struct dm_trie *t, const uint8_t *s, size_t from, size_t n, int32_t *id,
+                    size_t *len)
+{
+    if (!t->n)
+        return n;
+    for (size_t i = from; i < n; i++) {
+        if (!t->first[s[i]])
+            continue;
+        *len = 0;
+        uint32_t at = 0;
+        for (size_t j = i; j < n && (at = trie_child(t, at, s[j])); j++)
+            if (t->node[at].id >= 0) {
+                *id = t->node[at].id;
+                *len = j + 1 - i;
+            }
+        if (*len)
+            return i;
+    }
+    return n;
+}

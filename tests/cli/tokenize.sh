@@ -1,0 +1,87 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# tokenizer-train, tokenize and detokenize: what a user sees. Usage: tokenize.sh DYNAMO
+set -eu
+dynamo=$(realpath "$1")
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+cd "$dir"
+
+fail() { echo "FAIL: $*" >&2; exit 1; }
+
+# refuses CODE SENTENCE COMMAND...: exit code, one sentence on stderr that contains SENTENCE, no output.
+refuses() {
+    local want=$1 text=$2 code=0
+    shift 2
+    "$@" > out.txt 2> err.txt || code=$?
+    [ "$code" = "$want" ] || fail "exit code $code, want $want: $*: $(cat err.txt)"
+    grep -qF -- "$text" err.txt || fail "\"$(cat err.txt)\" does not say \"$text\": $*"
+    [ "$want" = 2 ] || [ "$(wc -l < err.txt)" = 1 ] || fail "more than one sentence: $*"
+    [ ! -s out.txt ] || fail "output in spite of the failure: $*"
+}
+
+for i in $(seq 40); do
+    printf 'In the beginning God created the heaven and the earth %d times.\n' "$i"
+done > a.txt
+printf "Déjà vu — it's  naïve,\r\n\t生活的真谛是 😊\n\n   end" > b.txt
+"$dynamo" tokenizer-train a.txt b.txt --vocab 300 -o t.json > train.txt
+grep -q '^t.json: 300 tokens, 42 merges' train.txt || fail "training said: $(cat train.txt)"
+"$dynamo" tokenizer-train b.txt a.txt -v 300 -o again.json > /dev/null
+cmp t.json again.json || fail "the order of files changed the tokenizer"
+
+# Every kind of file gives the same ids.
+{ printf '{"id": 1, "text": "'; sed ':a;N;$!ba;s/\n/\\n/g' a.txt | tr -d '\n'; printf '\\n"}\n'; } > a.jsonl
+"$dynamo" tokenize -t t.json --print a.txt > want.ids
+gzip -k a.txt a.jsonl
+for f in a.txt.gz a.jsonl a.jsonl.gz; do
+    "$dynamo" tokenize -t t.json --print "$f" | cmp - want.ids || fail "$f gives other ids"
+done
+"$dynamo" tokenize -t t.json --print - < a.txt | cmp - want.ids || fail "standard input"
+"$dynamo" tokenize -t t.json --print --format jsonl - < a.jsonl.gz | cmp - want.ids || fail "gzip on standard input"
+sed 's/"text"/"content"/' a.jsonl > c.jsonl
+"$dynamo" tokenize -t t.json --print --field content c.jsonl | cmp - want.ids || fail "--field"
+if command -v zstd > /dev/null; then
+    zstd -q a.jsonl
+    "$dynamo" tokenize -t t.json --print a.jsonl.zst | cmp - want.ids || fail "zstd"
+fi
+
+# There and back again.
+"$dynamo" tokenize -t t.json --print b.txt | "$dynamo" detokenize -t t.json | cmp - b.txt || fail "b.txt changed"
+"$dynamo" tokenize -t t.json a.txt b.txt -o ab.h5 --json > report.json
+grep -q '"documents":2,' report.json || fail "report: $(cat report.json)"
+"$dynamo" detokenize ab.h5 --document 0 | cmp - a.txt || fail "document 0 of the shard"
+"$dynamo" detokenize ab.h5 --document 1 | cmp - b.txt || fail "document 1 of the shard"
+{ cat a.txt; echo; cat b.txt; } > both.txt
+"$dynamo" detokenize ab.h5 | cmp - both.txt || fail "the whole shard"
+"$dynamo" tokenize -t ab.h5 --print a.txt | cmp - want.ids || fail "the shard's own tokenizer"
+"$dynamo" detokenize ab.h5 --jsonl > ab.jsonl
+"$dynamo" tokenize -t t.json --print ab.jsonl > one.ids
+"$dynamo" tokenize -t t.json --print a.txt b.txt | cmp - one.ids || fail "--jsonl is not the inverse"
+"$dynamo" tokenize -t t.json a.txt b.txt -o ab2.h5 > /dev/null
+"$dynamo" detokenize -t t.json ab2.h5 | cmp - both.txt || fail "detokenize with -t on a shard"
+
+# What goes wrong is said once, and leaves no file behind.
+refuses 1 'nothere.json: cannot open' "$dynamo" tokenize -t nothere.json --print a.txt
+refuses 1 'nothere.txt: cannot open' "$dynamo" tokenize -t t.json -o x.h5 nothere.txt
+refuses 1 'a.txt: not valid JSON' "$dynamo" tokenize -t a.txt --print a.txt
+{ cat a.jsonl; echo '{"text": 7}'; } > bad.jsonl
+refuses 1 'bad.jsonl, line 2: "text" is integer, want a string' "$dynamo" tokenize -t t.json -o x.h5 bad.jsonl
+refuses 1 'c.jsonl, line 1: key "text" is missing' "$dynamo" tokenize -t t.json -o x.h5 c.jsonl
+head -c 100 a.txt.gz > cut.txt.gz
+refuses 1 'cut.txt.gz: the gzip data is cut off' "$dynamo" tokenize -t t.json -o x.h5 cut.txt.gz
+refuses 1 'cut.txt.gz: the gzip data is cut off' "$dynamo" tokenizer-train cut.txt.gz -o x.h5
+[ ! -e x.h5 ] && ! ls x.h5.tmp.* 2> /dev/null || fail "a failed run left a file"
+echo '1 2 300' > ids.txt
+refuses 1 'ids.txt, line 1: id 300 is not below 300' "$dynamo" detokenize -t t.json ids.txt
+echo '1 2x' > ids.txt
+refuses 1 'ids.txt, line 1: found "x"' "$dynamo" detokenize -t t.json ids.txt
+refuses 1 'has no document 2' "$dynamo" detokenize ab.h5 --document 2
+"$dynamo" tokenizer-train a.txt -v 290 -o other.json > /dev/null
+refuses 1 'ab.h5 was made with another tokenizer than other.json' "$dynamo" detokenize -t other.json ab.h5
+refuses 2 '--vocab: "200" is not a whole number' "$dynamo" tokenizer-train a.txt -v 200 -o x.json
+refuses 2 'give either -o SHARD or --print' "$dynamo" tokenize -t t.json a.txt
+refuses 2 '--tokenizer FILE is missing' "$dynamo" detokenize ids.txt
+for c in tokenize detokenize tokenizer-train; do
+    "$dynamo" "$c" --help | grep -q 'Example: dynamo' || fail "$c --help has no example"
+done
+echo ok
