@@ -117,7 +117,7 @@ static void test_lookup_finds_the_same_in_short_and_long_rows(void **state)
             if (dm_rng_uniform(&rng) < density)
                 row[n++] = id;
         uint16_t pos[DM_TOP_K_MAX];
-        size_t at[DM_TOP_K_MAX];
+        uint32_t at[DM_TOP_K_MAX + 1];
         const size_t m = dm_lookup_row(&l, row, n, pos, at);
         for (size_t i = 0; i < m; i++)
             assert_int_equal(row[at[i]], c.id[pos[i]]);

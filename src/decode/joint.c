@@ -14,31 +14,35 @@
 #define NO_PAIR SIZE_MAX
 
 /* type, field, elements; k = candidates per head, rows = rows of the grid, cells of the grid */
-#define DM_JOINT_ARRAYS(X)                                                                \
-    X(size_t, pair12, k *k)      /* the table's pair of candidates (j,k) of heads 1, 2 */ \
-    X(size_t, pair23, k *k)      /* of heads 2, 3: only for backoff */                    \
-    X(double, A, rows)           /* (d0,d1) weight of a row, divided by Z */              \
-    X(double, B, k *k)           /* (d1,d2), or (d2) for all j */                         \
-    X(double, B_sum, k)          /* per row of B */                                       \
-    X(double, B_max, k)          /*               */                                      \
-    X(uint32_t, seen, rows + 1)  /* the seen n-grams of row r: [seen[r], seen[r+1]) */    \
-    X(uint16_t, seen_k, cells)   /* their last position */                                \
-    X(double, seen_J, cells)     /* their J */                                            \
-    X(double, J, cells)          /* rows with filled[r], others are anything */           \
-    X(bool, filled, rows)        /*                             */                        \
-    X(uint16_t, ext, rows)       /* as in threshold.h */                                  \
-    X(uint16_t, reach, rows)     /*                  */                                   \
-    X(uint8_t, level, cells)     /*                   */                                  \
-    X(double, row, k + 2)        /* scratch */                                            \
-    X(uint32_t, out_cell, cells) /* what collect and threshold return */                  \
-    X(double, out_J, cells)      /*                                */
+#define DM_JOINT_ARRAYS(X)                                                                  \
+    X(size_t, pair12, k *k)        /* the table's pair of candidates (j,k) of heads 1, 2 */ \
+    X(size_t, pair23, k *k)        /* of heads 2, 3: only for backoff */                    \
+    X(double, A, rows)             /* (d0,d1) weight of a row; all weights are Z * J */     \
+    X(double, B, k *k)             /* (d1,d2), or (d2) for all j */                         \
+    X(double, B_sum, k)            /* per row of B */                                       \
+    X(double, B_max, k)            /*               */                                      \
+    X(uint32_t, seen, rows + 1)    /* the seen n-grams of row r: [seen[r], seen[r+1]) */    \
+    X(uint16_t, seen_k, cells + 1) /* their last position */                                \
+    X(size_t, seen_at, cells + 1)  /* their index in the table */                           \
+    X(double, seen_w, cells)       /* their weight */                                       \
+    X(double, seen_max, rows)      /* the largest of a row */                               \
+    X(double, J, cells)            /* rows with filled[r], others are anything */           \
+    X(bool, filled, rows)          /*                             */                        \
+    X(uint16_t, ext, rows)         /* as in threshold.h */                                  \
+    X(uint16_t, reach, rows)       /*                  */                                   \
+    X(uint8_t, level, cells)       /*                   */                                  \
+    X(double, row, k + 2)          /* scratch */                                            \
+    X(uint32_t, out_cell, cells)   /* what collect and threshold return */                  \
+    X(double, out_J, cells)        /*                                */
 
 struct dm_joint {
     size_t top_k, n_max;
     const struct dm_cand *cand;
     struct dm_mask mask;
     double unseen; /* weight of an unseen n-gram, r^alpha */
+    bool pairs;    /* order 2 */
     struct dm_grid g;
+    double Z;                   /* sum of all weights */
     size_t B_stride;            /* 0: one row of B for all j */
     struct dm_lookup lookup[2]; /* the candidates of heads 2 and 3 */
 #define X(type, field, n) type *field;
@@ -94,7 +98,7 @@ static void find_pairs(size_t *pair, const struct dm_cand *a, size_t nb, struct 
                        const struct dm_cooc *c)
 {
     uint16_t pos[DM_TOP_K_MAX];
-    size_t at[DM_TOP_K_MAX];
+    uint32_t at[DM_TOP_K_MAX + 1];
     for (size_t i = 0; i < a->n; i++)
         if ((size_t)a->id[i] < c->V)
             __builtin_prefetch(c->x2 + c->row[a->id[i]]);
@@ -105,8 +109,10 @@ static void find_pairs(size_t *pair, const struct dm_cand *a, size_t nb, struct 
             continue;
         const size_t begin = c->row[a->id[i]];
         const size_t m = dm_lookup_row(l, c->x2 + begin, c->row[a->id[i] + 1] - begin, pos, at);
-        for (size_t s = 0; s < m; s++)
+        for (size_t s = 0; s < m; s++) {
             pair[pos[s]] = begin + at[s];
+            __builtin_prefetch(c->sub + begin + at[s]);
+        }
     }
 }
 
@@ -179,76 +185,99 @@ static size_t B_index(const struct dm_joint *j, size_t r)
     return j->B_stride ? r % j->g.d1 : 0;
 }
 
-/* Lists the pairs of row r after those of the rows before. */
-static void see_pairs(struct dm_joint *j, size_t r)
+/* Lists the pairs of row r after the n n-grams of the rows before; returns how many there are now.
+ */
+static size_t list_pairs(struct dm_joint *j, size_t r, size_t n)
 {
     const size_t *pair = j->pair12 + r * j->g.d2;
-    uint32_t n = j->seen[r];
     for (size_t k = 0; k < j->g.d2; k++) {
-        if (pair[k] == NO_PAIR)
-            continue;
         j->seen_k[n] = (uint16_t)k;
-        j->seen_J[n++] = j->cand[0].p[r] * j->cand[1].p[k] * pair_weight(j, pair[k]);
+        j->seen_at[n] = pair[k];
+        n += pair[k] != NO_PAIR;
     }
-    j->seen[r + 1] = n;
+    return n;
 }
 
-/* The same for triplets. */
-static void see_triplets(struct dm_joint *j, size_t r)
+/* The same for triplets. Each r3 is a cache miss, so it is asked for here and read later. */
+static size_t list_triplets(struct dm_joint *j, size_t r, size_t n)
 {
-    uint16_t pos[DM_TOP_K_MAX];
-    size_t at[DM_TOP_K_MAX];
+    uint32_t at[DM_TOP_K_MAX + 1];
     const struct dm_cooc *c = j->mask.cooc;
     const size_t p = j->pair12[r];
-    uint32_t n = j->seen[r];
-    if (p != NO_PAIR) {
-        const size_t begin = c->sub[p];
-        const double p12 = j->cand[0].p[r / j->g.d1] * j->cand[1].p[r % j->g.d1];
-        const size_t m = dm_lookup_row(&j->lookup[1], c->x3 + begin, c->sub[p + 1] - begin, pos,
-                                       at);
-        for (size_t s = 0; s < m; s++) {
-            j->seen_k[n] = pos[s];
-            j->seen_J[n++] = p12 * j->cand[2].p[pos[s]] *
-                             weight(&j->mask, (double)c->r3[begin + at[s]]);
-        }
+    if (p == NO_PAIR)
+        return n;
+    const size_t begin = c->sub[p];
+    const size_t m = dm_lookup_row(&j->lookup[1], c->x3 + begin, c->sub[p + 1] - begin,
+                                   j->seen_k + n, at);
+    for (size_t s = 0; s < m; s++) {
+        j->seen_at[n + s] = begin + at[s];
+        __builtin_prefetch(c->r3 + begin + at[s]);
     }
-    j->seen[r + 1] = n;
+    return n + m;
 }
 
-/* Lists what the table holds. A triplet's row lies anywhere in the table, so every lookup is a
- * cache miss: they are asked for AHEAD rows before they are read. */
-static void make_seen(struct dm_joint *j, size_t n)
+/* Asks for what list_triplets(r) will read: it lies anywhere in the table. */
+static void prefetch_triplets(const struct dm_joint *j, size_t r)
 {
-    enum { AHEAD = 16 };
-    const size_t rows = j->g.d0 * j->g.d1;
+    enum { LINE = 64 / sizeof(uint32_t), LINES = 8 };
     const struct dm_cooc *c = j->mask.cooc;
-    j->seen[0] = 0;
-    for (size_t r = 0; r < rows; r++) {
-        if (!c) {
-            j->seen[r + 1] = 0;
-        } else if (n == 2) {
-            see_pairs(j, r);
-        } else {
-            if (r + AHEAD < rows && j->pair12[r + AHEAD] != NO_PAIR)
-                __builtin_prefetch(c->x3 + c->sub[j->pair12[r + AHEAD]]);
-            see_triplets(j, r);
-        }
-    }
+    if (r >= j->g.d0 * j->g.d1 || j->pair12[r] == NO_PAIR)
+        return;
+    const uint64_t begin = c->sub[j->pair12[r]], end = c->sub[j->pair12[r] + 1];
+    for (uint64_t at = begin; at < end && at < begin + LINES * LINE; at += LINE)
+        __builtin_prefetch(c->x3 + at);
+    if (end > begin)
+        __builtin_prefetch(c->x3 + end - 1);
 }
 
-/* Sum over the grid: the product's total, with the seen cells exchanged. */
-static double total(const struct dm_joint *j)
+/* Weighs the n-grams of row r and adds to Z: the total of the product A B with the seen cells
+ * exchanged. z = {product, seen, replaced}. */
+static void weigh_row(struct dm_joint *j, size_t r, double *z)
 {
-    double product = 0, seen = 0, replaced = 0;
-    for (size_t r = 0; r < j->g.d0 * j->g.d1; r++) {
-        const size_t b = B_index(j, r);
-        product += j->A[r] * j->B_sum[b];
-        for (size_t s = j->seen[r]; s < j->seen[r + 1]; s++) {
-            seen += j->seen_J[s];
-            replaced += j->A[r] * j->B[b * j->B_stride + j->seen_k[s]];
-        }
+    const size_t b = B_index(j, r);
+    const double a = j->A[r], *B = j->B + b * j->B_stride;
+    const struct dm_cand *c = j->cand;
+    const bool pairs = j->pairs;
+    const double p = pairs ? c[0].p[r] : c[0].p[r / j->g.d1] * c[1].p[r % j->g.d1];
+    const double *last = c[pairs ? 1 : 2].p;
+    const float *ratio = !j->mask.cooc ? NULL : pairs ? j->mask.cooc->r2 : j->mask.cooc->r3;
+    double seen = 0, replaced = 0, max = 0;
+    for (size_t s = j->seen[r]; s < j->seen[r + 1]; s++) {
+        const size_t k = j->seen_k[s];
+        const double w = p * last[k] * weight(&j->mask, (double)ratio[j->seen_at[s]]);
+        seen += j->seen_w[s] = w;
+        replaced += a * B[k];
+        max = w > max ? w : max;
     }
-    return seen + (product > replaced ? product - replaced : 0);
+    j->seen_max[r] = max;
+    z[0] += a * j->B_sum[b];
+    z[1] += seen;
+    z[2] += replaced;
+}
+
+/* Lists and weighs what the table holds. Rows are asked for, listed and weighed AHEAD rows apart,
+ * so that the cache misses of many rows overlap. */
+static void make_seen(struct dm_joint *j)
+{
+    enum { AHEAD = 12 };
+    const size_t rows = j->g.d0 * j->g.d1;
+    double z[3] = {0};
+    j->seen[0] = 0;
+    for (size_t r = 0; r < rows + AHEAD; r++) {
+        if (r < rows) {
+            size_t n = j->seen[r];
+            if (j->mask.cooc && j->pairs) {
+                n = list_pairs(j, r, n);
+            } else if (j->mask.cooc) {
+                prefetch_triplets(j, r + AHEAD);
+                n = list_triplets(j, r, n);
+            }
+            j->seen[r + 1] = (uint32_t)n;
+        }
+        if (r >= AHEAD)
+            weigh_row(j, r - AHEAD, z);
+    }
+    j->Z = z[1] + (z[0] > z[2] ? z[0] - z[2] : 0);
 }
 
 bool dm_joint_order(struct dm_joint *j, size_t n)
@@ -256,18 +285,11 @@ bool dm_joint_order(struct dm_joint *j, size_t n)
     assert(n >= 2 && n <= j->n_max);
     const struct dm_cand *c = j->cand;
     j->g = n == 2 ? (struct dm_grid){1, c[0].n, c[1].n} : (struct dm_grid){c[0].n, c[1].n, c[2].n};
-    const size_t rows = j->g.d0 * j->g.d1;
+    j->pairs = n == 2;
     make_factors(j, n);
-    make_seen(j, n);
-    const double Z = total(j);
-    if (!(Z > 0) || !isfinite(1 / Z))
-        return false;
-    for (size_t r = 0; r < rows; r++)
-        j->A[r] /= Z;
-    for (size_t s = 0; s < j->seen[rows]; s++)
-        j->seen_J[s] /= Z;
-    memset(j->filled, 0, rows * sizeof(*j->filled));
-    return true;
+    make_seen(j);
+    memset(j->filled, 0, j->g.d0 * j->g.d1 * sizeof(*j->filled));
+    return j->Z > 0 && isfinite(1 / j->Z);
 }
 
 static const double *fill_row(struct dm_joint *j, size_t r)
@@ -275,22 +297,20 @@ static const double *fill_row(struct dm_joint *j, size_t r)
     double *x = j->J + r * j->g.d2;
     if (j->filled[r])
         return x;
-    const double a = j->A[r], *B = j->B + B_index(j, r) * j->B_stride;
+    const double a = j->A[r] / j->Z, *B = j->B + B_index(j, r) * j->B_stride;
     for (size_t k = 0; k < j->g.d2; k++)
         x[k] = a * B[k];
     for (size_t s = j->seen[r]; s < j->seen[r + 1]; s++)
-        x[j->seen_k[s]] = j->seen_J[s];
+        x[j->seen_k[s]] = j->seen_w[s] / j->Z;
     j->filled[r] = true;
     return x;
 }
 
-/* No cell of row r is above this. */
+/* No cell of row r is above this, but for rounding. */
 static double row_bound(const struct dm_joint *j, size_t r)
 {
-    double max = j->A[r] * j->B_max[B_index(j, r)];
-    for (size_t s = j->seen[r]; s < j->seen[r + 1]; s++)
-        max = j->seen_J[s] > max ? j->seen_J[s] : max;
-    return max;
+    const double w = j->A[r] * j->B_max[B_index(j, r)];
+    return (w > j->seen_max[r] ? w : j->seen_max[r]) / j->Z * (1 + 1e-12);
 }
 
 double dm_joint_max(struct dm_joint *j)
@@ -326,15 +346,17 @@ void dm_joint_collect(struct dm_joint *j, double cut, struct dm_cells *out)
 /* Extents without filling rows: of the product as if nothing were seen, and of what is seen. */
 static void bound_extents(struct dm_joint *j)
 {
+    const double heavy = HEAVY * j->Z;
     for (size_t r = 0; r < j->g.d0 * j->g.d1; r++) {
         const size_t b = B_index(j, r);
         const double a = j->A[r], *B = j->B + b * j->B_stride;
-        size_t n = a * j->B_max[b] < HEAVY ? 0 : j->g.d2;
-        while (n > 0 && a * B[n - 1] < HEAVY)
+        size_t n = a * j->B_max[b] < heavy ? 0 : j->g.d2;
+        while (n > 0 && a * B[n - 1] < heavy)
             n--;
-        for (size_t s = j->seen[r]; s < j->seen[r + 1]; s++)
-            if (j->seen_J[s] >= HEAVY && j->seen_k[s] >= n)
-                n = j->seen_k[s] + 1u;
+        if (j->seen_max[r] >= heavy)
+            for (size_t s = j->seen[r]; s < j->seen[r + 1]; s++)
+                if (j->seen_w[s] >= heavy && j->seen_k[s] >= n)
+                    n = j->seen_k[s] + 1u;
         j->ext[r] = (uint16_t)n;
     }
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "src/decode/lookup.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
 #include "src/base/arena.h"
@@ -44,22 +45,23 @@ void dm_lookup_set(struct dm_lookup *l, const struct dm_cand *c)
     qsort(l->sorted, l->n, sizeof(l->sorted[0]), by_value);
 }
 
+/* Without a branch on the hit, which could not be predicted. */
 static size_t walk(const struct dm_lookup *l, const uint32_t *x, size_t n, uint16_t *pos,
-                   size_t *at)
+                   uint32_t *at)
 {
     size_t m = 0;
-    for (size_t i = 0; i < n && x[i] < l->V; i++) {
-        if (!(l->bits[x[i] / 64] >> x[i] % 64 & 1))
-            continue;
-        pos[m] = l->pos[x[i]];
-        at[m++] = i;
+    for (size_t i = 0; i < n; i++) {
+        at[m] = (uint32_t)i;
+        m += l->bits[x[i] / 64] >> x[i] % 64 & 1;
     }
+    for (size_t i = 0; i < m; i++)
+        pos[i] = l->pos[x[at[i]]];
     return m;
 }
 
 /* One binary search for all candidates at once: their steps do not depend on each other, so the
  * cache misses of a long row overlap. */
-static size_t search(struct dm_lookup *l, const uint32_t *x, size_t n, uint16_t *pos, size_t *at)
+static size_t search(struct dm_lookup *l, const uint32_t *x, size_t n, uint16_t *pos, uint32_t *at)
 {
     uint32_t *a = l->at_least;
     for (size_t i = 0; i < l->n; i++)
@@ -67,8 +69,8 @@ static size_t search(struct dm_lookup *l, const uint32_t *x, size_t n, uint16_t 
     size_t left = n;
     while (left > 1) { // the answer lies in [a, a + left]
         const uint32_t half = (uint32_t)(left / 2);
-        for (size_t i = 0; i < l->n; i++)
-            a[i] += x[a[i] + half - 1] < l->sorted[i] ? half : 0;
+        for (size_t i = 0; i < l->n; i++) // a mask, because a branch could not be predicted
+            a[i] += half & -(uint32_t)(x[a[i] + half - 1] < l->sorted[i]);
         left -= half;
     }
     size_t m = 0;
@@ -81,13 +83,16 @@ static size_t search(struct dm_lookup *l, const uint32_t *x, size_t n, uint16_t 
     return m;
 }
 
-size_t dm_lookup_row(struct dm_lookup *l, const uint32_t *x, size_t n, uint16_t *pos, size_t *at)
+size_t dm_lookup_row(struct dm_lookup *l, const uint32_t *x, size_t n, uint16_t *pos, uint32_t *at)
 {
+    while (n > 0 && x[n - 1] >= l->V) // a table may know more tokens than the model
+        n--;
     // a step of the walk costs about as much as a step of one candidate's search
     size_t steps = 1;
     while (n >> steps)
         steps++;
-    if (n <= l->n * steps || n > UINT32_MAX)
+    assert(n <= UINT32_MAX); // distinct 32-bit ids
+    if (n <= l->n * steps)
         return walk(l, x, n, pos, at);
     return search(l, x, n, pos, at);
 }

@@ -22,7 +22,8 @@ void dm_lookup_release(struct dm_lookup *l);
 void dm_lookup_set(struct dm_lookup *l, const struct dm_cand *c);
 
 /* x (n) rising ids, of any size. Each x[at[m]] is the candidate at position pos[m]; returns how
- * many there are, at most the number of candidates. pos and at: DM_TOP_K_MAX entries. */
-size_t dm_lookup_row(struct dm_lookup *l, const uint32_t *x, size_t n, uint16_t *pos, size_t *at);
+ * many there are, at most the number of candidates. pos has room for DM_TOP_K_MAX entries, at for
+ * one more. */
+size_t dm_lookup_row(struct dm_lookup *l, const uint32_t *x, size_t n, uint16_t *pos, uint32_t *at);
 
 #endif
