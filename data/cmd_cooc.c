@@ -20,8 +20,8 @@ static const struct argp_option options[] = {
      "keep pairs that occur N times, or that lead a kept triplet (default 1: all)", 0},
     {"min-count3", OPT_MIN3, "N", 0, "keep triplets that occur N times (default 1: all)", 0},
     {"max-size", OPT_SIZE, "BYTES", 0,
-     "raise the minimum count of triplets, then of pairs, until the arrays before compression and "
-     "the tokenizer fit into BYTES, so that the file does too (default 0: no limit)",
+     "raise the minimum count of triplets, then, once none is left, of pairs, until the file takes "
+     "at most BYTES (default 0: no limit)",
      0},
     {"memory", OPT_MEMORY, "BYTES", 0,
      "memory for counting, at least 16Mi; more distinct n-grams than fit are an error "

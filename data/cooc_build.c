@@ -5,11 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "data/cooc_prune.h"
 #include "data/cooc_write.h"
 #include "data/ngram.h"
 #include "src/base/arena.h"
+#include "src/base/file.h"
 #include "src/base/hash.h"
 #include "src/base/json.h"
 #include "src/base/stop.h"
@@ -17,9 +19,7 @@
 #include "src/io/h5.h"
 #include "src/io/shard.h"
 
-#define PIECE ((size_t)1 << 20)     /* ids read at a time */
-#define OVERHEAD ((size_t)64 << 10) /* bytes of an HDF5 file's own structures, generously */
-#define HEADROOM 512u               /* deflate may add 1/3276, chunks have 1/1000 of index */
+#define PIECE ((size_t)1 << 20) /* ids read at a time */
 
 struct source {
     const char *path;
@@ -38,6 +38,8 @@ struct build {
     struct dm_ngram *g;
     struct dm_cooc_tally tally;
     char *provenance;
+    char *candidate; /* name of a table whose size is tried */
+    size_t candidate_bytes;
 };
 
 static enum dm_status survey_shard(struct build *b, size_t i, const struct dm_shard *s,
@@ -144,23 +146,6 @@ done:
     return st;
 }
 
-static enum dm_status prune(struct build *b, struct dm_err *e)
-{
-    const size_t fixed = OVERHEAD + (b->tokenizer ? strlen(b->tokenizer) : 0) +
-                         256 * b->o->n_shards;
-    size_t budget = b->o->max_size;
-    if (budget) {
-        budget -= budget / HEADROOM;
-        if (budget <= fixed)
-            return dm_fail(e, DM_ERANGE,
-                           "the tokenizer and the file's structure take %zu bytes, which is more "
-                           "than the size budget of %zu",
-                           fixed, b->o->max_size);
-        budget -= fixed;
-    }
-    return dm_cooc_prune(b->g, b->o->min_count, budget, &b->tally, e);
-}
-
 static json_t *sources(const struct build *b)
 {
     json_t *list = json_array();
@@ -173,18 +158,21 @@ static json_t *sources(const struct build *b)
     return list;
 }
 
-/* What would change between machines or runs (times, threads, directories) stays out. */
+/* What would change between machines or runs (times, threads, directories, the order of arguments)
+ * stays out. */
 static enum dm_status describe(struct build *b, struct dm_err *e)
 {
     static const char rule[] =
         "triplets that occur min_count3 times, pairs that occur min_count2 times or lead a kept "
         "triplet; for max_size, min_count3 is raised first, min_count2 once no triplet is left";
     json_t *root = json_pack(
-        "{s:s, s:I, s:I, s:o, s:{s:s, s:I, s:I, s:I, s:I, s:I}}", "command", "cooc", "order",
-        (json_int_t)b->o->order, "tokens", (json_int_t)b->s->tokens, "shards", sources(b),
-        "pruning", "rule", rule, "min_count2", (json_int_t)b->tally.min_count[0], "min_count3",
-        (json_int_t)b->tally.min_count[1], "asked_min_count2", (json_int_t)b->o->min_count[0],
-        "asked_min_count3", (json_int_t)b->o->min_count[1], "max_size", (json_int_t)b->o->max_size);
+        "{s:s, s:s, s:I, s:I, s:o, s:{s:s, s:I, s:I, s:I, s:I, s:I}}", "program",
+        "dynamo " DM_VERSION, "command", "cooc", "order", (json_int_t)b->o->order, "tokens",
+        (json_int_t)b->s->tokens, "shards", sources(b), "pruning", "rule", rule, "min_count2",
+        (json_int_t)b->tally.min_count[0], "min_count3", (json_int_t)b->tally.min_count[1],
+        "asked_min_count2", (json_int_t)b->o->min_count[0], "asked_min_count3",
+        (json_int_t)b->o->min_count[1], "max_size", (json_int_t)b->o->max_size);
+    free(b->provenance);
     b->provenance = root ? json_dumps(root, JSON_COMPACT) : NULL;
     json_decref(root);
     return b->provenance ? DM_OK
@@ -194,11 +182,13 @@ static enum dm_status describe(struct build *b, struct dm_err *e)
                                    b->o->out);
 }
 
-static enum dm_status write_table(struct build *b, struct dm_err *e)
+/* Writes the table of b->tally as `path`. */
+static enum dm_status write_table(struct build *b, const char *path, struct dm_err *e)
 {
     struct dm_h5 *f;
     struct dm_cooc_stats *s = b->s;
-    DM_TRY(dm_h5_create(&f, b->o->out, DM_COOC_FORMAT, DM_COOC_VERSION, e));
+    DM_TRY(describe(b, e));
+    DM_TRY(dm_h5_create(&f, path, DM_COOC_FORMAT, DM_COOC_VERSION, e));
     enum dm_status st = dm_cooc_write(f, b->g, &b->tally, &s->total[0], &s->distinct[0], e);
     if (!st)
         st = dm_h5_set_string(f, "/", "tokenizer_hash", b->tokenizer_hash, e);
@@ -211,6 +201,46 @@ static enum dm_status write_table(struct build *b, struct dm_err *e)
         return st;
     }
     return dm_h5_commit(f, e);
+}
+
+/* How well arrays compress is not known before they are compressed, so a budget is checked on the
+ * file itself, written under another name. */
+static enum dm_status write_candidate(void *ctx, const struct dm_cooc_tally *t, bool *fits,
+                                      struct dm_err *e)
+{
+    struct build *b = ctx;
+    struct stat file;
+    if (dm_stop_requested())
+        return dm_fail(e, DM_ESTOPPED, "stopped by a signal");
+    b->tally = *t;
+    DM_TRY(write_table(b, b->candidate, e));
+    if (stat(b->candidate, &file))
+        return dm_fail_errno(e, "%s", b->candidate);
+    b->candidate_bytes = (size_t)file.st_size;
+    *fits = b->candidate_bytes <= b->o->max_size;
+    return DM_OK;
+}
+
+static enum dm_status prune_and_write(struct build *b, struct dm_err *e)
+{
+    struct dm_cooc_tally t;
+    bool met;
+    if (!b->o->max_size) {
+        DM_TRY(dm_cooc_prune(b->g, b->o->min_count, NULL, NULL, &b->tally, &met, e));
+        return write_table(b, b->o->out, e);
+    }
+    b->candidate = dm_file_tmp_name(b->o->out);
+    if (!b->candidate)
+        return dm_fail(e, DM_ENOMEM, "%s: out of memory", b->o->out);
+    DM_TRY(dm_cooc_prune(b->g, b->o->min_count, write_candidate, b, &t, &met, e));
+    if (!met)
+        return dm_fail(e, DM_ERANGE,
+                       "%s: takes %zu bytes even without any pair, which is more than the size "
+                       "budget of %zu",
+                       b->o->out, b->candidate_bytes, b->o->max_size);
+    if (memcmp(t.min_count, b->tally.min_count, sizeof(t.min_count)))
+        DM_TRY(write_candidate(b, &t, &met, e));
+    return dm_file_publish(b->candidate, b->o->out, e);
 }
 
 static void fill_stats(struct build *b)
@@ -243,14 +273,15 @@ enum dm_status dm_cooc_build(const struct dm_cooc_opt *o, struct dm_progress *pr
     DM_TRY_GOTO(survey(&b, e));
     DM_TRY_GOTO(count(&b, e));
     const double counted = dm_now();
-    DM_TRY_GOTO(prune(&b, e));
-    DM_TRY_GOTO(describe(&b, e));
-    DM_TRY_GOTO(write_table(&b, e));
+    DM_TRY_GOTO(prune_and_write(&b, e));
     fill_stats(&b);
     s->count_seconds = counted - start;
     s->write_seconds = dm_now() - counted;
 done:
     dm_ngram_free(b.g);
+    if (b.candidate)
+        unlink(b.candidate); // gone already after a success
+    free(b.candidate);
     free(b.src);
     free(b.tokenizer);
     free(b.provenance);

@@ -18,7 +18,7 @@ struct dm_cooc_opt {
     const char *out;
     size_t order;          /* 2 or 3 */
     uint64_t min_count[2]; /* of pairs and triplets, >= 1 */
-    size_t max_size;       /* bytes the file may take; 0 = no limit */
+    size_t max_size;       /* bytes the file may take (see dm_cooc_prune); 0 = no limit */
     size_t memory;         /* bytes for counting */
 };
 

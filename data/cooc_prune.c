@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Sizes for other minimum counts are found by counting again instead of from a histogram: a pass
+/* What other minimum counts keep is found by counting again instead of from a histogram: a pass
  * reads the keys once in order, at memory speed and on all threads, and the pairs that only a
  * triplet keeps come out exactly. */
 #include "data/cooc_prune.h"
@@ -94,53 +94,47 @@ void dm_cooc_count(const struct dm_ngram *g, const uint64_t min_count[2], struct
         }
 }
 
-size_t dm_cooc_size(size_t V, uint64_t n_pairs, uint64_t n_triplets)
+/* Raises min_count[level] of t, which does not fit, as little as needed; *met is false if no value
+ * is enough, and t is then the one that keeps nothing for its own count. */
+static enum dm_status raise_level(const struct dm_ngram *g, size_t level, dm_cooc_fits_fn *fits,
+                                  void *ctx, struct dm_cooc_tally *t, bool *met, struct dm_err *e)
 {
-    const size_t unigrams = sizeof(uint64_t) * (V + V + 1); // c1, row
-    const size_t pairs = 2 * sizeof(uint32_t) * n_pairs + sizeof(uint64_t) * (n_pairs + 1);
-    return unigrams + pairs + 2 * sizeof(uint32_t) * n_triplets; // x3, c3
-}
-
-/* Raises min_count[level] as little as needed; false if no value is enough, and then to the one
- * that keeps nothing of that order for its own count. */
-static bool raise_level(const struct dm_ngram *g, size_t level, size_t max_size,
-                        struct dm_cooc_tally *t)
-{
+    const uint64_t top = t->largest[level] + 1;
     uint64_t min[2] = {t->min_count[0], t->min_count[1]};
-    uint64_t lo = min[level] + 1, hi = t->largest[level] + 1;
-    const size_t V = dm_ngram_vocab(g);
-    if (lo > hi)
-        return false;
-    min[level] = hi;
-    dm_cooc_count(g, min, t);
-    if (dm_cooc_size(V, t->kept[0], t->kept[1]) > max_size)
-        return false;
-    while (lo < hi) { // hi always fits
-        min[level] = lo + (hi - lo) / 2;
+    uint64_t no = min[level], yes; // the largest known not to fit, the smallest known to fit
+    for (*met = false; !*met && no < top;) {
+        min[level] = no > top / 2 ? top : 2 * no;
         dm_cooc_count(g, min, t);
-        if (dm_cooc_size(V, t->kept[0], t->kept[1]) > max_size)
-            lo = min[level] + 1;
-        else
-            hi = min[level];
+        DM_TRY(fits(ctx, t, met, e));
+        if (!*met)
+            no = min[level];
     }
-    min[level] = hi;
+    if (!*met)
+        return DM_OK;
+    for (yes = min[level]; yes - no > 1;) {
+        bool ok;
+        min[level] = no + (yes - no) / 2;
+        dm_cooc_count(g, min, t);
+        DM_TRY(fits(ctx, t, &ok, e));
+        *(ok ? &yes : &no) = min[level];
+    }
+    min[level] = yes;
     dm_cooc_count(g, min, t);
-    return true;
+    return DM_OK;
 }
 
-enum dm_status dm_cooc_prune(const struct dm_ngram *g, const uint64_t min_count[2], size_t max_size,
-                             struct dm_cooc_tally *t, struct dm_err *e)
+enum dm_status dm_cooc_prune(const struct dm_ngram *g, const uint64_t min_count[2],
+                             dm_cooc_fits_fn *fits, void *ctx, struct dm_cooc_tally *t, bool *met,
+                             struct dm_err *e)
 {
-    const size_t V = dm_ngram_vocab(g);
+    *met = true;
     dm_cooc_count(g, min_count, t);
     if (t->largest[0] > UINT32_MAX)
         return dm_fail(e, DM_ERANGE, "a pair occurs %llu times, want at most %lu",
                        (unsigned long long)t->largest[0], (unsigned long)UINT32_MAX);
-    if (!max_size || dm_cooc_size(V, t->kept[0], t->kept[1]) <= max_size ||
-        raise_level(g, 1, max_size, t) || raise_level(g, 0, max_size, t))
-        return DM_OK;
-    return dm_fail(e, DM_ERANGE,
-                   "a table of %zu token ids without any pair takes %zu bytes, which is more than "
-                   "the size budget of %zu",
-                   V, dm_cooc_size(V, 0, 0), max_size);
+    if (fits)
+        DM_TRY(fits(ctx, t, met, e));
+    for (size_t level = 2; level-- > 0 && !*met;)
+        DM_TRY(raise_level(g, level, fits, ctx, t, met, e));
+    return DM_OK;
 }

@@ -39,13 +39,16 @@ struct dm_cooc_tally {
 /* Fills t for the two minimum counts. The result does not depend on the thread count. */
 void dm_cooc_count(const struct dm_ngram *g, const uint64_t min_count[2], struct dm_cooc_tally *t);
 
-/* Bytes of the arrays of a table (data/FORMAT.md) before compression. */
-size_t dm_cooc_size(size_t V, uint64_t n_pairs, uint64_t n_triplets);
+/* Whether the table that t describes meets the caller's size budget: *fits. */
+typedef enum dm_status dm_cooc_fits_fn(void *ctx, const struct dm_cooc_tally *t, bool *fits,
+                                       struct dm_err *e);
 
-/* Fills t for the smallest minimum counts from min_count[] on, triplets raised first and pairs only
- * once no triplet is left, for which dm_cooc_size() is at most max_size (0 = no limit). DM_ERANGE
- * when even an empty table is larger or when a pair occurs more than UINT32_MAX times. */
-enum dm_status dm_cooc_prune(const struct dm_ngram *g, const uint64_t min_count[2], size_t max_size,
-                             struct dm_cooc_tally *t, struct dm_err *e);
+/* Fills t for the smallest minimum counts from min_count[] on that meet the budget (`fits` NULL: no
+ * budget). Triplets are raised first and pairs only once no triplet is left; each by doubling, then
+ * halving the interval. *met is false when even a table without pairs is too large. DM_ERANGE when
+ * a pair occurs more than UINT32_MAX times, and whatever `fits` returns. */
+enum dm_status dm_cooc_prune(const struct dm_ngram *g, const uint64_t min_count[2],
+                             dm_cooc_fits_fn *fits, void *ctx, struct dm_cooc_tally *t, bool *met,
+                             struct dm_err *e);
 
 #endif

@@ -295,45 +295,70 @@ static void test_ratios_are_equation_3_by_hand(void **state)
     free(out);
 }
 
+/* A budget of eight bytes per pair and triplet. */
+struct budget {
+    size_t bytes, asked;
+};
+
+static enum dm_status within(void *ctx, const struct dm_cooc_tally *t, bool *fits, struct dm_err *e)
+{
+    struct budget *b = ctx;
+    (void)e;
+    b->asked++;
+    *fits = 8 * (t->kept[0] + t->kept[1]) <= b->bytes;
+    return DM_OK;
+}
+
+/* What dm_cooc_prune() found for a budget is enough, and one step less is not. */
+static void assert_smallest(const struct dm_ngram *g, const uint64_t min[2], size_t bytes)
+{
+    struct budget b = {.bytes = bytes};
+    struct dm_cooc_tally t, less;
+    struct dm_err e;
+    bool met, fits;
+    assert_ok(dm_cooc_prune(g, min, within, &b, &t, &met, &e), e);
+    assert_true(met);
+    assert_in_range(b.asked, 1, 40);
+    assert_in_range(8 * (t.kept[0] + t.kept[1]), 0, bytes);
+    assert_true(t.min_count[0] >= min[0] && t.min_count[1] >= min[1]);
+    const size_t level = t.min_count[0] > min[0] ? 0 : 1;
+    if (level == 0)
+        assert_int_equal(t.kept[1], 0); // pairs go last
+    if (t.min_count[level] == min[level])
+        return;
+    uint64_t one_less[2] = {t.min_count[0], t.min_count[1]};
+    one_less[level]--;
+    dm_cooc_count(g, one_less, &less);
+    assert_ok(within(&b, &less, &fits, &e), e);
+    assert_false(fits);
+}
+
 static void test_size_budget_is_met_with_the_smallest_minimum_counts(void **state)
 {
     (void)state;
+    static const uint64_t one[2] = {1, 1}, some[2] = {2, 3};
     struct corpus c;
     struct dm_err e;
-    corpus_init(&c);
     struct dm_ngram *g;
+    struct dm_cooc_tally all, t;
+    bool met;
+    corpus_init(&c);
     assert_ok(dm_ngram_new(&g, V, 3, DM_NGRAM_MIN_MEMORY, &e), e);
     for (size_t i = 0; i < SHARDS; i++)
         assert_ok(dm_ngram_add(g, c.ids[i], c.n[i], 0, &e), e);
     assert_ok(dm_ngram_finish(g, &e), e);
-    static const uint64_t one[2] = {1, 1}, some[2] = {2, 3};
-    const size_t empty = dm_cooc_size(V, 0, 0);
-    struct dm_cooc_tally t, all, worse;
     dm_cooc_count(g, one, &all);
-    const size_t whole = dm_cooc_size(V, all.kept[0], all.kept[1]);
-    const size_t no_triplets = dm_cooc_size(V, all.kept[0], 0);
-    for (size_t budget = empty; budget <= whole + 1000; budget += 4999) {
-        for (size_t k = 0; k < 2; k++) {
-            const uint64_t *min = k ? some : one;
-            assert_ok(dm_cooc_prune(g, min, budget, &t, &e), e);
-            assert_in_range(dm_cooc_size(V, t.kept[0], t.kept[1]), empty, budget);
-            assert_true(t.min_count[0] >= min[0] && t.min_count[1] >= min[1]);
-            assert_true(k || budget >= no_triplets || t.kept[1] == 0);
-            if (t.min_count[0] > min[0]) {
-                assert_int_equal(t.kept[1], 0); // pairs go last
-                const uint64_t less[2] = {t.min_count[0] - 1, t.min_count[1]};
-                dm_cooc_count(g, less, &worse);
-                assert_true(dm_cooc_size(V, worse.kept[0], worse.kept[1]) > budget);
-            } else if (t.min_count[1] > min[1]) {
-                const uint64_t less[2] = {t.min_count[0], t.min_count[1] - 1};
-                dm_cooc_count(g, less, &worse);
-                assert_true(dm_cooc_size(V, worse.kept[0], worse.kept[1]) > budget);
-            }
-        }
+    const size_t whole = 8 * (all.kept[0] + all.kept[1]);
+    for (size_t bytes = 0; bytes <= whole + 8; bytes += 1 + whole / 30) {
+        assert_smallest(g, one, bytes);
+        assert_smallest(g, some, bytes);
     }
-    assert_ok(dm_cooc_prune(g, one, whole, &t, &e), e);
+    struct budget b = {.bytes = whole};
+    assert_ok(dm_cooc_prune(g, one, within, &b, &t, &met, &e), e);
     assert_memory_equal(&t, &all, sizeof(t));
-    assert_int_equal(dm_cooc_prune(g, one, empty - 1, &t, &e), DM_ERANGE);
+    b.bytes = whole - 1;
+    assert_ok(dm_cooc_prune(g, one, within, &b, &t, &met, &e), e);
+    assert_int_equal(t.min_count[1], 2);
     dm_ngram_free(g);
     corpus_release(&c);
 }
@@ -341,7 +366,7 @@ static void test_size_budget_is_met_with_the_smallest_minimum_counts(void **stat
 static void test_file_is_no_larger_than_max_size_and_says_the_rule(void **state)
 {
     (void)state;
-    static const size_t budget[] = {70000, 100000, 140000, 250000};
+    static const size_t budget[] = {12000, 14000, 18000, 21000, 1000000};
     struct corpus c;
     struct dm_err e;
     corpus_init(&c);
@@ -359,7 +384,7 @@ static void test_file_is_no_larger_than_max_size_and_says_the_rule(void **state)
         assert_in_range(s.file_bytes, 1, budget[i]);
         assert_ok(dm_cooc_load(&t, out, &e), e);
         assert_table(&t, d, s.min_count[0], s.min_count[1]);
-        assert_true(t.n_pairs + t.n_triplets > last); // a larger budget is used
+        assert_true(t.n_pairs + t.n_triplets >= last); // a larger budget is used
         last = t.n_pairs + t.n_triplets;
         assert_ok(dm_json_parse(t.provenance, strlen(t.provenance), out, &root, &e), e);
         const json_t *pruning = json_object_get(root, "pruning");
@@ -373,7 +398,10 @@ static void test_file_is_no_larger_than_max_size_and_says_the_rule(void **state)
     struct dm_cooc_stats s;
     o.max_size = 1000;
     assert_int_equal(dm_cooc_build(&o, NULL, &s, &e), DM_ERANGE);
-    assert_non_null(strstr(e.msg, "more than the size budget of 1000"));
+    assert_non_null(strstr(e.msg, "even without any pair"));
+    struct dm_cooc before; // is left alone
+    assert_ok(dm_cooc_load(&before, out, &e), e);
+    dm_cooc_release(&before);
     free(out);
     free(d);
     corpus_release(&c);

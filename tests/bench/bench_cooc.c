@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: MIT */
+/* Counting co-occurrences, stage by stage, on made-up text with Pythia's vocabulary: one JSON line
+ * per stage with the least, median and largest rate of 5 runs in million tokens per second.
+ *
+ *   bench_cooc [THREADS [TOKENS]]      all cores and 16 million tokens by default
+ *
+ * Half of the tokens are independent draws of a Zipf law, half one of eight usual successors of the
+ * token before, so pairs and triplets repeat about as often as in prose. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "data/cooc_build.h"
+#include "data/ngram.h"
+#include "data/radix.h"
+#include "src/base/arena.h"
+#include "src/base/par.h"
+#include "src/base/progress.h"
+#include "src/base/rng.h"
+#include "src/io/cooc.h"
+#include "src/io/shard.h"
+
+enum { V = 50277, RUNS = 5, ORDER = 3, BITS = 48 };
+
+struct bench {
+    int32_t *ids;
+    size_t n;
+    uint64_t *key, *tmp;
+    size_t *scratch;
+    char shard[64], table[64];
+    size_t distinct; /* a result that can be looked at */
+};
+
+static int32_t zipf(struct dm_rng *r, double range)
+{
+    return (int32_t)exp(dm_rng_uniform(r) * log(range));
+}
+
+static void make_text(struct bench *b)
+{
+    struct dm_rng r;
+    dm_rng_init(&r, 1, 1);
+    for (size_t i = 0; i < b->n; i++) {
+        const uint64_t last = i ? (uint64_t)b->ids[i - 1] : 0;
+        if (dm_rng_below(&r, 2000) == 0)
+            b->ids[i] = 0;
+        else if (dm_rng_below(&r, 2))
+            b->ids[i] = 1 + zipf(&r, V - 2);
+        else
+            b->ids[i] = 1 + (int32_t)(dm_mix64(last * 8 + (uint64_t)zipf(&r, 8.0)) % (V - 1));
+    }
+}
+
+static enum dm_status run_sort(struct bench *b, struct dm_err *e)
+{
+    (void)e;
+    dm_radix_sort(b->key, b->tmp, b->n, BITS, b->scratch);
+    return DM_OK;
+}
+
+static enum dm_status run_count(struct bench *b, struct dm_err *e)
+{
+    struct dm_ngram *g;
+    DM_TRY(dm_ngram_new(&g, V, ORDER, (size_t)8 << 30, e));
+    enum dm_status st = dm_ngram_add(g, b->ids, b->n, 0, e);
+    if (!st)
+        st = dm_ngram_finish(g, e);
+    b->distinct = 0;
+    for (size_t p = 0; p < dm_ngram_parts(g) && !st; p++)
+        b->distinct += dm_ngram_part(g, p)->n;
+    dm_ngram_free(g);
+    return st;
+}
+
+static enum dm_status run_build(struct bench *b, struct dm_err *e)
+{
+    const char *shard = b->shard;
+    const struct dm_cooc_opt o = {.shards = &shard,
+                                  .n_shards = 1,
+                                  .out = b->table,
+                                  .order = ORDER,
+                                  .min_count = {1, 2},
+                                  .memory = (size_t)8 << 30};
+    struct dm_cooc_stats s;
+    DM_TRY(dm_cooc_build(&o, NULL, &s, e));
+    b->distinct = s.kept[2];
+    return DM_OK;
+}
+
+static enum dm_status run_load(struct bench *b, struct dm_err *e)
+{
+    struct dm_cooc c;
+    const enum dm_status st = dm_cooc_load(&c, b->table, e);
+    b->distinct = c.n_triplets;
+    dm_cooc_release(&c);
+    return st;
+}
+
+static void fill_keys(struct bench *b)
+{
+    for (size_t i = 0; i + 2 < b->n; i++)
+        b->key[i] = (uint64_t)b->ids[i] << 32 | (uint64_t)b->ids[i + 1] << 16 |
+                    (uint64_t)b->ids[i + 2];
+}
+
+static int ascending(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static enum dm_status measure(struct bench *b, const char *name,
+                              enum dm_status (*run)(struct bench *, struct dm_err *),
+                              struct dm_err *e)
+{
+    double rate[RUNS];
+    for (size_t i = 0; i < RUNS; i++) {
+        fill_keys(b);
+        const double start = dm_now();
+        DM_TRY(run(b, e));
+        rate[i] = (double)b->n / (dm_now() - start) / 1e6;
+    }
+    qsort(rate, RUNS, sizeof(rate[0]), ascending);
+    printf("{\"stage\":\"%s\",\"threads\":%zu,\"tokens\":%zu,\"triplets\":%zu,"
+           "\"mtokens_per_second\":{\"min\":%.2f,\"median\":%.2f,\"max\":%.2f}}\n",
+           name, dm_par_threads(), b->n, b->distinct, rate[0], rate[RUNS / 2], rate[RUNS - 1]);
+    fflush(stdout);
+    return DM_OK;
+}
+
+static enum dm_status write_shard(const struct bench *b, struct dm_err *e)
+{
+    static const char hash[] = "0000000000000000000000000000000000000000000000000000000000000000";
+    struct dm_shard_writer *w;
+    DM_TRY(dm_shard_create(&w, b->shard, V, NULL, hash, "{}", e));
+    const enum dm_status st = dm_shard_append(w, b->ids, b->n, e);
+    if (st) {
+        dm_shard_abort(w);
+        return st;
+    }
+    return dm_shard_commit(w, e);
+}
+
+static enum dm_status run_all(struct bench *b, struct dm_err *e)
+{
+    b->ids = dm_alloc(b->n, sizeof(*b->ids));
+    b->key = dm_alloc(b->n, sizeof(*b->key));
+    b->tmp = dm_alloc(b->n, sizeof(*b->tmp));
+    b->scratch = dm_alloc(dm_radix_scratch(), sizeof(*b->scratch));
+    if (!b->ids || !b->key || !b->tmp || !b->scratch)
+        return dm_fail(e, DM_ENOMEM, "no memory for %zu tokens", b->n);
+    make_text(b);
+    DM_TRY(write_shard(b, e));
+    DM_TRY(measure(b, "radix_sort", run_sort, e));
+    DM_TRY(measure(b, "count", run_count, e));
+    DM_TRY(measure(b, "shard_to_table", run_build, e));
+    return measure(b, "load_table", run_load, e);
+}
+
+int main(int argc, char **argv)
+{
+    struct bench b = {.n = argc > 2 ? strtoul(argv[2], NULL, 10) : 16000000};
+    struct dm_err e;
+    dm_par_set_threads(argc > 1 ? strtoul(argv[1], NULL, 10) : 0);
+    snprintf(b.shard, sizeof(b.shard), "/tmp/bench_cooc.%d.shard.h5", (int)getpid());
+    snprintf(b.table, sizeof(b.table), "/tmp/bench_cooc.%d.table.h5", (int)getpid());
+    const enum dm_status st = run_all(&b, &e);
+    if (st)
+        fprintf(stderr, "bench_cooc: %s\n", e.msg);
+    unlink(b.shard);
+    unlink(b.table);
+    free(b.ids);
+    free(b.key);
+    free(b.tmp);
+    free(b.scratch);
+    return st ? 1 : 0;
+}
