@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: MIT */
+/* checkpoint.h - everything that a run needs to go on as if it had never stopped, in one file.
+ *
+ *   /          attributes format = "dynamo-checkpoint", version, state (JSON), and, written last,
+ *              manifest (JSON): the SHA-256 of the state and of every tensor
+ *   /params/X  parameters of the trained scope, /m/X and /v/X AdamW's moments; float32
+ *
+ * The learning rate and the order of the data are functions of (options, seed, step, position), and
+ * no other random numbers are drawn while training, so no generator state is kept. */
+#ifndef DM_TRAIN_CHECKPOINT_H
+#define DM_TRAIN_CHECKPOINT_H
+
+#include <jansson.h>
+
+#include "train/adamw.h"
+#include "train/loader.h"
+
+struct dm_checkpoint {
+    uint64_t step; /* optimiser steps done */
+    struct dm_loader_pos pos;
+    double best; /* smallest validation loss so far, at step best_step (0 = none yet) */
+    uint64_t best_step;
+    json_t *run; /* object: the command, its options, its inputs' hashes, the model's config */
+};
+void dm_checkpoint_release(struct dm_checkpoint *c); /* the JSON; a zeroed one is fine */
+
+/* Writes the state and the slots of `a` by rename: on failure an older file is untouched. */
+enum dm_status dm_checkpoint_save(const char *path, const struct dm_checkpoint *c,
+                                  const struct dm_adamw *a, struct dm_err *e);
+
+/* Reads and checks the state alone. Release with dm_checkpoint_release(). DM_EFORMAT for a file
+ * whose manifest is missing or does not agree. */
+enum dm_status dm_checkpoint_peek(struct dm_checkpoint *c, const char *path, struct dm_err *e);
+
+/* Reads parameters and moments into the slots of `a` and sets a->t. Every tensor is checked against
+ * the manifest; DM_EFORMAT or DM_ESHAPE when one is missing, damaged or of another shape, and the
+ * contents of the slots are then undefined. */
+enum dm_status dm_checkpoint_load(struct dm_adamw *a, const char *path, struct dm_err *e);
+
+#endif

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: MIT */
+#include "train/cmd_common.h"
+
+#include <string.h>
+
+#include "src/base/json.h"
+#include "src/base/par.h"
+#include "src/base/stop.h"
+
+/* What is still missing or contradictory once everything has been read. */
+static void check_usage(const struct dm_train_opt *o, struct argp_state *s)
+{
+    if (o->resume) {
+        const char *fixed = dm_train_opt_fixed(o);
+        if (fixed)
+            argp_error(s, "--%s cannot change in a resumed run: it is stored in %s", fixed,
+                       o->resume);
+        return;
+    }
+    if (o->kind == DM_TRAIN_HEADS && !o->base)
+        argp_error(s, "the base model's file is missing");
+    if (o->kind == DM_TRAIN_BASE && !o->config)
+        argp_error(s, "--config is missing");
+    if (!o->data.n)
+        argp_error(s, "--data is missing: a token shard made by dynamo tokenize");
+    if (!o->output)
+        argp_error(s, "-o is missing: the model file to write");
+    if (o->min_lr > o->lr)
+        argp_error(s, "--min-lr %g is above --lr %g", o->min_lr, o->lr);
+}
+
+static error_t parse(int key, char *arg, struct argp_state *s)
+{
+    struct dm_train_opt *o = s->input;
+    switch (key) {
+    case ARGP_KEY_ARG:
+        if (o->kind == DM_TRAIN_HEADS && !o->base)
+            o->base = arg;
+        else
+            return dm_train_opt_parse(o, 'd', arg, s);
+        return 0;
+    case ARGP_KEY_END:
+        check_usage(o, s);
+        return 0;
+    default:
+        return dm_train_opt_parse(o, key, arg, s);
+    }
+}
+
+static void print_report(const struct dm_train_opt *o, const struct dm_train_report *r)
+{
+    printf("%s\t%zu steps of %zu, %zu tokens, %zu parameters trained\n",
+           dm_train_kind_name(o->kind), r->steps, r->total_steps, r->tokens, r->n_params);
+    printf("time\t%.1f s, %.0f tokens/s\n", r->seconds, r->tokens_per_s);
+    for (size_t n = 1; n <= r->val.K; n++)
+        printf("PPL_%zu\t%.3f\n", n, dm_ppl_head(&r->val, n));
+    for (size_t n = 2; n <= r->val.K; n++)
+        printf("PPL_1:%zu\t%.3f\n", n, dm_ppl_joint(&r->val, n));
+    if (r->steps == r->total_steps)
+        printf("output\t%s\n", o->output);
+    else
+        printf("go on with\tdynamo %s --resume %s\n", dm_train_kind_name(o->kind), r->checkpoint);
+}
+
+static void show(const struct dm_train_opt *o, const struct dm_train_report *r)
+{
+    const bool complete = r->steps == r->total_steps;
+    if (!o->json) {
+        print_report(o, r);
+        return;
+    }
+    json_t *j = dm_train_report_json(r);
+    json_object_set_new(j, "complete", json_boolean(complete));
+    json_object_set_new(j, complete ? "output" : "checkpoint",
+                        json_string(complete ? o->output : r->checkpoint));
+    dm_json_print(j);
+}
+
+int dm_train_command(int argc, char **argv, enum dm_train_kind kind, const char *args_doc,
+                     const char *doc, dm_train_fn *run)
+{
+    struct dm_train_opt o;
+    struct dm_train_report r = {0};
+    struct dm_err e = {""};
+    struct argp_option options[DM_TRAIN_ARGP_MAX];
+    char text[DM_TRAIN_TEXT_MAX];
+    dm_train_opt_init(&o, kind);
+    dm_train_opt_argp(&o, options, text);
+    const struct argp argp = {options, parse, args_doc, doc, NULL, NULL, NULL};
+    if (argp_parse(&argp, argc, argv, 0, NULL, &o))
+        return 2;
+    dm_par_set_threads(o.threads);
+    dm_stop_install();
+    enum dm_status st = o.resume ? dm_run_restore(&o, &e) : DM_OK;
+    if (!st)
+        st = run(&o, &r, stderr, &e);
+    if (st)
+        fprintf(stderr, "dynamo %s: %s\n", dm_train_kind_name(kind), e.msg);
+    else
+        show(&o, &r);
+    dm_train_report_release(&r);
+    dm_train_opt_release(&o);
+    return st ? 1 : 0;
+}

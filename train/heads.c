@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: MIT */
+#include "train/heads.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/hash.h"
+#include "src/base/json.h"
+#include "src/model/file.h"
+
+enum dm_status dm_heads_weights(float *w, size_t K, const char *text, struct dm_err *e)
+{
+    const char *at = text;
+    w[0] = 0.0f;
+    for (size_t n = 2; n <= K; n++) {
+        char *end;
+        w[n - 1] = 1.0f;
+        if (!text)
+            continue;
+        const double x = strtod(at, &end);
+        if (end == at || !(x >= 0.0 && x <= 1e6) || *end != (n < K ? ',' : '\0'))
+            return dm_fail(e, DM_ERANGE,
+                           "--head-weights \"%s\": want %zu numbers from 0, one for each of heads "
+                           "2..%zu, with commas between",
+                           text, K - 1, K);
+        w[n - 1] = (float)x;
+        at = end + 1;
+    }
+    return DM_OK;
+}
+
+static enum dm_status copy_base(struct dm_model *m, const struct dm_model *base, struct dm_err *e)
+{
+    const size_t n = dm_params_list(NULL, &m->cfg, DM_SCOPE_BASE, NULL);
+    struct dm_tensor *to = dm_alloc(n, sizeof(*to)), *from = dm_alloc(n, sizeof(*from));
+    if (to && from) {
+        dm_params_list(&m->params, &m->cfg, DM_SCOPE_BASE, to);
+        dm_params_list(&base->params, &base->cfg, DM_SCOPE_BASE, from);
+        for (size_t i = 0; i < n; i++)
+            memcpy(to[i].data, from[i].data, to[i].n * sizeof(float));
+    }
+    const bool failed = !to || !from;
+    free(to);
+    free(from);
+    return failed ? dm_fail(e, DM_ENOMEM, "out of memory for %zu tensors", n) : DM_OK;
+}
+
+enum dm_status dm_heads_model(struct dm_model *m, const struct dm_model *base,
+                              const struct dm_train_opt *o, struct dm_err *e)
+{
+    struct dm_config c = base->cfg;
+    const bool copy = !strcmp(o->init, "copy");
+    *m = (struct dm_model){0};
+    if (c.K != 1)
+        return dm_fail(e, DM_EUNSUPPORTED,
+                       "%s: has %zu token heads already; give the base without heads", o->base,
+                       c.K);
+    if (copy && o->head_depth > c.L)
+        return dm_fail(e, DM_ERANGE, "--head-depth %zu: the base has %zu layers to copy",
+                       o->head_depth, c.L);
+    if (o->context > c.T_max)
+        return dm_fail(e, DM_ERANGE, "--context %zu is more than the %zu positions of %s",
+                       o->context, c.T_max, o->base);
+    c.K = o->heads;
+    c.D = o->head_depth;
+    c.from_final = !strcmp(o->head_input, "final");
+    DM_TRY(dm_config_check(&c, o->base, e));
+    DM_TRY(dm_model_init(m, &c, e));
+    enum dm_status st = copy_base(m, base, e);
+    if (!st && copy)
+        dm_params_init_copy(&m->params, &c);
+    else if (!st)
+        dm_params_init_random(&m->params, &c, DM_SCOPE_HEADS, o->seed);
+    if (!st)
+        st = dm_model_pack(m, DM_SCOPE_BASE, e);
+    if (st)
+        dm_model_release(m);
+    return st;
+}
+
+static enum dm_status head_dtype(const struct dm_train_opt *o, const struct dm_config *c,
+                                 enum dm_dtype *t, struct dm_err *e)
+{
+    *t = c->dtype;
+    return strcmp(o->dtype, "base") ? dm_dtype_parse(o->dtype, t, e) : DM_OK;
+}
+
+/* The base's own provenance goes along, so that the file tells the whole story. */
+static enum dm_status save(const struct dm_train_opt *o, const struct dm_model *m,
+                           const struct dm_model_meta *base, json_t *provenance, struct dm_err *e)
+{
+    struct dm_model_meta meta = {.tokenizer = base->tokenizer};
+    enum dm_dtype dtype;
+    DM_TRY(head_dtype(o, &m->cfg, &dtype, e));
+    if (base->provenance) {
+        json_t *parent = json_loads(base->provenance, JSON_DECODE_ANY, NULL);
+        if (parent)
+            json_object_set_new(provenance, "base", parent);
+    }
+    meta.provenance = json_dumps(provenance, JSON_COMPACT);
+    if (!meta.provenance)
+        return dm_fail(e, DM_ENOMEM, "%s: out of memory", o->output);
+    enum dm_status st = dm_model_save(m, &meta, o->output, o->base, m->cfg.dtype, dtype, e);
+    free(meta.provenance);
+    return st;
+}
+
+/* The model of a run, from files. */
+static enum dm_status open_model(struct dm_model *m, struct dm_model_meta *meta,
+                                 const struct dm_train_opt *o, struct dm_err *e)
+{
+    struct dm_model base = {0};
+    enum dm_status st = dm_model_load(&base, o->base, meta, e);
+    if (!st)
+        st = dm_heads_model(m, &base, o, e);
+    dm_model_release(&base);
+    return st;
+}
+
+enum dm_status dm_train_heads(const struct dm_train_opt *o, struct dm_train_report *out,
+                              FILE *console, struct dm_err *e)
+{
+    enum dm_status st = DM_OK;
+    struct dm_model m = {0};
+    struct dm_model_meta meta = {0};
+    char base_hash[DM_HASH_LEN + 1], tokenizer_hash[DM_HASH_LEN + 1];
+    float weight[DM_PPL_MAX_HEADS];
+    *out = (struct dm_train_report){0};
+    DM_TRY_GOTO(dm_heads_weights(weight, o->heads, o->head_weights, e));
+    DM_TRY_GOTO(open_model(&m, &meta, o, e));
+    DM_TRY_GOTO(dm_model_hash(o->base, base_hash, e));
+    if (meta.tokenizer)
+        dm_sha256(meta.tokenizer, strlen(meta.tokenizer), tokenizer_hash);
+    const struct dm_run run = {.opt = o,
+                               .model = &m,
+                               .head_weight = weight,
+                               .tokenizer_hash = meta.tokenizer ? tokenizer_hash : NULL,
+                               .base_hash = base_hash,
+                               .console = console};
+    DM_TRY_GOTO(dm_run_train(&run, out, e));
+    if (out->steps == out->total_steps)
+        st = save(o, &m, &meta, out->provenance, e);
+    if (st)
+        dm_train_report_release(out);
+done:
+    dm_model_release(&m);
+    dm_model_meta_release(&meta);
+    return st;
+}

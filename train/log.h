@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: MIT */
+/* log.h - what happened at each step, as <prefix>.csv and <prefix>.jsonl.
+ *
+ * Logs grow while the run goes on (one flushed line per step), so they are the one output that does
+ * not appear by rename. They hold times; model files do not. */
+#ifndef DM_TRAIN_LOG_H
+#define DM_TRAIN_LOG_H
+
+#include "train/ppl.h"
+
+struct dm_log;
+
+struct dm_log_row {
+    size_t step, tokens; /* done so far */
+    double lr, norm;
+    const double *loss;       /* (K), NaN for heads that are not trained */
+    double tokens_per_s;      /* of this step */
+    double seconds;           /* since this run began */
+    const struct dm_ppl *val; /* NULL when this step was not validated */
+};
+
+/* Begins the two files for K heads; with step > 0 the rows up to it are kept and those after it
+ * removed, for a run that resumes there. Release with dm_log_close(). */
+enum dm_status dm_log_open(struct dm_log **out, const char *prefix, size_t K, size_t step,
+                           struct dm_err *e);
+enum dm_status dm_log_row(struct dm_log *l, const struct dm_log_row *row, struct dm_err *e);
+void dm_log_close(struct dm_log *l); /* NULL is fine */
+
+#endif

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT */
+/* options.h - the options of `dynamo pretrain` and `dynamo train`: one table drives the command
+ * line, --help, what a checkpoint stores and what a model's provenance records. */
+#ifndef DM_TRAIN_OPTIONS_H
+#define DM_TRAIN_OPTIONS_H
+
+#include <argp.h>
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "src/base/status.h"
+
+enum dm_train_kind { DM_TRAIN_BASE = 1, DM_TRAIN_HEADS = 2 }; /* bits: a row can serve both */
+
+struct dm_paths {
+    const char **path; /* (n), heap */
+    size_t n;
+};
+
+struct dm_train_opt {
+    enum dm_train_kind kind;
+    const char *base, *config, *tokenizer, *vocab_rows, *dtype; /* strings are borrowed */
+    const char *init, *head_input, *head_weights;
+    size_t heads, head_depth;
+    struct dm_paths data, val;
+    double val_fraction;
+    size_t steps, batch, micro, context;
+    double epochs, lr, min_lr, warmup, decay, clip, beta1, beta2, eps;
+    uint64_t seed;
+    size_t val_every, val_max;
+    const char *output, *checkpoint, *log;
+    size_t checkpoint_every, log_every;
+    const char *resume;
+    size_t stop_after, threads;
+    bool json;
+    uint64_t given; /* bit i: row i of the table was on the command line */
+    json_t *stored; /* owns the strings that dm_train_opt_restore() set */
+};
+
+/* The defaults of a command. Release with dm_train_opt_release(). */
+void dm_train_opt_init(struct dm_train_opt *o, enum dm_train_kind kind);
+void dm_train_opt_release(struct dm_train_opt *o);
+
+/* Fills `out` (DM_TRAIN_ARGP_MAX) with the argp options of o's command, docs with the defaults
+ * included; their strings live in `text`, which the caller gives (DM_TRAIN_TEXT_MAX bytes). */
+enum { DM_TRAIN_ARGP_MAX = 64, DM_TRAIN_TEXT_MAX = 12288 };
+void dm_train_opt_argp(const struct dm_train_opt *o, struct argp_option *out, char *text);
+
+/* Takes one option of argp's parser; ARGP_ERR_UNKNOWN when `key` is not of the table. A bad value
+ * is a usage error. */
+error_t dm_train_opt_parse(struct dm_train_opt *o, int key, const char *arg, struct argp_state *s);
+/* Appends to a list; DM_ENOMEM. */
+enum dm_status dm_train_opt_add_path(struct dm_paths *p, const char *path, struct dm_err *e);
+
+/* With --resume: the name of an option that was given although the checkpoint fixes it, or NULL. */
+const char *dm_train_opt_fixed(const struct dm_train_opt *o);
+
+/* What a run is made of, as JSON (new reference, NULL when out of memory): the rows that shape the
+ * weights; with `all` also paths and intervals, which a resumed run keeps unless given anew. */
+json_t *dm_train_opt_json(const struct dm_train_opt *o, bool all);
+
+/* Sets the rows that were not given from dm_train_opt_json(.., true) of an earlier run; `where`
+ * names the file. Values are checked as on the command line. */
+enum dm_status dm_train_opt_restore(struct dm_train_opt *o, json_t *stored, const char *where,
+                                    struct dm_err *e);
+
+#endif

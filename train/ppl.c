@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: MIT */
+#include "train/ppl.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdio.h>
+
+/* One sequence: logp points to head 1's row, heads are `stride` apart. */
+static void add_sequence(struct dm_ppl *p, const float *logp, size_t stride, size_t T)
+{
+    for (size_t t = 0; t < T; t++) {
+        double sum = 0.0;
+        for (size_t n = 1; n <= p->K && t + n < T; n++) {
+            const double loss = -(double)logp[(n - 1) * stride + t];
+            sum += loss;
+            p->sum[n - 1] += loss;
+            p->n[n - 1]++;
+            p->sum_joint[n - 1] += sum / (double)n;
+            p->n_joint[n - 1]++;
+        }
+    }
+}
+
+void dm_ppl_add(struct dm_ppl *p, const float *logp, size_t K, size_t B, size_t T)
+{
+    assert(K <= DM_PPL_MAX_HEADS && (!p->K || p->K == K));
+    p->K = K;
+    p->windows += B;
+    for (size_t b = 0; b < B; b++)
+        add_sequence(p, logp + b * T, B * T, T);
+}
+
+static double mean(double sum, size_t n)
+{
+    return n ? sum / (double)n : NAN;
+}
+
+double dm_ppl_head(const struct dm_ppl *p, size_t n)
+{
+    assert(n >= 1 && n <= p->K);
+    return exp(mean(p->sum[n - 1], p->n[n - 1]));
+}
+
+double dm_ppl_joint(const struct dm_ppl *p, size_t n)
+{
+    assert(n >= 1 && n <= p->K);
+    return exp(mean(p->sum_joint[n - 1], p->n_joint[n - 1]));
+}
+
+double dm_ppl_loss(const struct dm_ppl *p, size_t first)
+{
+    double sum = 0.0;
+    for (size_t n = first; n <= p->K; n++)
+        sum += mean(p->sum[n - 1], p->n[n - 1]);
+    return mean(sum, p->K + 1 - first);
+}
+
+/* JSON has no NaN and no infinity: null stands for them. */
+static json_t *real(double x)
+{
+    return isfinite(x) ? json_real(x) : json_null();
+}
+
+json_t *dm_ppl_json(const struct dm_ppl *p)
+{
+    json_t *o = json_object();
+    char key[32];
+    json_object_set_new(o, "windows", json_integer((json_int_t)p->windows));
+    for (size_t n = 1; n <= p->K; n++) {
+        snprintf(key, sizeof(key), "ppl_%zu", n);
+        json_object_set_new(o, key, real(dm_ppl_head(p, n)));
+    }
+    for (size_t n = 2; n <= p->K; n++) {
+        snprintf(key, sizeof(key), "ppl_1:%zu", n);
+        json_object_set_new(o, key, real(dm_ppl_joint(p, n)));
+    }
+    return o;
+}
+
+enum dm_status dm_ppl_measure(struct dm_ppl *p, struct dm_pass *pass, const struct dm_model *m,
+                              struct dm_loader *l, size_t windows, size_t micro, size_t T,
+                              int32_t *ids, float *logp, struct dm_err *e)
+{
+    *p = (struct dm_ppl){0};
+    for (size_t at = 0; at < windows; at += micro) {
+        const size_t B = windows - at < micro ? windows - at : micro;
+        DM_TRY(dm_loader_val(l, at, B, ids, e));
+        dm_pass_score(pass, m, ids, B, T, m->cfg.K, logp, NULL);
+        dm_ppl_add(p, logp, m->cfg.K, B, T);
+    }
+    return DM_OK;
+}

@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: MIT */
+/* pretrain.h - a GPT-NeoX model from scratch: all parameters, next-token loss. */
+#ifndef DM_TRAIN_PRETRAIN_H
+#define DM_TRAIN_PRETRAIN_H
+
+#include "train/run.h"
+
+/* Builds the model that o describes (config, tokenizer, seed), trains it and, when the last step is
+ * done, writes o->output. console (may be NULL) gets progress lines. */
+enum dm_status dm_pretrain(const struct dm_train_opt *o, struct dm_train_report *out, FILE *console,
+                           struct dm_err *e);
+
+#endif

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: MIT */
+/* step.h - one optimiser step: gradients over micro-batches, clipping, AdamW.
+ *
+ * A batch of B sequences runs as micro-batches of `micro` (the last one may be smaller). The loss
+ * is the mean over the batch's positions with a target, as if it ran at once: all sequences have
+ * the same length, so a micro-batch of b sequences counts with b / B. That is PyTorch's usual
+ * accumulation (the mean of the micro-batches' means) whenever micro divides B. */
+#ifndef DM_TRAIN_STEP_H
+#define DM_TRAIN_STEP_H
+
+#include "src/model/model.h"
+#include "train/adamw.h"
+
+struct dm_step_opt {
+    enum dm_pass_kind kind; /* DM_PASS_BASE or DM_PASS_HEADS */
+    size_t micro, T;        /* sequences per micro-batch, tokens per sequence */
+    double clip;            /* largest gradient norm; 0 = no clipping */
+    struct dm_adamw_opt adam;
+    const float *head_weight; /* (K) or NULL; borrowed */
+};
+
+struct dm_step {
+    struct dm_step_opt opt;
+    struct dm_model *model; /* borrowed */
+    struct dm_pass *pass;
+    struct dm_params grads;
+    struct dm_arena grads_mem;
+    struct dm_tensor *params_list; /* (n_tensors) of the trained scope */
+    size_t n_tensors;
+    struct dm_adamw adam;
+    double *loss; /* (K) of the last step, NaN for heads that are not trained */
+    double *part; /* (K) of one micro-batch */
+    double norm;  /* of the last step's gradient, before clipping */
+};
+
+/* The parameters that a pass of this kind trains. */
+enum dm_scope dm_step_scope(enum dm_pass_kind kind);
+/* The first head with a loss: 1 or 2. */
+size_t dm_step_first_head(enum dm_pass_kind kind);
+
+/* Allocates everything that the steps need; nothing is allocated later. Release with
+ * dm_step_release(). DM_ENOMEM. */
+enum dm_status dm_step_init(struct dm_step *s, struct dm_model *m, const struct dm_step_opt *opt,
+                            struct dm_err *e);
+void dm_step_release(struct dm_step *s);
+
+/* ids (B,T): one step at rate lr; s->loss and s->norm tell how it went. DM_ENAN, with the step and
+ * the head named, for a loss or norm that is not finite; the parameters are then as before. */
+enum dm_status dm_step_run(struct dm_step *s, const int32_t *ids, size_t B, double lr,
+                           struct dm_err *e);
+
+#endif
