@@ -252,6 +252,7 @@ static bool read_all(const char *path)
         good = !dm_h5_read(f, names[i], t, buf, rows, cols, &e) && good;
         free(buf);
     }
+    dm_h5_free_names(names);
     dm_h5_close(f);
     return good && n == 6;
 }

@@ -84,7 +84,7 @@ static void check_frequencies(struct fixture *f, const struct dm_cooc *cooc, siz
         count[cell]++;
     }
     double chi = 0;
-    for (cells = 0; cells < pow(V, (double)n); cells++) {
+    for (cells = 0; (double)cells < pow(V, (double)n); cells++) {
         const double want = p[cells] * DRAWS;
         if (want == 0) {
             assert_int_equal(count[cells], 0);

@@ -64,7 +64,8 @@ static void reference(struct image *im, const double *J, struct dm_grid g, bool 
             w[l > t] += im->hist[l];
             s[l > t] += (double)l * im->hist[l];
         }
-        const double d = w[0] && w[1] ? s[0] / w[0] - s[1] / w[1] : 0, v = w[0] * w[1] * d * d;
+        const double d = w[0] > 0 && w[1] > 0 ? s[0] / w[0] - s[1] / w[1] : 0,
+                     v = w[0] * w[1] * d * d;
         if (v > best * (1 + 1e-12)) {
             best = v;
             im->otsu = t;

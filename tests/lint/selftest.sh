@@ -7,23 +7,19 @@ tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 failed=0
 
+c() { # FILE TEXT...: a source file with these lines
+    local file=$1
+    shift
+    { echo '/* SPDX-License-Identifier: MIT */'; printf '%s\n' "$@"; } >"$file"
+}
+
 tree() { # a clean tree
     rm -rf "$tmp/t"
     mkdir -p "$tmp"/t/{src/{base,kernel,nn,io,model,decode},data,train,eval,tests,scripts}
     cp "$here/../../.clang-format" "$tmp/t/"
     cd "$tmp/t" || exit 1
-    local d
-    for d in src/base src/kernel src/nn src/io src/model src/decode data train eval tests; do
-        printf '/* SPDX-License-Identifier: MIT */\n#ifndef G\n#define G\nint f(void);\n#endif\n' \
-            >$d/a.h
-        printf '/* SPDX-License-Identifier: MIT */\n#include "%s"\n' $d/a.h >$d/a.c
-    done
-}
-
-c() { # FILE TEXT...: a source file with these lines
-    local file=$1
-    shift
-    { echo '/* SPDX-License-Identifier: MIT */'; printf '%s\n' "$@"; } >"$file"
+    c src/base/a.h '#ifndef G' '#define G' 'int f(void);' '#endif'
+    c src/base/a.c '#include "src/base/a.h"'
 }
 
 expect() { # RULE TEXT: the tree has findings, all of RULE, one of which has TEXT
