@@ -118,7 +118,7 @@ static void check_training(const char *file, enum dm_pass_kind kind)
     for (size_t i = 0; i < n_list; i++) {
         char name[160];
         size_t n;
-        snprintf(name, sizeof(name), "grad/%s", list[i].name);
+        snprintf(name, sizeof(name), "grad/%.95s", list[i].name);
         float *want = golden_read(f, name, DM_H5_F32, &n);
         double square = 0.0;
         assert_int_equal(n, list[i].n);
