@@ -11,6 +11,7 @@
 
 #include "data/cooc_build.h"
 #include "data/cooc_prune.h"
+#include "data/cooc_show.h"
 #include "data/ngram.h"
 #include "src/base/file.h"
 #include "src/base/json.h"
@@ -488,6 +489,18 @@ static void test_wrong_shards_and_options_are_refused(void **state)
     free(out);
 }
 
+static void test_escaped_bytes_fit_on_one_line(void **state)
+{
+    (void)state;
+    static const char bytes[] = "a\\\n\t\r\xc3\xa9\xff\xe2\x82 \xc2\x85\0z";
+    char *text = dm_cooc_escape(bytes, sizeof(bytes) - 1);
+    assert_string_equal(text, "a\\\\\\n\\t\\x0d\xc3\xa9\\xff\\xe2\\x82 \\xc2\\x85\\x00z");
+    free(text);
+    text = dm_cooc_escape(NULL, 0);
+    assert_string_equal(text, "");
+    free(text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -500,6 +513,7 @@ int main(void)
         cmocka_unit_test(test_order_2_has_pairs_only),
         cmocka_unit_test(test_empty_shard_gives_an_empty_table),
         cmocka_unit_test(test_wrong_shards_and_options_are_refused),
+        cmocka_unit_test(test_escaped_bytes_fit_on_one_line),
     };
     return cmocka_run_group_tests_name("cooc", tests, NULL, NULL);
 }

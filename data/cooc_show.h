@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT */
+/* cooc_show.h - what a co-occurrence table says about the tokens that follow a context, as text. */
+#ifndef DM_DATA_COOC_SHOW_H
+#define DM_DATA_COOC_SHOW_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "src/io/cooc.h"
+#include "src/io/tokenizer.h"
+
+struct dm_cooc_next {
+    uint32_t id;
+    uint64_t count; /* of the context with this token after it */
+    float r;        /* r_2 or r_3 */
+};
+
+struct dm_cooc_shown {
+    size_t n_ids; /* tokens of the context: 1 or 2 */
+    uint32_t id[2];
+    uint64_t count;            /* of the context; 0 when the table does not hold it */
+    struct dm_cooc_next *next; /* (n) by falling r, equal ones by id */
+    size_t n;
+};
+
+/* All kept continuations of `text`, which must be one or two tokens: DM_ERANGE otherwise.
+ * Release with dm_cooc_shown_release(). */
+enum dm_status dm_cooc_show(struct dm_cooc_shown *s, const struct dm_cooc *c,
+                            const struct dm_tokenizer *t, const char *text, struct dm_err *e);
+void dm_cooc_shown_release(struct dm_cooc_shown *s);
+
+/* n bytes for one line of a terminal: control characters and bytes that are not UTF-8 appear as \n,
+ * \t, \xNN, the backslash as \\. Heap text, release with free(); NULL when out of memory. */
+char *dm_cooc_escape(const char *bytes, size_t n);
+
+#endif
