@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Writes tests/golden/*.h5 from PyTorch and transformers.
+"""Writes tests/golden/ from PyTorch, transformers and safetensors.
 
     python3 scripts/golden.py [DIR]          DIR is tests/golden unless given
 
-Needs torch, transformers and h5py; the tests themselves need none of them. Weights come from a
+Needs torch, transformers, safetensors and h5py; the tests themselves need none of them. Weights come from a
 formula (tests/golden/README.md, tests/golden.c), so the files hold ids and expected outputs only.
 """
 import json
@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 import torch
 import transformers
+from safetensors.torch import save_file
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 from transformers.models.gpt_neox import modeling_gpt_neox as neox
 
@@ -289,6 +290,16 @@ def train_heads_file(path, K=3):
     g.close()
 
 
+def safetensors_file(path):
+    """Every dtype that we read, in an order that the package changes."""
+    ramp = torch.arange(16, dtype=torch.float32)
+    save_file({"z.w": (ramp[:12] * 0.5 - 3).reshape(3, 4), "a.b": ramp[:5] - 2,
+               "m.h": (ramp[:6] * 0.25).half().reshape(2, 3),
+               "m.b": (ramp[:8] * 3).bfloat16().reshape(4, 2), "a.one": ramp[7:8].clone()},
+              path, metadata={"format": "pt"})
+    print(f"{path}: {os.path.getsize(path)} bytes")
+
+
 def main():
     out = sys.argv[1] if len(sys.argv) > 1 else os.path.join(os.path.dirname(__file__),
                                                              "../tests/golden")
@@ -304,6 +315,7 @@ def main():
     hf_file(p("hf_hd80_nobias.h5"), config(**hd80, bias=False), 2, 40, 7, rows)
     train_base_file(p("train_base.h5"))
     train_heads_file(p("train_heads.h5"))
+    safetensors_file(p("tiny.safetensors"))
 
 
 if __name__ == "__main__":
