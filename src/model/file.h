@@ -1,14 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /* file.h - model files: HDF5 with config, tokenizer, tensors, thresholds and provenance.
  *
- *   /            attributes format = "dynamo-model", version, made_by, provenance, config (JSON),
- *                tokenizer (JSON, may be absent), calibration (JSON, may be absent)
+ *   /            attributes format = "dynamo-model", version, made_by, provenance, config (JSON);
+ *                and where they apply: tokenizer (tokenizer.json as it was), hf_config (config.json
+ *                as it was), calibration (JSON)
  *   /tensors/X   one dataset per tensor under its Hugging Face name, with dtype and sha256
  */
 #ifndef DM_MODEL_FILE_H
 #define DM_MODEL_FILE_H
 
+#include "src/io/h5.h"
 #include "src/model/model.h"
+
+#define DM_MODEL_FORMAT "dynamo-model"
+#define DM_MODEL_VERSION 1
 
 /* What a model file holds beside the weights. Strings are heap; release with dm_model_meta_release.
  */
@@ -16,6 +21,7 @@ struct dm_model_meta {
     char *tokenizer;   /* tokenizer.json text or NULL */
     char *provenance;  /* JSON text */
     char *calibration; /* JSON text or NULL */
+    char *hf_config;   /* text of the config.json that was imported, or NULL */
 };
 void dm_model_meta_release(struct dm_model_meta *meta);
 
@@ -38,7 +44,31 @@ enum dm_status dm_model_save(const struct dm_model *m, const struct dm_model_met
 enum dm_status dm_model_set_calibration(const char *path, const char *calibration,
                                         struct dm_err *e);
 
-/* Hash of the model: SHA-256 over config and all tensor hashes, hex. */
+/* Hash of the model: SHA-256 over config and all tensor hashes, hex. Tokenizer, calibration and
+ * provenance do not enter. */
 enum dm_status dm_model_hash(const char *path, char hex[65], struct dm_err *e);
+
+/* ---- Pieces, for those who write or read tensors one by one --------------------------------- */
+
+/* The open file's config and metadata; meta may be NULL. */
+enum dm_status dm_model_read_meta(struct dm_h5 *f, struct dm_config *cfg,
+                                  struct dm_model_meta *meta, struct dm_err *e);
+enum dm_status dm_model_write_meta(struct dm_h5 *f, const struct dm_config *cfg,
+                                   const struct dm_model_meta *meta, struct dm_err *e);
+
+/* All tensors of cfg, shapes only, as a heap array; release with free(). */
+enum dm_status dm_model_tensors(const struct dm_config *cfg, struct dm_tensor **list, size_t *n,
+                                struct dm_err *e);
+
+/* Where a tensor lies in the file. */
+void dm_model_tensor_path(char path[128], const struct dm_tensor *t);
+
+/* Fails unless the file holds exactly the tensors of the list in their shapes. */
+enum dm_status dm_model_check_tensors(struct dm_h5 *f, const struct dm_tensor *list, size_t n,
+                                      struct dm_err *e);
+
+/* Raw bytes of one tensor, verified against its hash; release with free(). */
+enum dm_status dm_model_read_raw(struct dm_h5 *f, const struct dm_tensor *t, void **raw,
+                                 enum dm_dtype *dtype, struct dm_err *e);
 
 #endif
