@@ -152,13 +152,15 @@ static void gemm_few(float *c, size_t ldc, bool add, const float *a, size_t lda,
     }
 }
 
-/* The panel's rows lie along k: transposes blocks of DM_VW by DM_VW, so that a cache line is read
- * once (rows a multiple of 4 KiB apart share 8 places in L1). */
-static void pack_rows(float *dst, size_t width, const float *src, size_t is, size_t n, size_t K)
+/* One panel whose rows lie along k: transposes blocks of DM_VW by DM_VW, so that a cache line is
+ * read once (rows a multiple of 4 KiB apart share 8 places in L1). width is a constant; `full` says
+ * that n >= width. */
+INLINE void pack_rows(float *dst, size_t width, const float *src, size_t is, size_t n, bool full,
+                      size_t K)
 {
     for (size_t i0 = 0; i0 < width; i0 += DM_VW) {
         const float *row[DM_VW];
-        const size_t have = lanes_left(n, i0), w = width - i0;
+        const size_t w = width - i0, have = full ? w : lanes_left(n, i0);
         for (size_t r = 0; r < DM_VW; r++) // rows that do not exist are read from row 0, then cut
             row[r] = src + (r < have ? i0 + r : 0) * is;
         size_t k = 0;
@@ -167,7 +169,8 @@ static void pack_rows(float *dst, size_t width, const float *src, size_t is, siz
             vf_columns(col, row, k);
 #pragma GCC unroll 16
             for (size_t j = 0; j < DM_VW; j++)
-                vf_store_n(dst + (k + j) * width + i0, vf_first(col[j], vf_set1(0.0f), have), w);
+                vf_store_n(dst + (k + j) * width + i0,
+                           full ? col[j] : vf_first(col[j], vf_set1(0.0f), have), w);
         }
         for (; k < K; k++)
             for (size_t r = 0; r < DM_VW && r < w; r++)
@@ -175,42 +178,58 @@ static void pack_rows(float *dst, size_t width, const float *src, size_t is, siz
     }
 }
 
-/* The panels' rows lie across k: PACK_K values of k for all panels before the next, which reads
- * whole lines of few pages; the next PACK_K are on their way meanwhile. */
+/* Values of k for all panels before the next, which reads whole lines of few pages; the next ones
+ * are on their way meanwhile. */
 #define PACK_K ((size_t)4)
-static void pack_columns(float *dst, size_t width, const float *src, size_t ks, size_t n, size_t K)
+
+/* The part of one panel from k0 to k1, its rows across k: dst and src at k = 0. */
+INLINE void pack_columns(float *dst, size_t width, const float *src, size_t ks, size_t n, bool full,
+                         size_t k0, size_t k1)
 {
-    for (size_t k0 = 0; k0 < K; k0 += PACK_K) {
-        const size_t k1 = k0 + PACK_K < K ? k0 + PACK_K : K;
-        for (size_t p = 0; p < n; p += width)
-            for (size_t k = k0; k < k1; k++) {
-                float *to = dst + p * K + k * width;
-                const float *from = src + k * ks + p;
-                if (k + PACK_K < K)
-                    for (size_t i = 0; i < width; i += 16)
-                        __builtin_prefetch(from + PACK_K * ks + i);
-                for (size_t i = 0; i < width; i += DM_VW)
-                    vf_store_n(to + i, vf_load_n(from + i, lanes_left(n, p + i)), width - i);
-            }
+#pragma GCC unroll 4
+    for (size_t k = k0; k < k1; k++) {
+        for (size_t i = 0; i < width; i += 16)
+            __builtin_prefetch(src + (k + PACK_K) * ks + i);
+#pragma GCC unroll 4
+        for (size_t i = 0; i < width; i += DM_VW)
+            vf_store_n(dst + k * width + i,
+                       vf_load_n(src + k * ks + i, full ? width - i : lanes_left(n, i)), width - i);
     }
+}
+
+INLINE void pack_all(float *dst, size_t width, const float *src, size_t is, size_t ks, size_t n,
+                     size_t K)
+{
+    const size_t k_step = ks == 1 ? K : PACK_K;
+    for (size_t k = 0; k < K; k += k_step)
+        for (size_t p = 0; p < n; p += width) {
+            float *to = dst + p / width * (K * width);
+            const float *from = src + p * is;
+            const bool full = n - p >= width;
+            if (ks == 1 && full)
+                pack_rows(to, width, from, is, width, true, K);
+            else if (ks == 1)
+                pack_rows(to, width, from, is, n - p, false, K);
+            else if (full && K - k >= PACK_K)
+                pack_columns(to, width, from, ks, width, true, k, k + PACK_K);
+            else
+                pack_columns(to, width, from, ks, n - p, false, k, K - k < PACK_K ? K : k + PACK_K);
+        }
 }
 
 static void pack(float *dst, size_t width, const float *src, size_t is, size_t ks, size_t n,
                  size_t K)
 {
-    if (is == 1 && ks != 1) {
-        pack_columns(dst, width, src, ks, n, K);
-        return;
-    }
-    for (size_t p = 0; p < n; p += width, dst += width * K) {
-        const float *from = src + p * is;
-        const size_t left = n - p;
-        if (ks == 1)
-            pack_rows(dst, width, from, is, left, K);
-        else
+    assert(width == MR || width == NR);
+    if (is != 1 && ks != 1) {
+        for (size_t p = 0; p < n; p += width, dst += width * K)
             for (size_t k = 0; k < K; k++)
                 for (size_t i = 0; i < width; i++)
-                    dst[k * width + i] = i < left ? from[i * is + k * ks] : 0.0f;
+                    dst[k * width + i] = p + i < n ? src[(p + i) * is + k * ks] : 0.0f;
+    } else if (width == MR) {
+        pack_all(dst, MR, src, is, ks, n, K);
+    } else {
+        pack_all(dst, NR, src, is, ks, n, K);
     }
 }
 
