@@ -1,0 +1,460 @@
+/* SPDX-License-Identifier: MIT */
+/* cmd_generate.c - continue a prompt. */
+#include <argp.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/arena.h"
+#include "src/base/file.h"
+#include "src/base/json.h"
+#include "src/base/opt.h"
+#include "src/base/par.h"
+#include "src/base/stop.h"
+#include "src/cmd.h"
+#include "src/decode/generate.h"
+#include "src/decode/stream.h"
+#include "src/model/file.h"
+
+enum { MAX_PROMPT = 1 << 24 }; /* bytes */
+
+struct options {
+    struct dm_gen_opt gen;
+    const char *model, *cooc, *prompt, *prompt_file, *trace;
+    size_t threads;
+    bool echo, stats, json;
+};
+
+enum {
+    OPT_COOC = 256,
+    OPT_MODE,
+    OPT_PENALTY,
+    OPT_SEED,
+    OPT_EPS_B,
+    OPT_ALPHA_C,
+    OPT_UNSEEN,
+    OPT_LAMBDA,
+    OPT_THRESHOLD,
+    OPT_BLUR,
+    OPT_IGNORE_EOS,
+    OPT_ECHO,
+    OPT_STATS,
+    OPT_JSON,
+    OPT_TRACE,
+    OPT_THREADS
+};
+
+static const struct argp_option arguments[] = {
+    {0, 0, 0, 0, "Input", 1},
+    {"prompt", 'p', "TEXT", 0, "Text to continue; empty or absent: start a document", 0},
+    {"prompt-file", 'f', "FILE", 0, "The same from a file, byte for byte; - is standard input", 0},
+    {"cooc", OPT_COOC, "FILE", 0, "Co-occurrence table; without it no combination is masked", 0},
+    {0, 0, 0, 0, "Sampling (defaults: the model's calibration, else those given here)", 2},
+    {"tokens", 'n', "N", 0, "Make at most N tokens (100), and no more than the context holds", 0},
+    {"mode", OPT_MODE, "MODE", 0, "dynamo (default), or ar: the base alone, one by one", 0},
+    {"temperature", 't', "X", 0, "0.7; 0 is greedy: the most probable block", 0},
+    {"top-k", 'k', "N", 0, "Candidates per head, 1 to 256 (50)", 0},
+    {"penalty", OPT_PENALTY, "X", 0, "Divides the probability of repeated tokens, from 1 (1.1)", 0},
+    {"seed", OPT_SEED, "N", 0, "Same seed, same text (1)", 0},
+    {0, 0, 0, 0, "Several tokens per step (defaults as above)", 3},
+    {"eps-b", OPT_EPS_B, "X", 0,
+     "Back-off threshold, 0 (always as many tokens as heads) to 1 (always one): n tokens are taken "
+     "if their joint's maximum exceeds X^(n-1) (0.5)",
+     0},
+    {"alpha-c", OPT_ALPHA_C, "X", 0, "Exponent of the co-occurrence ratio; 0 is off (1)", 0},
+    {"unseen", OPT_UNSEEN, "POLICY", 0,
+     "Ratio of an n-gram that the table lacks: zero (the paper's), mix: lambda * r + (1 - lambda) "
+     "for all, backoff: the chain of its pairs, 1 - lambda for an unseen pair (backoff)",
+     0},
+    {"lambda", OPT_LAMBDA, "X", 0, "How far mix and backoff trust the table, 0 to 1 (0.9)", 0},
+    {"threshold", OPT_THRESHOLD, "on|off", 0, "Adaptive threshold on the joint (on)", 0},
+    {"blur", OPT_BLUR, "on|off", 0, "Its blur (on)", 0},
+    {"ignore-eos", OPT_IGNORE_EOS, 0, 0, "Go on after the end-of-text token", 0},
+    {0, 0, 0, 0, "Output", 4},
+    {"echo", OPT_ECHO, 0, 0, "Print the prompt before its continuation", 0},
+    {"stats", OPT_STATS, 0, 0, "Report tokens per forward, mixture and speed on stderr", 0},
+    {"json", OPT_JSON, 0, 0, "Print one JSON object: text, ids, options, stats", 0},
+    {"trace", OPT_TRACE, "FILE", 0, "Write every step's decision as JSON lines", 0},
+    {"threads", OPT_THREADS, "N", 0, "Number of threads; 0 = all cores (0)", 0},
+    {0}};
+
+static const char doc[] =
+    "Continue a prompt, several tokens per forward pass."
+    "\vThe text appears on standard output as it is made, followed by a newline. Ctrl-C ends it "
+    "cleanly.\n\nExample:\n"
+    "  dynamo generate heads.h5 --cooc cooc.h5 --prompt \"In the beginning\" -n 200 --stats";
+
+static bool on_off(struct argp_state *s, const char *name, const char *arg)
+{
+    static const char *const words[] = {"off", "on", NULL};
+    return dm_opt_word(s, name, arg, words) == 1;
+}
+
+/* Options of the sampling; ARGP_ERR_UNKNOWN for others. */
+static error_t parse_gen(int key, char *arg, struct argp_state *s, struct dm_gen_opt *g)
+{
+    switch (key) {
+    case 'n':
+        g->max_tokens = dm_opt_size(s, "--tokens", arg, 0, SIZE_MAX);
+        break;
+    case OPT_MODE:
+        g->mode = (enum dm_gen_mode)dm_opt_word(s, "--mode", arg, dm_gen_mode_names);
+        break;
+    case 't':
+        g->temperature = dm_opt_real(s, "--temperature", arg, 0, 100);
+        break;
+    case 'k':
+        g->top_k = dm_opt_size(s, "--top-k", arg, 1, DM_TOP_K_MAX);
+        break;
+    case OPT_PENALTY:
+        g->penalty = dm_opt_real(s, "--penalty", arg, 1, 100);
+        break;
+    case OPT_SEED:
+        g->seed = dm_opt_u64(s, "--seed", arg);
+        break;
+    case OPT_EPS_B:
+        g->eps_b = dm_opt_real(s, "--eps-b", arg, 0, 1);
+        break;
+    case OPT_ALPHA_C:
+        g->alpha_c = dm_opt_real(s, "--alpha-c", arg, 0, 10);
+        break;
+    case OPT_UNSEEN:
+        g->unseen = (enum dm_unseen)dm_opt_word(s, "--unseen", arg, dm_unseen_names);
+        break;
+    case OPT_LAMBDA:
+        g->lambda = dm_opt_real(s, "--lambda", arg, 0, 1);
+        break;
+    case OPT_THRESHOLD:
+        g->threshold = on_off(s, "--threshold", arg);
+        break;
+    case OPT_BLUR:
+        g->blur = on_off(s, "--blur", arg);
+        break;
+    case OPT_IGNORE_EOS:
+        g->stop_eos = false;
+        break;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+    return 0;
+}
+
+static error_t parse(int key, char *arg, struct argp_state *s)
+{
+    struct options *o = s->input;
+    switch (key) {
+    case 'p':
+        o->prompt = arg;
+        break;
+    case 'f':
+        o->prompt_file = arg;
+        break;
+    case OPT_COOC:
+        o->cooc = arg;
+        break;
+    case OPT_ECHO:
+        o->echo = true;
+        break;
+    case OPT_STATS:
+        o->stats = true;
+        break;
+    case OPT_JSON:
+        o->json = true;
+        break;
+    case OPT_TRACE:
+        o->trace = arg;
+        break;
+    case OPT_THREADS:
+        o->threads = dm_opt_size(s, "--threads", arg, 0, 1024);
+        break;
+    case ARGP_KEY_ARG:
+        if (s->arg_num)
+            argp_error(s, "one MODEL only");
+        o->model = arg;
+        break;
+    case ARGP_KEY_END:
+        if (!s->arg_num)
+            argp_error(s, "MODEL is missing");
+        if (o->prompt && o->prompt_file)
+            argp_error(s, "--prompt and --prompt-file exclude each other");
+        break;
+    default:
+        return parse_gen(key, arg, s, &o->gen);
+    }
+    return 0;
+}
+
+static const struct argp argp = {arguments, parse, "MODEL", doc, 0, 0, 0};
+
+/* Everything that a run holds. */
+struct job {
+    const struct options *o;
+    struct dm_model model;
+    struct dm_model_meta meta;
+    struct dm_cooc table;
+    bool has_table;
+    struct dm_tokenizer *tokenizer;
+    struct dm_gen *gen;
+    char *prompt;
+    size_t n_prompt;
+    struct dm_ids ids, out;
+    struct dm_gen_stats stats;
+    char held[4]; // the start of a UTF-8 sequence that the next token may complete
+    size_t n_held;
+    FILE *trace;
+    char *trace_tmp;
+    size_t steps;
+    struct dm_err e;
+};
+
+static void job_release(struct job *j)
+{
+    if (j->trace)
+        fclose(j->trace);
+    if (j->trace_tmp)
+        remove(j->trace_tmp);
+    free(j->trace_tmp);
+    dm_gen_free(j->gen);
+    dm_ids_release(&j->ids);
+    dm_ids_release(&j->out);
+    free(j->prompt);
+    dm_tokenizer_free(j->tokenizer);
+    if (j->has_table)
+        dm_cooc_release(&j->table);
+    dm_model_meta_release(&j->meta);
+    dm_model_release(&j->model);
+}
+
+static enum dm_status read_prompt(struct job *j)
+{
+    const struct options *o = j->o;
+    if (!o->prompt_file) {
+        j->n_prompt = o->prompt ? strlen(o->prompt) : 0;
+        j->prompt = strdup(o->prompt ? o->prompt : "");
+        return j->prompt ? DM_OK : dm_fail(&j->e, DM_ENOMEM, "out of memory for the prompt");
+    }
+    if (strcmp(o->prompt_file, "-"))
+        return dm_file_read(o->prompt_file, MAX_PROMPT, &j->prompt, &j->n_prompt, &j->e);
+    if (!(j->prompt = dm_alloc(MAX_PROMPT + 1, 1)))
+        return dm_fail(&j->e, DM_ENOMEM, "out of memory for the prompt");
+    j->n_prompt = fread(j->prompt, 1, MAX_PROMPT + 1, stdin);
+    if (ferror(stdin))
+        return dm_fail_errno(&j->e, "standard input: cannot read the prompt");
+    if (j->n_prompt > MAX_PROMPT)
+        return dm_fail(&j->e, DM_ERANGE, "standard input: the prompt has more than %d bytes",
+                       MAX_PROMPT);
+    return DM_OK;
+}
+
+/* The prompt's ids; an empty prompt starts a document: after the separator. */
+static enum dm_status encode_prompt(struct job *j)
+{
+    DM_TRY(dm_tokenizer_encode(j->tokenizer, j->prompt, j->n_prompt, &j->ids, &j->e));
+    if (j->ids.n)
+        return DM_OK;
+    if (j->model.cfg.eos < 0)
+        return dm_fail(&j->e, DM_ERANGE,
+                       "%s: an empty prompt needs a model with a document separator", j->o->model);
+    return dm_ids_push(&j->ids, j->model.cfg.eos, &j->e);
+}
+
+static enum dm_status load_table(struct job *j)
+{
+    const char *path = j->o->cooc, *hash = dm_tokenizer_hash(j->tokenizer);
+    DM_TRY(dm_cooc_load(&j->table, path, &j->e));
+    j->has_table = true;
+    if (!j->table.tokenizer_hash || strcmp(j->table.tokenizer_hash, hash))
+        return dm_fail(
+            &j->e, DM_EMISMATCH, "%s: counted with the tokenizer %.12s, expected %.12s, that of %s",
+            path, j->table.tokenizer_hash ? j->table.tokenizer_hash : "(none)", hash, j->o->model);
+    return DM_OK;
+}
+
+/* Model, tokenizer, table; says what they imply for the decoding. */
+static enum dm_status load(struct job *j)
+{
+    const struct options *o = j->o;
+    const bool ar = o->gen.mode == DM_GEN_AR;
+    if (!j->meta.tokenizer)
+        return dm_fail(&j->e, DM_EMISMATCH,
+                       "%s: has no tokenizer, so text cannot be read or written", o->model);
+    DM_TRY(dm_tokenizer_parse(&j->tokenizer, j->meta.tokenizer, strlen(j->meta.tokenizer), o->model,
+                              &j->e));
+    if (!ar && j->model.cfg.K == 1)
+        fprintf(stderr, "dynamo generate: %s has no extra heads: one token per step\n", o->model);
+    else if (!ar && !o->cooc)
+        fprintf(stderr, "dynamo generate: no --cooc: combinations of tokens are not masked\n");
+    else if (!ar)
+        DM_TRY(load_table(j));
+    DM_TRY(dm_model_pack(&j->model, DM_SCOPE_ALL, &j->e));
+    return dm_gen_new(&j->gen, &j->model, j->has_table ? &j->table : NULL, ar ? 1 : DM_ORDER_MAX,
+                      &j->e);
+}
+
+static enum dm_status trace_open(struct job *j)
+{
+    if (!j->o->trace)
+        return DM_OK;
+    if (!(j->trace_tmp = dm_file_tmp_name(j->o->trace)))
+        return dm_fail(&j->e, DM_ENOMEM, "%s: out of memory", j->o->trace);
+    if (!(j->trace = fopen(j->trace_tmp, "w")))
+        return dm_fail_errno(&j->e, "%s: cannot create", j->trace_tmp);
+    return DM_OK;
+}
+
+static enum dm_status trace_close(struct job *j)
+{
+    if (!j->trace)
+        return DM_OK;
+    const bool bad = ferror(j->trace), unclosed = fclose(j->trace);
+    j->trace = NULL;
+    if (bad || unclosed)
+        return dm_fail_errno(&j->e, "%s: cannot write", j->trace_tmp);
+    enum dm_status st = dm_file_publish(j->trace_tmp, j->o->trace, &j->e);
+    free(j->trace_tmp);
+    j->trace_tmp = NULL;
+    return st;
+}
+
+static json_t *ids_json(const int32_t *id, size_t n)
+{
+    json_t *a = json_array();
+    for (size_t i = 0; i < n; i++)
+        json_array_append_new(a, json_integer(id[i]));
+    return a;
+}
+
+static void trace_step(struct job *j, const struct dm_block *b)
+{
+    json_t *orders = json_array();
+    for (size_t n = DM_ORDER_MAX; n > 0; n--) {
+        const struct dm_try *t = &b->order[n];
+        if (t->tried)
+            json_array_append_new(
+                orders, json_pack("{s:I, s:f, s:o, s:I, s:b}", "n", (json_int_t)n, "max_j", t->max,
+                                  "threshold", t->otsu < 0 ? json_null() : json_integer(t->otsu),
+                                  "cells", (json_int_t)t->n_cells, "passed", t->passed));
+    }
+    json_t *root = json_pack("{s:I, s:I, s:I, s:I, s:f, s:o, s:o}", "step", (json_int_t)j->steps,
+                             "pos", (json_int_t)b->pos, "n", (json_int_t)b->n, "kept",
+                             (json_int_t)b->kept, "q", b->q, "tokens", ids_json(b->id, b->n),
+                             "orders", orders);
+    json_dumpf(root, j->trace, JSON_COMPACT);
+    fputc('\n', j->trace);
+    json_decref(root);
+}
+
+/* Writes the bytes of a token but for the start of a sequence that is not complete yet. */
+static void show(struct job *j, int32_t id)
+{
+    size_t n;
+    const char *s = dm_tokenizer_bytes(j->tokenizer, id, &n);
+    if (id == j->model.cfg.eos)
+        return;
+    while (n > 0) {
+        // held is at most 3 bytes of one sequence, so one more byte at a time decides
+        j->held[j->n_held++] = *s++;
+        n--;
+        const size_t done = dm_utf8_complete(j->held, j->n_held);
+        fwrite(j->held, 1, done, stdout);
+        memmove(j->held, j->held + done, j->n_held - done);
+        j->n_held -= done;
+    }
+}
+
+static bool on_block(void *ctx, const struct dm_block *b)
+{
+    struct job *j = ctx;
+    j->steps++;
+    if (j->trace)
+        trace_step(j, b);
+    for (size_t i = 0; i < b->kept && !j->o->json; i++)
+        show(j, b->id[i]);
+    if (!j->o->json)
+        fflush(stdout);
+    return !dm_stop_requested() && !ferror(stdout);
+}
+
+/* A JSON string of any bytes; invalid UTF-8 becomes U+FFFD. */
+static json_t *text_json(const char *s, size_t n)
+{
+    char *clean = dm_utf8_clean(s, n, &n);
+    json_t *v = clean ? json_stringn(clean, n) : NULL;
+    free(clean);
+    return v;
+}
+
+static enum dm_status report_json(struct job *j)
+{
+    const size_t eos = j->stats.end == DM_GEN_EOS; // not part of the text
+    char *text;
+    size_t n;
+    DM_TRY(dm_tokenizer_decode(j->tokenizer, j->out.id, j->out.n - eos, &text, &n, &j->e));
+    json_t *options = dm_gen_opt_to_json(&j->o->gen);
+    json_object_set_new(options, "mode", json_string(dm_gen_mode_names[j->o->gen.mode]));
+    json_object_set_new(options, "seed", json_integer((json_int_t)j->o->gen.seed));
+    json_t *root = json_pack("{s:o, s:o, s:o, s:o, s:o, s:s, s:s?}", "prompt",
+                             text_json(j->prompt, j->n_prompt), "text", text_json(text, n), "ids",
+                             ids_json(j->out.id, j->out.n), "options", options, "stats",
+                             dm_gen_stats_to_json(&j->stats), "model", j->o->model, "cooc",
+                             j->has_table ? j->o->cooc : NULL);
+    free(text);
+    if (!root)
+        return dm_fail(&j->e, DM_ENOMEM, "out of memory for the report");
+    dm_json_print(root);
+    return DM_OK;
+}
+
+static void report_stats(const struct dm_gen_stats *s)
+{
+    const double n = s->forwards ? (double)s->forwards : 1;
+    fprintf(stderr,
+            "%zu tokens in %zu forward passes: %.3f per forward (one %.1f %%, two %.1f %%, three "
+            "%.1f %%)\nprompt: %zu tokens in %.3f s; then %.1f tokens/s; ended by %s\n",
+            s->tokens, s->forwards, dm_gen_per_forward(s), 100 * (double)s->blocks[1] / n,
+            100 * (double)s->blocks[2] / n, 100 * (double)s->blocks[3] / n, s->n_prompt,
+            s->prefill_seconds, dm_gen_rate(s), dm_gen_end_names[s->end]);
+}
+
+static enum dm_status run(struct job *j)
+{
+    const struct options *o = j->o;
+    DM_TRY(load(j));
+    DM_TRY(read_prompt(j));
+    DM_TRY(encode_prompt(j));
+    DM_TRY(trace_open(j));
+    if (o->echo && !o->json)
+        fwrite(j->prompt, 1, j->n_prompt, stdout);
+    DM_TRY(
+        dm_gen_run(j->gen, &o->gen, j->ids.id, j->ids.n, &j->out, on_block, j, &j->stats, &j->e));
+    if (o->json) {
+        DM_TRY(report_json(j));
+    } else {
+        fwrite(j->held, 1, j->n_held, stdout);
+        putchar('\n');
+    }
+    if (o->stats)
+        report_stats(&j->stats);
+    return trace_close(j);
+}
+
+int cmd_generate(int argc, char **argv)
+{
+    struct options o = {.gen = dm_gen_opt_default()};
+    struct job j = {.o = &o};
+    argp_parse(&argp, argc, argv, 0, NULL, &o);
+    dm_par_set_threads(o.threads);
+    dm_stop_install();
+    enum dm_status st = dm_model_load(&j.model, o.model, &j.meta, &j.e);
+    if (!st && j.meta.calibration) {
+        st = dm_gen_opt_calibrated(&o.gen, j.meta.calibration, o.model, &j.e);
+        argp_parse(&argp, argc, argv, 0, NULL, &o); // what the user says goes over it
+    }
+    if (!st)
+        st = run(&j);
+    if (st)
+        fprintf(stderr, "dynamo generate: %s\n", j.e.msg);
+    job_release(&j);
+    return st ? 1 : 0;
+}

@@ -1,0 +1,120 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# generate: what a user sees. Usage: generate.sh DYNAMO MAKE_TINY
+set -eu
+dynamo=$(realpath "$1")
+make_tiny=$(realpath "$2")
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+cd "$dir"
+
+fail() { echo "FAIL: $*" >&2; exit 1; }
+
+# refuses CODE SENTENCE ARGUMENT...: exit code, one sentence on stderr that contains SENTENCE.
+refuses() {
+    local want=$1 text=$2 code=0
+    shift 2
+    "$dynamo" generate "$@" > out.txt 2> err.txt || code=$?
+    [ "$code" = "$want" ] || fail "exit code $code, want $want: $*: $(cat err.txt)"
+    grep -qF -- "$text" err.txt || fail "\"$(cat err.txt)\" does not say \"$text\": $*"
+    [ "$want" = 2 ] || [ "$(wc -l < err.txt)" = 1 ] || fail "more than one sentence: $*"
+    [ ! -s out.txt ] || fail "output in spite of the failure: $*"
+}
+gen() { "$dynamo" generate "$@" 2> err.txt; }
+
+for i in $(seq 60); do
+    printf 'In the beginning God created the heaven and the earth %d times, é.\n' "$i"
+done > a.txt
+"$dynamo" tokenizer-train a.txt --vocab 320 -o t.json > /dev/null
+"$dynamo" tokenize -t t.json a.txt -o a.h5 > /dev/null
+"$dynamo" cooc a.h5 -o cooc.h5 > /dev/null
+"$make_tiny" t.json m.h5 3
+
+# The text is made of the ids, is a function of the seed, and does not depend on the threads.
+gen m.h5 --cooc cooc.h5 -p "In the" -n 50 --json > r.json
+[ ! -s err.txt ] || fail "a complete run has nothing to say: $(cat err.txt)"
+grep -o '"ids":\[[^]]*\]' r.json | tr -dc '0-9,\n' | tr ',' ' ' > ids.txt
+[ "$(wc -w < ids.txt)" = 50 ] || fail "not 50 tokens: $(cat r.json)"
+gen m.h5 --cooc cooc.h5 -p "In the" -n 50 > text.txt
+{ "$dynamo" detokenize -t t.json < ids.txt; echo; } | cmp - text.txt || fail "text is not that of the ids"
+for n in 1 2 3; do
+    gen m.h5 --cooc cooc.h5 -p "In the" -n 50 --threads $n | cmp - text.txt || fail "$n threads"
+done
+gen m.h5 --cooc cooc.h5 -p "In the" -n 50 --seed 2 | cmp -s - text.txt && fail "the seed changes nothing"
+printf 'In the' > p.txt
+gen m.h5 --cooc cooc.h5 -f p.txt -n 50 | cmp - text.txt || fail "--prompt-file"
+gen m.h5 --cooc cooc.h5 -f - -n 50 < p.txt | cmp - text.txt || fail "prompt on standard input"
+{ cat p.txt text.txt; } > both.txt
+gen m.h5 --cooc cooc.h5 -p "In the" -n 50 --echo | cmp - both.txt || fail "--echo"
+gen m.h5 -n 3 --mode ar > /dev/null || fail "no prompt starts a document"
+
+# The two ends of the back-off threshold.
+gen m.h5 --cooc cooc.h5 -p "In the" -n 50 --eps-b 1 > one.txt
+gen m.h5 -p "In the" -n 50 --mode ar | cmp - one.txt || fail "--eps-b 1 is not --mode ar"
+[ ! -s err.txt ] || fail "--mode ar needs no table: $(cat err.txt)"
+gen m.h5 -p "In the" -n 48 --eps-b 0 --ignore-eos --json | grep -q '"tokens_per_forward":3.0' ||
+    fail "--eps-b 0 does not give three tokens per forward"
+grep -q 'no --cooc' err.txt || fail "the missing table is not mentioned"
+for unseen in zero mix backoff; do
+    gen m.h5 --cooc cooc.h5 -p "In the" -n 20 --unseen $unseen --eps-b 0.1 --threshold off --blur off \
+        --alpha-c 0.5 --lambda 0.8 -k 10 -t 0.9 --penalty 1.3 > /dev/null || fail "--unseen $unseen"
+done
+gen m.h5 --cooc cooc.h5 -p "In the" -n 20 -t 0 > greedy.txt
+gen m.h5 --cooc cooc.h5 -p "In the" -n 20 -t 0 --seed 9 | cmp - greedy.txt || fail "greedy is random"
+
+# Reports.
+gen m.h5 --cooc cooc.h5 -p "In the" -n 50 --stats --trace t.jsonl > /dev/null
+grep -Eq '^50 tokens in [0-9]+ forward passes: [0-9.]+ per forward' err.txt || fail "--stats: $(cat err.txt)"
+forwards=$(sed -n 's/^50 tokens in \([0-9]*\) .*/\1/p' err.txt)
+[ "$(wc -l < t.jsonl)" = "$forwards" ] || fail "not one trace line per forward"
+[ "$(grep -c '"orders":\[{"n":[123],"max_j":[0-9.e-]*,"threshold":' t.jsonl)" = "$forwards" ] ||
+    fail "trace: $(head -2 t.jsonl)"
+grep -o '"tokens":\[[^]]*\]' t.jsonl | tr -dc '0-9,\n' | tr ',\n' '  ' | tr -s ' ' > traced.txt
+[ "$(cat traced.txt)" = "$(cat ids.txt) " ] || fail "the trace has other tokens"
+ls | grep -q tmp && fail "a temporary file is left"
+
+# Calibration gives the defaults; options go over it.
+"$make_tiny" t.json c.h5 3 '{"eps_b": 0, "top_k": 7, "unseen": "mix", "evidence": []}'
+gen c.h5 -p "In the" -n 48 --ignore-eos --json > r.json
+grep -q '"tokens_per_forward":3.0' r.json || fail "the calibrated threshold is not used"
+grep -q '"top_k":7' r.json || fail "the calibrated top_k is not used"
+gen c.h5 -p "In the" -n 48 --ignore-eos --json --eps-b 1 | grep -q '"tokens_per_forward":1.0' ||
+    fail "--eps-b does not go over the calibration"
+
+# A model without heads, a full context, a signal.
+"$make_tiny" t.json base.h5 1
+gen base.h5 -p "In the" -n 5 --eps-b 0 --json | grep -q '"forwards":5' || fail "base without heads"
+grep -q 'no extra heads' err.txt || fail "missing heads are not mentioned"
+gen m.h5 -p "In the" -n 1000 --ignore-eos --json | grep -q '"end":"context"' || fail "full context"
+mkfifo pipe
+"$dynamo" generate m.h5 -f - -n 200 --ignore-eos --json < pipe > r.json 2> said.txt &
+pid=$!
+exec 3> pipe
+until [ -s said.txt ]; do sleep 0.05; done # it speaks after it has learnt to stop
+kill -TERM $pid
+printf 'In the' >&3
+exec 3>&-
+wait $pid || fail "a signal is not a clean end: $?"
+grep -q '"end":"stopped"' r.json || fail "stopped: $(cat r.json)"
+
+# Failures.
+refuses 2 'MODEL is missing'
+refuses 2 'exclude each other' m.h5 -p a -f p.txt
+refuses 2 '--eps-b: "2" is not a number from 0 to 1' m.h5 --eps-b 2
+refuses 2 '--unseen: "x" is none of zero, mix, backoff' m.h5 --unseen x
+refuses 2 '--top-k' m.h5 -k 0
+refuses 1 'none.h5' none.h5
+refuses 1 'a.txt' a.txt
+refuses 1 'none.txt' m.h5 -f none.txt --mode ar
+refuses 1 "the model's context holds 256" m.h5 -f a.txt --mode ar
+refuses 1 'trace.jsonl' m.h5 -p a --mode ar --trace none/trace.jsonl
+refuses 1 'none.h5' m.h5 -p a --cooc none.h5
+"$dynamo" tokenizer-train a.txt --vocab 300 -o u.json > /dev/null
+"$dynamo" tokenize -t u.json a.txt -o u.h5 > /dev/null
+"$dynamo" cooc u.h5 -o other.h5 > /dev/null
+refuses 1 'other.h5: counted with the tokenizer' m.h5 -p a --cooc other.h5
+"$make_tiny" t.json bad.h5 3 '{"eps_b": 7}'
+refuses 1 'bad.h5: calibration: eps_b is 7' bad.h5 -p a
+head -c 5000 m.h5 > cut.h5
+refuses 1 'cut.h5' cut.h5 -p a
+"$dynamo" generate --help | grep -q 'Example:' || fail "--help has no example"
