@@ -9,7 +9,7 @@ int cmd_pretrain(int argc, char **argv)
         "Trains all parameters of a GPT-NeoX model from scratch on token shards: AdamW, linear "
         "warm-up, cosine, float32.\v"
         "Example:\n"
-        "  dynamo pretrain --config 14m --vocab-rows auto --data text.h5 --epochs 4 -o base.h5\n\n"
+        "  dynamo pretrain --config 14m --vocab-rows auto --data text.h5 -o base.h5\n\n"
         "Ctrl-C or SIGTERM finishes the step, saves the checkpoint and prints the command that "
         "goes on; the exit status is then 1. The result is the same, byte for byte, with any "
         "number of threads and however often the run was stopped.";

@@ -90,7 +90,7 @@ static enum dm_status head_dtype(const struct dm_train_opt *o, const struct dm_c
 static enum dm_status save(const struct dm_train_opt *o, const struct dm_model *m,
                            const struct dm_model_meta *base, json_t *provenance, struct dm_err *e)
 {
-    struct dm_model_meta meta = {.tokenizer = base->tokenizer};
+    struct dm_model_meta meta = {.tokenizer = base->tokenizer, .hf_config = base->hf_config};
     enum dm_dtype dtype;
     DM_TRY(head_dtype(o, &m->cfg, &dtype, e));
     if (base->provenance) {

@@ -92,7 +92,7 @@ static const struct row rows[] = {
     {"seed", 0, SEED, FIXED, BOTH, AT(seed), 0, 0, NULL, "N",
      "of the initial weights and of the order of the data"},
     {"val-every", 0, SIZE, KEPT, BOTH, AT(val_every), 0, MANY, NULL, "N",
-     "steps between validations; 0 = a tenth of the steps; always at the end"},
+     "steps between validations; 0 = a tenth of the steps, 50 at least; always at the end"},
     {"val-max", 0, SIZE, KEPT, BOTH, AT(val_max), 1, MANY, NULL, "N",
      "held-out sequences that are scored at most"},
     {"output", 'o', TEXT, KEPT, BOTH, AT(output), 0, 0, NULL, "FILE", "the model file; required"},
@@ -196,8 +196,10 @@ void dm_train_opt_argp(const struct dm_train_opt *o, struct argp_option *out, ch
         used += (size_t)snprintf(doc, DM_TRAIN_TEXT_MAX - used, "%s%s", r->doc, def) + 1;
         if (used > DM_TRAIN_TEXT_MAX)
             used = DM_TRAIN_TEXT_MAX;
-        out[n++] = (struct argp_option){
-            .name = r->name, .key = row_key(i), .arg = r->arg, .doc = doc};
+        out[n] = (struct argp_option){.name = r->name, .key = row_key(i), .arg = r->arg};
+        out[n].doc = doc;
+        out[n].group = (int)n + 1; // one each: argp sorts the names within a group
+        n++;
     }
     out[n] = (struct argp_option){0};
 }

@@ -6,9 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "src/base/hash.h"
 #include "src/base/json.h"
 #include "src/base/progress.h"
+#include "src/base/provenance.h"
 #include "src/base/stop.h"
 #include "train/checkpoint.h"
 #include "train/log.h"
@@ -101,13 +101,10 @@ enum dm_status dm_run_restore(struct dm_train_opt *o, struct dm_err *e)
 static enum dm_status hash_files(json_t *inputs, const char *key, const struct dm_paths *p,
                                  struct dm_err *e)
 {
-    char hex[DM_HASH_LEN + 1];
     json_t *list = json_array();
     json_object_set_new(inputs, key, list);
-    for (size_t i = 0; i < p->n; i++) {
-        DM_TRY(dm_sha256_file(p->path[i], hex, e));
-        json_array_append_new(list, json_string(hex));
-    }
+    for (size_t i = 0; i < p->n; i++)
+        DM_TRY(dm_provenance_input(list, p->path[i], e));
     return DM_OK;
 }
 
@@ -155,7 +152,7 @@ static enum dm_status open_data(struct state *s, struct dm_err *e)
                                        .warmup = dm_schedule_warmup(o->warmup, steps),
                                        .lr = o->lr,
                                        .min_lr = o->min_lr};
-    s->val_every = o->val_every ? o->val_every : (steps + 9) / 10;
+    s->val_every = o->val_every ? o->val_every : steps > 500 ? steps / 10 : 50;
     return DM_OK;
 }
 
@@ -218,28 +215,29 @@ static enum dm_status enter(struct state *s, struct dm_err *e)
     return st;
 }
 
-static enum dm_status open_log(struct state *s, struct dm_err *e)
+/* A file that the user named, or one beside the output. */
+static enum dm_status side_file(char *out, size_t n, const char *given, const char *output,
+                                const char *suffix, struct dm_err *e)
 {
-    char path[sizeof(s->out->checkpoint)];
-    if (s->opt->log)
-        return dm_log_open(&s->log, s->opt->log, s->run->model->cfg.K, (size_t)s->at.step, e);
-    DM_TRY(dm_run_path(path, sizeof(path), s->opt->output, ".log", e));
-    return dm_log_open(&s->log, path, s->run->model->cfg.K, (size_t)s->at.step, e);
+    if (!given)
+        return dm_run_path(out, n, output, suffix, e);
+    if ((size_t)snprintf(out, n, "%s", given) >= n)
+        return dm_fail(e, DM_ERANGE, "%s: the name is too long", given);
+    return DM_OK;
 }
 
 static enum dm_status set_up(struct state *s, struct dm_err *e)
 {
     struct dm_train_report *out = s->out;
-    if (s->opt->checkpoint)
-        DM_TRY(dm_run_path(out->checkpoint, sizeof(out->checkpoint), s->opt->checkpoint, "", e));
-    else
-        DM_TRY(
-            dm_run_path(out->checkpoint, sizeof(out->checkpoint), s->opt->output, ".ckpt.h5", e));
+    const struct dm_train_opt *o = s->opt;
+    char log[sizeof(out->checkpoint)];
+    DM_TRY(side_file(out->checkpoint, sizeof(log), o->checkpoint, o->output, ".ckpt.h5", e));
+    DM_TRY(side_file(log, sizeof(log), o->log, o->output, ".log", e));
     DM_TRY(open_data(s, e));
     DM_TRY(describe(s, e));
     DM_TRY(open_step(s, e));
     DM_TRY(enter(s, e));
-    DM_TRY(open_log(s, e));
+    DM_TRY(dm_log_open(&s->log, log, s->run->model->cfg.K, (size_t)s->at.step, e));
     s->begun = (size_t)s->at.step;
     s->started = dm_now();
     out->total_steps = s->schedule.steps;
@@ -358,6 +356,7 @@ static enum dm_status run_steps(struct state *s, struct dm_err *e)
     return DM_OK;
 }
 
+/* "command" has no arguments: they would tell threads and interruptions apart. */
 static enum dm_status report(struct state *s, struct dm_err *e)
 {
     struct dm_train_report *out = s->out;
@@ -372,10 +371,10 @@ static enum dm_status report(struct state *s, struct dm_err *e)
     out->best = s->at.best;
     out->best_step = (size_t)s->at.best_step;
     out->provenance = json_pack(
-        "{s:O, s:o, s:O, s:I, s:I, s:o*}", "command", json_object_get(s->at.run, "command"),
-        "options", dm_train_opt_json(s->opt, false), "inputs", json_object_get(s->at.run, "inputs"),
-        "steps", (json_int_t)out->steps, "tokens", (json_int_t)out->tokens, "validation",
-        out->val.K ? dm_ppl_json(&out->val) : NULL);
+        "{s:s, s:[ss], s:o, s:O, s:I, s:I, s:o*}", "program", "dynamo " DM_VERSION, "command",
+        "dynamo", dm_train_kind_name(s->opt->kind), "options", dm_train_opt_json(s->opt, false),
+        "inputs", json_object_get(s->at.run, "inputs"), "steps", (json_int_t)out->steps, "tokens",
+        (json_int_t)out->tokens, "validation", out->val.K ? dm_ppl_json(&out->val) : NULL);
     return out->provenance ? DM_OK : dm_fail(e, DM_ENOMEM, "out of memory");
 }
 
