@@ -40,8 +40,9 @@ enum {
     OPT_PENALTY,
     OPT_ALPHA,
     OPT_LAMBDA,
-    OPT_NO_THRESHOLD,
-    OPT_NO_BLUR,
+    OPT_THRESHOLD,
+    OPT_BLUR,
+    OPT_THREADS,
     OPT_JSON,
     OPT_PLOT
 };
@@ -72,10 +73,10 @@ static const struct argp_option table[] = {
     {"penalty", OPT_PENALTY, "X", 0, "Repetition penalty, default 1.1", 4},
     {"alpha-c", OPT_ALPHA, "X", 0, "Exponent of the co-occurrence ratio, default 1", 4},
     {"lambda", OPT_LAMBDA, "X", 0, "Trust in the table for mix and backoff, default 0.9", 4},
-    {"no-threshold", OPT_NO_THRESHOLD, 0, 0, "No adaptive threshold", 4},
-    {"no-blur", OPT_NO_BLUR, 0, 0, "No blur before it", 4},
+    {"threshold", OPT_THRESHOLD, "on|off", 0, "Adaptive threshold (default on)", 4},
+    {"blur", OPT_BLUR, "on|off", 0, "Its blur (default on)", 4},
     {0, 0, 0, 0, "Others:", 5},
-    {"threads", 't', "N", 0, "Threads (default: all cores)", 5},
+    {"threads", OPT_THREADS, "N", 0, "Number of threads; 0 = all cores (default 0)", 5},
     {0}};
 
 static const char doc[] =
@@ -157,6 +158,7 @@ static bool parse_search(int key, char *arg, struct argp_state *s, struct dm_cal
 
 static bool parse_decoding(int key, char *arg, struct argp_state *s, struct dm_gen_opt *g)
 {
+    static const char *const words[] = {"off", "on", NULL};
     switch (key) {
     case OPT_TEMPERATURE:
         g->temperature = dm_opt_real(s, "--temperature", arg, 0, 100);
@@ -173,11 +175,11 @@ static bool parse_decoding(int key, char *arg, struct argp_state *s, struct dm_g
     case OPT_LAMBDA:
         g->lambda = dm_opt_real(s, "--lambda", arg, 0, 1);
         return true;
-    case OPT_NO_THRESHOLD:
-        g->threshold = false;
+    case OPT_THRESHOLD:
+        g->threshold = dm_opt_word(s, "--threshold", arg, words) == 1;
         return true;
-    case OPT_NO_BLUR:
-        g->blur = false;
+    case OPT_BLUR:
+        g->blur = dm_opt_word(s, "--blur", arg, words) == 1;
         return true;
     default:
         return false;
@@ -208,8 +210,8 @@ static error_t parse(int key, char *arg, struct argp_state *s)
     case OPT_PLOT:
         o->plot = arg;
         break;
-    case 't':
-        o->threads = dm_opt_size(s, "--threads", arg, 1, 1024);
+    case OPT_THREADS:
+        o->threads = dm_opt_size(s, "--threads", arg, 0, 1024);
         break;
     case ARGP_KEY_ARG:
         if (o->model)

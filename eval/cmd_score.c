@@ -22,7 +22,16 @@ struct options {
     bool json, summary;
 };
 
-enum { OPT_IDS = 256, OPT_IDS_FILE, OPT_TEXT, OPT_HEADS, OPT_CONTEXT, OPT_JSON, OPT_SUMMARY };
+enum {
+    OPT_IDS = 256,
+    OPT_IDS_FILE,
+    OPT_TEXT,
+    OPT_HEADS,
+    OPT_CONTEXT,
+    OPT_JSON,
+    OPT_SUMMARY,
+    OPT_THREADS
+};
 
 static const struct argp_option table[] = {
     {"ids", OPT_IDS, "\"N N ..\"", 0, "Score this one sequence of token ids", 0},
@@ -32,7 +41,7 @@ static const struct argp_option table[] = {
     {"context", OPT_CONTEXT, "N", 0, "Tokens per window (default: the model's context)", 0},
     {"json", OPT_JSON, 0, 0, "One JSON object instead of a table", 0},
     {"summary", OPT_SUMMARY, 0, 0, "Only the perplexities, not every token", 0},
-    {"threads", 't', "N", 0, "Threads (default: all cores)", 0},
+    {"threads", OPT_THREADS, "N", 0, "Number of threads; 0 = all cores (default 0)", 0},
     {0}};
 
 static const char doc[] =
@@ -71,8 +80,8 @@ static error_t parse(int key, char *arg, struct argp_state *s)
     case OPT_SUMMARY:
         o->summary = true;
         break;
-    case 't':
-        o->threads = dm_opt_size(s, "--threads", arg, 1, 1024);
+    case OPT_THREADS:
+        o->threads = dm_opt_size(s, "--threads", arg, 0, 1024);
         break;
     case ARGP_KEY_ARG:
         if (o->model)

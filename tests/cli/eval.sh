@@ -1,0 +1,129 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# score and calibrate on a model made on the way. Usage: eval.sh DYNAMO
+set -eu
+dynamo=$(realpath "$1")
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+cd "$dir"
+
+fail() { echo "FAIL: $*" >&2; exit 1; }
+
+# refuses CODE SENTENCE COMMAND...: exit code, one sentence on stderr that contains SENTENCE, no output.
+refuses() {
+    local want=$1 text=$2 code=0
+    shift 2
+    "$@" > out.txt 2> err.txt || code=$?
+    [ "$code" = "$want" ] || fail "exit code $code, want $want: $*: $(cat err.txt)"
+    grep -qF -- "$text" err.txt || fail "\"$(cat err.txt)\" does not say \"$text\": $*"
+    [ "$want" = 2 ] || [ "$(wc -l < err.txt)" = 1 ] || fail "more than one sentence: $*"
+    [ ! -s out.txt ] || fail "output in spite of the failure: $*"
+}
+
+# Documents of made-up sentences: SEED COUNT, as JSONL.
+sentences() {
+    awk -v seed="$1" -v count="$2" 'BEGIN {
+        srand(seed)
+        split("king shepherd prophet river city servant", who)
+        split("went up to|spoke unto|remembered|blessed", did, "|")
+        for (d = 0; d < count; d++) {
+            printf "{\"text\": \""
+            for (s = 0; s < 8; s++)
+                printf "And the %s %s the %s. ", who[1 + int(6 * rand())], did[1 + int(4 * rand())],
+                    who[1 + int(6 * rand())]
+            print "\"}"
+        }
+    }'
+}
+
+sentences 1 200 > train.jsonl
+sentences 2 30 > held.jsonl
+cat > config.json <<'JSON'
+{"model_type": "gpt_neox", "vocab_size": 320, "hidden_size": 32, "num_hidden_layers": 2,
+ "num_attention_heads": 2, "intermediate_size": 64, "max_position_embeddings": 64,
+ "rotary_pct": 0.25, "rotary_emb_base": 10000, "layer_norm_eps": 1e-5, "hidden_act": "gelu",
+ "use_parallel_residual": true, "eos_token_id": 0, "torch_dtype": "float32"}
+JSON
+"$dynamo" tokenizer-train train.jsonl -v 320 -o t.json > /dev/null
+"$dynamo" tokenize -t t.json train.jsonl -o train.h5 > /dev/null
+"$dynamo" tokenize -t t.json held.jsonl -o held.h5 > /dev/null
+"$dynamo" pretrain --config config.json --tokenizer t.json -d train.h5 -n 30 -b 4 -c 32 --lr 3e-3 \
+    -o base.h5 > /dev/null 2> err.txt || fail "pretrain: $(cat err.txt)"
+"$dynamo" train base.h5 --heads 3 -d train.h5 -n 20 -b 4 -c 32 -o heads.h5 > /dev/null 2> err.txt ||
+    fail "train: $(cat err.txt)"
+"$dynamo" cooc train.h5 -o cooc.h5 > /dev/null
+
+# ---- score ----
+printf 'And the king blessed the river. And the servant spoke unto the prophet.' > a.txt
+"$dynamo" tokenize -t t.json --print a.txt > a.ids
+"$dynamo" score heads.h5 --text a.txt > text.tsv
+"$dynamo" score heads.h5 --ids-file a.ids > file.tsv
+"$dynamo" score heads.h5 --ids "$(cat a.ids)" > ids.tsv
+cmp text.tsv file.tsv || fail "--text and --ids-file differ"
+cmp text.tsv ids.tsv || fail "--text and --ids differ"
+"$dynamo" score heads.h5 --text a.txt --threads 1 | cmp - text.tsv || fail "--threads 1 differs"
+n=$(wc -w < a.ids)
+[ "$(grep -c '^0' text.tsv)" = "$n" ] || fail "not one row per token"
+# The perplexities follow from the rows.
+awk -F '\t' -v n="$n" '
+    /^0/ { for (h = 1; h <= 3; h++) if ($(2 + 2 * h) != "-") { sum[h] -= $(2 + 2 * h); count[h]++ } }
+    /^PPL_[0-9]\t/ { h = substr($1, 5); want = exp(sum[h] / count[h]); seen++
+                     if (count[h] != n - h || $2 / want > 1.0001 || $2 / want < 0.9999) exit 1 }
+    /^PPL_1:3/ { want = exp((sum[1] / count[1] + sum[2] / count[2] + sum[3] / count[3]) / 3); seen++
+                 if ($2 / want > 1.0001 || $2 / want < 0.9999) exit 1 }
+    END { exit seen != 4 }' text.tsv || fail "the perplexities do not follow from the rows"
+"$dynamo" score heads.h5 --text a.txt --json > a.json
+grep -q '"heads":3' a.json && grep -q '"ppl_joint":\[' a.json && grep -q '"rank":\[\[null,' a.json ||
+    fail "JSON: $(cat a.json)"
+"$dynamo" score heads.h5 --text a.txt --summary --heads 1 > one.tsv
+[ "$(wc -l < one.tsv)" = 1 ] || fail "--summary --heads 1: $(cat one.tsv)"
+grep -q "$(cut -f 1-2 one.tsv)" text.tsv || fail "head 1 alone scores otherwise"
+{ cat a.ids; echo; cat a.ids; } > two.ids
+"$dynamo" score heads.h5 --ids-file two.ids > two.tsv
+[ "$(grep -c '^1' two.tsv)" = "$n" ] || fail "two lines are not two sequences"
+"$dynamo" detokenize held.h5 > held.txt
+"$dynamo" score heads.h5 --text held.txt --summary > long.tsv # longer than the context
+grep -q "^PPL_1.$(printf '\t')\?" long.tsv || fail "a long text: $(cat long.tsv)"
+
+refuses 1 'missing.h5' "$dynamo" score missing.h5 --ids "1 2"
+refuses 1 'id 2 is 320, expected 0 to 319' "$dynamo" score heads.h5 --ids "1 320"
+refuses 1 'a.txt, line 1: id 1 is "And"' "$dynamo" score heads.h5 --ids-file a.txt
+refuses 1 'nothing to score' "$dynamo" score heads.h5 --ids "5"
+refuses 1 '4 heads asked for' "$dynamo" score heads.h5 --ids "5 6" --heads 4
+refuses 2 'exactly one of' "$dynamo" score heads.h5
+refuses 2 'exactly one of' "$dynamo" score heads.h5 --ids "1 2" --text a.txt
+refuses 2 'no model' "$dynamo" score --ids "1 2"
+
+# ---- calibrate ----
+small="--prompts 4 --prompt-tokens 8 --tokens 12 --samples 2 --eps 0,0.5,1"
+cp heads.h5 before.h5
+"$dynamo" calibrate heads.h5 --cooc cooc.h5 --data held.h5 $small --margin 100 --repeat-margin 1 \
+    -o cal.h5 --plot plot.svg > table.tsv
+cmp heads.h5 before.h5 || fail "-o changed the model"
+[ "$(grep -c . table.tsv)" = 6 ] || fail "table: $(cat table.tsv)"
+# Margins that nothing exceeds: the fastest is chosen, three tokens per forward.
+grep -q '^chosen: eps_b 0, unseen backoff, 3.000 tokens per forward' table.tsv ||
+    fail "table: $(cat table.tsv)"
+grep -q '^<svg' plot.svg || fail "no plot"
+"$dynamo" calibrate heads.h5 --cooc cooc.h5 --data held.h5 $small --dry-run --unseen all \
+    --margin 100 --repeat-margin 1 --json > cal.json
+cmp heads.h5 before.h5 || fail "--dry-run changed the model"
+grep -q '"eps_b":0.0,' cal.json && grep -q '"unseen":"zero"' cal.json &&
+    grep -q '"sha256":"' cal.json || fail "JSON: $(cat cal.json)"
+"$dynamo" calibrate heads.h5 --data held.h5 $small > none.tsv # in place, without a mask
+cmp -s heads.h5 before.h5 && fail "nothing was stored"
+"$dynamo" score heads.h5 --text a.txt | cmp - text.tsv || fail "calibrating changed the weights"
+
+refuses 1 'no heads' "$dynamo" calibrate base.h5 --data held.h5 $small
+refuses 1 'exceed the context 64' "$dynamo" calibrate heads.h5 --data held.h5 --tokens 64
+refuses 1 'no run of 40 tokens' "$dynamo" calibrate heads.h5 --data held.h5 --prompt-tokens 40 \
+    --prompts 1000 --tokens 8
+refuses 1 'missing.h5' "$dynamo" calibrate heads.h5 --data missing.h5
+refuses 2 '--eps: "2"' "$dynamo" calibrate heads.h5 --data held.h5 --eps 0,2
+refuses 2 'no held-out data' "$dynamo" calibrate heads.h5
+"$dynamo" tokenizer-train train.jsonl -v 280 -o other.json > /dev/null
+"$dynamo" tokenize -t other.json held.jsonl -o other.h5 > /dev/null
+"$dynamo" cooc other.h5 -o other-cooc.h5 > /dev/null
+refuses 1 'another tokenizer' "$dynamo" calibrate heads.h5 --data other.h5 $small
+refuses 1 'another tokenizer' "$dynamo" calibrate heads.h5 --data held.h5 --cooc other-cooc.h5 $small
+echo ok
