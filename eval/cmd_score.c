@@ -53,7 +53,8 @@ static const char doc[] =
     "windows that overlap by half; each later window scores only the tokens that are new to it, so "
     "every token is scored once and, after the first window, with at least half a context before "
     "it. Head n does not score the first n tokens (log p \"-\", null in JSON).\n"
-    "The table: sequence, position, id, then log p and rank of each head, separated by tabs.";
+    "The table: sequence, position, id, then log p and rank of each head, separated by tabs; a "
+    "sequence of one token has nothing to score and is left out.";
 
 static error_t parse(int key, char *arg, struct argp_state *s)
 {
@@ -145,8 +146,10 @@ static json_t *rows_to_json(const struct job *j, const struct dm_ids *x, const f
 
 static enum dm_status score_one(struct job *j, const struct dm_ids *x, struct dm_err *e)
 {
-    if (!x->n)
+    if (x->n < 2) { // nothing to score, but it keeps its number
+        j->n_sequences += x->n;
         return DM_OK;
+    }
     const size_t n_heads = dm_scorer_heads(j->scorer);
     float *logp = dm_alloc(n_heads, x->n * sizeof(*logp));
     int32_t *rank = dm_alloc(n_heads, x->n * sizeof(*rank));

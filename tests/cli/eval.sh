@@ -44,7 +44,7 @@ cat > config.json <<'JSON'
  "rotary_pct": 0.25, "rotary_emb_base": 10000, "layer_norm_eps": 1e-5, "hidden_act": "gelu",
  "use_parallel_residual": true, "eos_token_id": 0, "torch_dtype": "float32"}
 JSON
-"$dynamo" tokenizer-train train.jsonl -v 320 -o t.json > /dev/null
+"$dynamo" tokenizer-train train.jsonl -v 310 -o t.json > /dev/null
 "$dynamo" tokenize -t t.json train.jsonl -o train.h5 > /dev/null
 "$dynamo" tokenize -t t.json held.jsonl -o held.h5 > /dev/null
 "$dynamo" pretrain --config config.json --tokenizer t.json -d train.h5 -n 30 -b 4 -c 32 --lr 3e-3 \
