@@ -265,14 +265,16 @@ static enum dm_status read_vocab(const json_t *vocab, struct dm_tokenizer *t, co
     return DM_OK;
 }
 
-/* Id of a token's name of n bytes, or -1. */
-static int32_t vocab_id(const json_t *vocab, const char *name, size_t n, struct dm_bytes *key)
+/* *id of a token's name of n bytes, or -1. `key` is scratch. */
+static enum dm_status vocab_id(const json_t *vocab, const char *name, size_t n,
+                               struct dm_bytes *key, int32_t *id, struct dm_err *e)
 {
     key->n = 0;
-    if (dm_bytes_add(key, name, n, NULL) || dm_bytes_add(key, "", 1, NULL))
-        return -1;
+    DM_TRY(dm_bytes_add(key, name, n, e));
+    DM_TRY(dm_bytes_add(key, "", 1, e));
     const json_t *v = json_object_get(vocab, (const char *)key->p);
-    return v ? (int32_t)json_integer_value(v) : -1;
+    *id = v ? (int32_t)json_integer_value(v) : -1;
+    return DM_OK;
 }
 
 /* Both halves of a merge: "a b", or ["a", "b"] in newer files. */
@@ -312,9 +314,10 @@ static enum dm_status read_merge(const json_t *v, size_t number, const json_t *v
     key[1].n = 0;
     DM_TRY(dm_bytes_add(&key[1], half[0], n[0], e));
     DM_TRY(dm_bytes_add(&key[1], half[1], n[1], e));
-    const int32_t left = vocab_id(vocab, half[0], n[0], &key[0]);
-    const int32_t right = vocab_id(vocab, half[1], n[1], &key[0]);
-    const int32_t both = vocab_id(vocab, (const char *)key[1].p, key[1].n, &key[0]);
+    int32_t left, right, both;
+    DM_TRY(vocab_id(vocab, half[0], n[0], &key[0], &left, e));
+    DM_TRY(vocab_id(vocab, half[1], n[1], &key[0], &right, e));
+    DM_TRY(vocab_id(vocab, (const char *)key[1].p, key[1].n, &key[0], &both, e));
     if (left < 0 || right < 0 || both < 0 || !n[0] || !n[1])
         return dm_fail(
             e, DM_EFORMAT,
