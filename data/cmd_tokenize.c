@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "data/tokenize.h"
+#include "src/base/arena.h"
 #include "src/base/json.h"
 #include "src/base/opt.h"
 #include "src/base/progress.h"
@@ -16,7 +17,8 @@ struct options {
     struct dm_reader_opt reader;
     bool print, json;
     struct dm_progress progress;
-    json_t *command;
+    int argc;
+    char **argv; /* as typed */
 };
 
 enum { KEY_PRINT = 256, KEY_FIELD, KEY_FORMAT, KEY_JSON };
@@ -101,7 +103,7 @@ static enum dm_status tokenize(struct options *o, struct dm_tokenize_stats *stat
     dm_progress_init(&o->progress, "tokenizing", "bytes",
                      (double)dm_reader_total(o->files, o->n_files));
     enum dm_status st = o->print ? dm_tokenize_run(&k, stats, e)
-                                 : dm_tokenize_shard(&k, o->out, o->command, stats, e);
+                                 : dm_tokenize_shard(&k, o->out, o->argc, o->argv, stats, e);
     dm_progress_end(&o->progress);
     dm_tokenizer_free(t);
     return st;
@@ -140,16 +142,19 @@ int cmd_tokenize(int argc, char **argv)
         NULL,
         NULL,
         NULL};
-    struct options o = {.command = json_array()};
+    // argp sorts options before files: keep the command line as it was typed.
+    struct options o = {.argc = argc, .argv = dm_alloc((size_t)argc + 1, sizeof(*argv))};
     struct dm_tokenize_stats stats;
     struct dm_err e;
-    // argp reorders argv: note the command line first.
-    for (int i = 0; i < argc; i++)
-        json_array_append_new(o.command, json_string(argv[i]));
+    if (!o.argv) {
+        fprintf(stderr, "dynamo tokenize: out of memory\n");
+        return 1;
+    }
+    memcpy(o.argv, argv, (size_t)argc * sizeof(*argv));
     argp_parse(&argp, argc, argv, 0, NULL, &o);
     const double start = dm_now();
     const enum dm_status st = tokenize(&o, &stats, &e);
-    json_decref(o.command);
+    free(o.argv);
     if (st) {
         fprintf(stderr, "dynamo tokenize: %s\n", e.msg);
         return 1;

@@ -3,9 +3,10 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "src/base/arena.h"
-#include "src/base/hash.h"
+#include "src/base/provenance.h"
 
 enum { BLOCK = 1 << 16 };
 
@@ -75,36 +76,35 @@ static void pass_progress(void *ctx, uint64_t consumed)
         s->k->progress(s->k->ctx, consumed);
 }
 
-/* {"command": ..., "sources": [{"file", "sha256"}], "tokenizer_sha256": ...} as text, heap. */
-static enum dm_status describe(const struct dm_tokenize *k, const json_t *command, char **text,
-                               struct dm_err *e)
+/* Hashing a pipe would swallow it. */
+static bool regular(const char *path)
 {
-    json_t *sources = json_array();
-    enum dm_status st = DM_OK;
-    *text = NULL;
-    for (size_t i = 0; !st && i < k->n_paths; i++) {
-        char hex[DM_HASH_LEN + 1];
-        const char *path = k->paths[i];
-        const bool file = strcmp(path, "-") != 0;
-        if (file)
-            st = dm_sha256_file(path, hex, e);
-        // A name that is not UTF-8 gives NULL here; the hash still identifies the file.
-        json_t *name = json_string(path);
-        json_t *one = json_pack("{s:o, s:o}", "file", name ? name : json_null(), "sha256",
-                                file && !st ? json_string(hex) : json_null());
-        if (json_array_append_new(sources, one) && !st)
-            st = dm_fail(e, DM_ENOMEM, "out of memory");
-    }
-    json_t *root = json_pack("{s:O?, s:o, s:s}", "command", (json_t *)(uintptr_t)command, "sources",
-                             sources, "tokenizer_sha256", dm_tokenizer_hash(k->tokenizer));
-    if (!st && !(*text = json_dumps(root, JSON_COMPACT)))
-        st = dm_fail(e, DM_ENOMEM, "out of memory");
-    json_decref(root);
-    return st;
+    struct stat s;
+    return strcmp(path, "-") && !stat(path, &s) && S_ISREG(s.st_mode);
 }
 
-enum dm_status dm_tokenize_shard(const struct dm_tokenize *k, const char *out,
-                                 const json_t *command, struct dm_tokenize_stats *stats,
+/* The shard's provenance as heap text. Pipes, standard input among them, have no hash. */
+static enum dm_status describe(const struct dm_tokenize *k, int argc, char *const *argv,
+                               char **text, struct dm_err *e)
+{
+    json_t *inputs = json_array();
+    enum dm_status st = DM_OK;
+    *text = NULL;
+    for (size_t i = 0; !st && i < k->n_paths; i++)
+        if (regular(k->paths[i]))
+            st = dm_provenance_input(inputs, k->paths[i], e);
+    json_t *extra = json_pack("{s:o, s:s}", "inputs", inputs, "tokenizer_sha256",
+                              dm_tokenizer_hash(k->tokenizer));
+    if (st) {
+        json_decref(extra);
+        return st;
+    }
+    *text = dm_provenance(argc, argv, extra);
+    return *text ? DM_OK : dm_fail(e, DM_ENOMEM, "out of memory");
+}
+
+enum dm_status dm_tokenize_shard(const struct dm_tokenize *k, const char *out, int argc,
+                                 char *const *argv, struct dm_tokenize_stats *stats,
                                  struct dm_err *e)
 {
     struct shard_sink sink = {.k = k};
@@ -116,7 +116,7 @@ enum dm_status dm_tokenize_shard(const struct dm_tokenize *k, const char *out,
                        "%s: a shard separates documents by token 0, but this tokenizer's "
                        "<|endoftext|> is %d",
                        out, (int)dm_tokenizer_eos(k->tokenizer));
-    DM_TRY(describe(k, command, &provenance, e));
+    DM_TRY(describe(k, argc, argv, &provenance, e));
     enum dm_status st = dm_shard_create(&sink.w, out, dm_tokenizer_size(k->tokenizer),
                                         dm_tokenizer_json(k->tokenizer, NULL),
                                         dm_tokenizer_hash(k->tokenizer), provenance, e);

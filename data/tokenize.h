@@ -3,7 +3,6 @@
 #ifndef DM_DATA_TOKENIZE_H
 #define DM_DATA_TOKENIZE_H
 
-#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -41,10 +40,10 @@ enum dm_status dm_tokenize_run(const struct dm_tokenize *k, struct dm_tokenize_s
                                struct dm_err *e);
 
 /* The same into a shard at `out`: each document followed by token 0, which must be the tokenizer's
- * <|endoftext|> (DM_EMISMATCH otherwise). k->sink is not used. `command` (JSON, borrowed, may be
- * NULL) goes into the provenance with the files' names, sizes and hashes. */
-enum dm_status dm_tokenize_shard(const struct dm_tokenize *k, const char *out,
-                                 const json_t *command, struct dm_tokenize_stats *stats,
+ * <|endoftext|> (DM_EMISMATCH otherwise). k->sink is not used. argv goes into the provenance with
+ * the files' hashes (src/base/provenance.h). */
+enum dm_status dm_tokenize_shard(const struct dm_tokenize *k, const char *out, int argc,
+                                 char *const *argv, struct dm_tokenize_stats *stats,
                                  struct dm_err *e);
 
 /* Reads a shard's documents in order. Start with a zeroed walk; release ids with dm_ids_release.

@@ -60,6 +60,9 @@ grep -q '"documents":2,' report.json || fail "report: $(cat report.json)"
 "$dynamo" tokenize -t t.json a.txt b.txt -o ab2.h5 > /dev/null
 "$dynamo" detokenize -t t.json ab2.h5 | cmp - both.txt || fail "detokenize with -t on a shard"
 
+"$dynamo" tokenize -t t.json <(cat a.txt) - -o ab3.h5 < b.txt > /dev/null
+"$dynamo" detokenize ab3.h5 | cmp - both.txt || fail "pipes as files"
+
 # What goes wrong is said once, and leaves no file behind.
 refuses 1 'nothere.json: cannot open' "$dynamo" tokenize -t nothere.json --print a.txt
 refuses 1 'nothere.txt: cannot open' "$dynamo" tokenize -t t.json -o x.h5 nothere.txt
