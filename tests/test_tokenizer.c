@@ -375,83 +375,80 @@ static void test_ignore_merges_takes_the_whole_word(void **state)
     }
 }
 
+static const struct {
+    const char *json, *says;
+    enum dm_status status;
+} hostile[] = {
+    {"", "t.json: not valid JSON", DM_EFORMAT},
+    {"[]", "want an object", DM_EFORMAT},
+    {"{}", "\"model\" is nothing", DM_EFORMAT},
+    {WITH("", VOCAB ",\"c\":3", "", ""), "id 3 stands for two tokens", DM_EFORMAT},
+    {WITH("", VOCAB ",\"a\":4", "", ""), "not valid JSON", DM_EFORMAT},
+    {WITH("", VOCAB ",\"c\":-1", "", ""), "id of \"c\" is -1", DM_ERANGE},
+    {WITH("", VOCAB ",\"c\":4194304", "", ""), "id of \"c\" is 4194304", DM_ERANGE},
+    {WITH("", VOCAB ",\"c\":99999999999999999999", "", ""), "not valid JSON", DM_EFORMAT},
+    {WITH("", VOCAB ",\"c\":1.5", "", ""), "is real, want an integer", DM_EFORMAT},
+    {WITH("", VOCAB ",\"c\":\"4\"", "", ""), "is string, want an integer", DM_EFORMAT},
+    {WITH("", "", "", ""), "the vocabulary is empty", DM_EFORMAT},
+    {WITH("", VOCAB, "\"a c\"", ""), "merge 0 (\"a\" and \"c\") names a token", DM_EFORMAT},
+    {WITH("", VOCAB, "\"a b\",\"b a\"", ""), "names a result", DM_EFORMAT},
+    {WITH("", VOCAB, "\"ab\"", ""), "merge 0 is not \"a b\"", DM_EFORMAT},
+    {WITH("", VOCAB, "\"a b a\"", ""), "merge 0 is not \"a b\"", DM_EFORMAT},
+    {WITH("", VOCAB, "\" ab\"", ""), "names a token", DM_EFORMAT},
+    {WITH("", VOCAB, "[\"a\"]", ""), "merge 0 is not", DM_EFORMAT},
+    {WITH("", VOCAB, "[\"a\",2]", ""), "merge 0 is not", DM_EFORMAT},
+    {WITH("", VOCAB, "[\"a\",\"b\\u0000\"]", ""), "merge 0 is not", DM_EFORMAT},
+    {WITH("", VOCAB, "7", ""), "merge 0 is not", DM_EFORMAT},
+    {WITH("", VOCAB, "", ",\"byte_fallback\":true"), "\"byte_fallback\"", DM_EUNSUPPORTED},
+    {WITH("", VOCAB, "", ",\"dropout\":0.1"), "\"dropout\"", DM_EUNSUPPORTED},
+    {WITH("", VOCAB, "", ",\"unk_token\":\"a\""), "unk_token \"a\"", DM_EUNSUPPORTED},
+    {WITH("", VOCAB, "", ",\"end_of_word_suffix\":\"</w>\""), "\"end_of_word_suffix\"",
+     DM_EUNSUPPORTED},
+    {WITH("", VOCAB, "", ",\"ignore_merges\":1"), "want true or false", DM_EFORMAT},
+    {WITH("7", VOCAB, "", ""), "an added token is integer", DM_EFORMAT},
+    {WITH("{\"id\":0,\"content\":\"\"}", VOCAB, "", ""), "an added token is empty", DM_EFORMAT},
+    {WITH("{\"id\":9}", VOCAB, "", ""), "\"content\" is missing", DM_EFORMAT},
+    {WITH("{\"content\":\"x\"}", VOCAB, "", ""), "is nothing, want an integer", DM_EFORMAT},
+    {WITH("{\"id\":9,\"content\":\"x\\u0000\"}", VOCAB, "", ""), "U+0000", DM_EUNSUPPORTED},
+    {WITH("{\"id\":9,\"content\":\"x\",\"lstrip\":true}", VOCAB, "", ""), "\"lstrip\"",
+     DM_EUNSUPPORTED},
+    {WITH("{\"id\":1,\"content\":\"x\"}", VOCAB, "", ""), "id 1 stands for two tokens", DM_EFORMAT},
+    {WITH("{\"id\":2,\"content\":\"a\"}", VOCAB, "", ""), "id 2 as added token but 1", DM_EFORMAT},
+    {WITH("{\"id\":9,\"content\":\"x\"},{\"id\":9,\"content\":\"y\"}", VOCAB, "", ""),
+     "id 9 stands for two tokens", DM_EFORMAT},
+    {"{\"model\":{\"type\":\"Unigram\"}}", "model type \"Unigram\"", DM_EUNSUPPORTED},
+    {"{\"model\":{\"vocab\":[]}}", "pre_tokenizer \"(no type)\"", DM_EUNSUPPORTED},
+    {"{\"model\":{},\"normalizer\":{\"type\":\"NFKC\"}}", "normalizer \"NFKC\"", DM_EUNSUPPORTED},
+    {"{\"model\":{},\"normalizer\":{\"type\":\"Sequence\"}}", "without the array", DM_EFORMAT},
+    {"{\"model\":{},\"truncation\":{}}", "\"truncation\"", DM_EUNSUPPORTED},
+    {"{\"model\":{},\"padding\":{\"strategy\":{\"Fixed\":9}}}", "fixed length", DM_EUNSUPPORTED},
+    {"{\"model\":{},\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"use_regex\":false}}", "use_regex",
+     DM_EUNSUPPORTED},
+    {"{\"model\":{},\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":true}}",
+     "add_prefix_space", DM_EUNSUPPORTED},
+    {"{\"model\":{},\"pre_tokenizer\":{\"type\":\"ByteLevel\"},\"post_processor\":{\"type\":"
+     "\"BertProcessing\"}}",
+     "\"BertProcessing\"", DM_EUNSUPPORTED},
+    {"{\"model\":{},\"pre_tokenizer\":{\"type\":\"ByteLevel\"},\"decoder\":{\"type\":"
+     "\"WordPiece\"}}",
+     "decoder \"WordPiece\"", DM_EUNSUPPORTED},
+    {"{\"model\":{\"vocab\":[]},\"pre_tokenizer\":{\"type\":\"ByteLevel\"},\"decoder\":{"
+     "\"type\":\"ByteLevel\"}}",
+     "\"vocab\" is array", DM_EFORMAT},
+    {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":{}},\"pre_tokenizer\":{\"type\":\"ByteLevel\"}"
+     ","
+     "\"decoder\":{\"type\":\"ByteLevel\"}}",
+     "\"merges\" is object", DM_EFORMAT},
+};
+
 static void test_hostile_files_are_refused(void **state)
 {
     (void)state;
-    static const struct {
-        const char *json, *says;
-        enum dm_status status;
-    } bad[] = {
-        {"", "t.json: not valid JSON", DM_EFORMAT},
-        {"[]", "want an object", DM_EFORMAT},
-        {"{}", "\"model\" is nothing", DM_EFORMAT},
-        {WITH("", VOCAB ",\"c\":3", "", ""), "id 3 stands for two tokens", DM_EFORMAT},
-        {WITH("", VOCAB ",\"a\":4", "", ""), "not valid JSON", DM_EFORMAT},
-        {WITH("", VOCAB ",\"c\":-1", "", ""), "id of \"c\" is -1", DM_ERANGE},
-        {WITH("", VOCAB ",\"c\":4194304", "", ""), "id of \"c\" is 4194304", DM_ERANGE},
-        {WITH("", VOCAB ",\"c\":99999999999999999999", "", ""), "not valid JSON", DM_EFORMAT},
-        {WITH("", VOCAB ",\"c\":1.5", "", ""), "is real, want an integer", DM_EFORMAT},
-        {WITH("", VOCAB ",\"c\":\"4\"", "", ""), "is string, want an integer", DM_EFORMAT},
-        {WITH("", "", "", ""), "the vocabulary is empty", DM_EFORMAT},
-        {WITH("", VOCAB, "\"a c\"", ""), "merge 0 (\"a\" and \"c\") names a token", DM_EFORMAT},
-        {WITH("", VOCAB, "\"a b\",\"b a\"", ""), "names a result", DM_EFORMAT},
-        {WITH("", VOCAB, "\"ab\"", ""), "merge 0 is not \"a b\"", DM_EFORMAT},
-        {WITH("", VOCAB, "\"a b a\"", ""), "merge 0 is not \"a b\"", DM_EFORMAT},
-        {WITH("", VOCAB, "\" ab\"", ""), "names a token", DM_EFORMAT},
-        {WITH("", VOCAB, "[\"a\"]", ""), "merge 0 is not", DM_EFORMAT},
-        {WITH("", VOCAB, "[\"a\",2]", ""), "merge 0 is not", DM_EFORMAT},
-        {WITH("", VOCAB, "[\"a\",\"b\\u0000\"]", ""), "merge 0 is not", DM_EFORMAT},
-        {WITH("", VOCAB, "7", ""), "merge 0 is not", DM_EFORMAT},
-        {WITH("", VOCAB, "", ",\"byte_fallback\":true"), "\"byte_fallback\"", DM_EUNSUPPORTED},
-        {WITH("", VOCAB, "", ",\"dropout\":0.1"), "\"dropout\"", DM_EUNSUPPORTED},
-        {WITH("", VOCAB, "", ",\"unk_token\":\"a\""), "unk_token \"a\"", DM_EUNSUPPORTED},
-        {WITH("", VOCAB, "", ",\"end_of_word_suffix\":\"</w>\""), "\"end_of_word_suffix\"",
-         DM_EUNSUPPORTED},
-        {WITH("", VOCAB, "", ",\"ignore_merges\":1"), "want true or false", DM_EFORMAT},
-        {WITH("7", VOCAB, "", ""), "an added token is integer", DM_EFORMAT},
-        {WITH("{\"id\":0,\"content\":\"\"}", VOCAB, "", ""), "an added token is empty", DM_EFORMAT},
-        {WITH("{\"id\":9}", VOCAB, "", ""), "\"content\" is missing", DM_EFORMAT},
-        {WITH("{\"content\":\"x\"}", VOCAB, "", ""), "is nothing, want an integer", DM_EFORMAT},
-        {WITH("{\"id\":9,\"content\":\"x\\u0000\"}", VOCAB, "", ""), "U+0000", DM_EUNSUPPORTED},
-        {WITH("{\"id\":9,\"content\":\"x\",\"lstrip\":true}", VOCAB, "", ""), "\"lstrip\"",
-         DM_EUNSUPPORTED},
-        {WITH("{\"id\":1,\"content\":\"x\"}", VOCAB, "", ""), "id 1 stands for two tokens",
-         DM_EFORMAT},
-        {WITH("{\"id\":2,\"content\":\"a\"}", VOCAB, "", ""), "id 2 as added token but 1",
-         DM_EFORMAT},
-        {WITH("{\"id\":9,\"content\":\"x\"},{\"id\":9,\"content\":\"y\"}", VOCAB, "", ""),
-         "id 9 stands for two tokens", DM_EFORMAT},
-        {"{\"model\":{\"type\":\"Unigram\"}}", "model type \"Unigram\"", DM_EUNSUPPORTED},
-        {"{\"model\":{\"vocab\":[]}}", "pre_tokenizer \"(no type)\"", DM_EUNSUPPORTED},
-        {"{\"model\":{},\"normalizer\":{\"type\":\"NFKC\"}}", "normalizer \"NFKC\"",
-         DM_EUNSUPPORTED},
-        {"{\"model\":{},\"normalizer\":{\"type\":\"Sequence\"}}", "without the array", DM_EFORMAT},
-        {"{\"model\":{},\"truncation\":{}}", "\"truncation\"", DM_EUNSUPPORTED},
-        {"{\"model\":{},\"padding\":{\"strategy\":{\"Fixed\":9}}}", "fixed length",
-         DM_EUNSUPPORTED},
-        {"{\"model\":{},\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"use_regex\":false}}",
-         "use_regex", DM_EUNSUPPORTED},
-        {"{\"model\":{},\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":true}}",
-         "add_prefix_space", DM_EUNSUPPORTED},
-        {"{\"model\":{},\"pre_tokenizer\":{\"type\":\"ByteLevel\"},\"post_processor\":{\"type\":"
-         "\"BertProcessing\"}}",
-         "\"BertProcessing\"", DM_EUNSUPPORTED},
-        {"{\"model\":{},\"pre_tokenizer\":{\"type\":\"ByteLevel\"},\"decoder\":{\"type\":"
-         "\"WordPiece\"}}",
-         "decoder \"WordPiece\"", DM_EUNSUPPORTED},
-        {"{\"model\":{\"vocab\":[]},\"pre_tokenizer\":{\"type\":\"ByteLevel\"},\"decoder\":{"
-         "\"type\":\"ByteLevel\"}}",
-         "\"vocab\" is array", DM_EFORMAT},
-        {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":{}},\"pre_tokenizer\":{\"type\":\"ByteLevel\"}"
-         ","
-         "\"decoder\":{\"type\":\"ByteLevel\"}}",
-         "\"merges\" is object", DM_EFORMAT},
-    };
     struct dm_err e;
-    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-        assert_int_equal(parse(bad[i].json, &e), bad[i].status);
-        if (!strstr(e.msg, bad[i].says) || !strstr(e.msg, "t.json"))
-            fail_msg("\"%s\" does not say \"%s\"", e.msg, bad[i].says);
+    for (size_t i = 0; i < sizeof(hostile) / sizeof(hostile[0]); i++) {
+        assert_int_equal(parse(hostile[i].json, &e), hostile[i].status);
+        if (!strstr(e.msg, hostile[i].says) || !strstr(e.msg, "t.json"))
+            fail_msg("\"%s\" does not say \"%s\"", e.msg, hostile[i].says);
     }
 }
 
