@@ -30,7 +30,8 @@ struct product {
     bool by_rows; /* threads split the rows of C, else its columns */
 };
 
-/* Packed operands of the calling thread; never passed to another. */
+/* Packed operands of the calling thread; never passed to another. These 2 MiB come out of a
+ * thread's stack (8 MiB unless OMP_STACKSIZE says less). */
 static _Thread_local _Alignas(64) float a_buf[A_FLOATS];
 static _Thread_local _Alignas(64) float b_buf[B_FLOATS];
 

@@ -345,8 +345,8 @@ static float max(const float *x, size_t n)
 }
 
 /* The tail Q(a) = 1 - Phi(a) of the normal distribution for a >= 0 is exp(-a^2/2) times a smooth
- * function, a polynomial in u = (5/2 - a) / (5/2 + a) from scripts/fit_poly.py. *e = exp(-a^2/2):
- * the rounding error of the square, which exp would magnify, is carried along. */
+ * function, a polynomial in u = (5/2 - a) / (5/2 + a) from scripts/fit_poly.py (degree 10). *e =
+ * exp(-a^2/2): the rounding error of the square, which exp would magnify, is carried along. */
 INLINE vf normal_tail(vf a, vf *e)
 {
     const vf s = vf_mul(a, a), lo = vf_fma(a, a, vf_sub(vf_set1(0.0f), s));
