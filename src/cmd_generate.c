@@ -262,8 +262,8 @@ static enum dm_status encode_prompt(struct job *j)
 static enum dm_status load_table(struct job *j)
 {
     const char *path = j->o->cooc, *hash = dm_tokenizer_hash(j->tokenizer);
+    j->has_table = true; // to be released after a failure too
     DM_TRY(dm_cooc_load(&j->table, path, &j->e));
-    j->has_table = true;
     if (!j->table.tokenizer_hash || strcmp(j->table.tokenizer_hash, hash))
         return dm_fail(
             &j->e, DM_EMISMATCH, "%s: counted with the tokenizer %.12s, expected %.12s, that of %s",
