@@ -300,6 +300,15 @@ def safetensors_file(path):
     print(f"{path}: {os.path.getsize(path)} bytes")
 
 
+def hf_dir(path):
+    """A directory as save_pretrained() writes it, for import and export."""
+    cfg = config(Vp=320, C=16, L=3, NH=2, F=32, T_max=64, rot_pct=0.25)
+    model = build(cfg).half()
+    model.save_pretrained(path)
+    os.remove(os.path.join(path, "generation_config.json"))
+    print(f"{path}: {sum(os.path.getsize(os.path.join(path, f)) for f in os.listdir(path))} bytes")
+
+
 def main():
     out = sys.argv[1] if len(sys.argv) > 1 else os.path.join(os.path.dirname(__file__),
                                                              "../tests/golden")
@@ -316,6 +325,7 @@ def main():
     train_base_file(p("train_base.h5"))
     train_heads_file(p("train_heads.h5"))
     safetensors_file(p("tiny.safetensors"))
+    hf_dir(p("hf_dir"))
 
 
 if __name__ == "__main__":

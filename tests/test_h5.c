@@ -142,6 +142,13 @@ static void test_names_are_full_sorted_and_without_texts(void **state)
     assert_string_equal(names[1], "a/deep/u2");
     dm_h5_free_names(names);
     assert_int_equal(dm_h5_names(f, "zzz", &names, &n, &e), DM_EFORMAT);
+    static const char *const attrs[] = {"big",     "empty", "format",     "long",
+                                        "made_by", "pi",    "provenance", "version"};
+    assert_ok(dm_h5_attr_names(f, &names, &n, &e), e);
+    assert_int_equal(n, 8);
+    for (size_t i = 0; i < n; i++)
+        assert_string_equal(names[i], attrs[i]);
+    dm_h5_free_names(names);
     dm_h5_close(f);
 }
 

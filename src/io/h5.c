@@ -285,15 +285,11 @@ struct name_list {
     const char *prefix;
 };
 
-static herr_t add_name(hid_t obj, const char *name, const H5O_info_t *info, void *ctx)
+/* Appends prefix + "/" + name (no slash after an empty prefix). */
+static herr_t push_name(struct name_list *l, const char *name)
 {
-    (void)obj;
-    struct name_list *l = ctx;
-    if (info->type != H5O_TYPE_DATASET ||
-        (!*l->prefix && !strncmp(name, TEXT_GROUP "/", strlen(TEXT_GROUP "/"))))
-        return 0;
     if (l->n + 1 >= l->cap) {
-        const size_t cap = l->cap ? 2 * l->cap : 64;
+        const size_t cap = 2 * l->cap;
         char **p = dm_realloc(l->name, cap, sizeof(*p));
         if (!p)
             return -1;
@@ -309,27 +305,83 @@ static herr_t add_name(hid_t obj, const char *name, const H5O_info_t *info, void
     return 0;
 }
 
+static herr_t add_dataset(hid_t obj, const char *name, const H5O_info_t *info, void *ctx)
+{
+    (void)obj;
+    struct name_list *l = ctx;
+    if (info->type != H5O_TYPE_DATASET ||
+        (!*l->prefix && !strncmp(name, TEXT_GROUP "/", strlen(TEXT_GROUP "/"))))
+        return 0;
+    return push_name(l, name);
+}
+
+static herr_t add_attr(hid_t obj, const char *name, const H5A_info_t *info, void *ctx)
+{
+    (void)obj;
+    (void)info;
+    return push_name(ctx, name);
+}
+
 static int by_name(const void *a, const void *b)
 {
     return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* Runs one of HDF5's iterations, then sorts. */
+static enum dm_status list_names(struct dm_h5 *f, struct name_list *l, bool attrs, char ***names,
+                                 size_t *n, struct dm_err *e)
+{
+    hsize_t at = 0;
+    herr_t bad;
+    *names = NULL;
+    *n = 0;
+    l->name = dm_alloc(l->cap = 8, sizeof(*l->name));
+    if (!l->name)
+        return dm_h5_no_memory(f, e, 8 * sizeof(*l->name));
+    if (attrs)
+        bad = H5Aiterate2(f->file, H5_INDEX_NAME, H5_ITER_INC, &at, add_attr, l);
+    else
+        bad = H5Ovisit_by_name2(f->file, *l->prefix ? l->prefix : "/", H5_INDEX_NAME, H5_ITER_INC,
+                                add_dataset, l, H5O_INFO_BASIC, H5P_DEFAULT);
+    if (bad < 0) {
+        enum dm_status st = dm_h5_fail(f, e, "cannot list /%s", l->prefix);
+        dm_h5_free_names(l->name);
+        return st;
+    }
+    qsort(l->name, l->n, sizeof(*l->name), by_name);
+    *names = l->name;
+    *n = l->n;
+    return DM_OK;
 }
 
 enum dm_status dm_h5_names(struct dm_h5 *f, const char *prefix, char ***names, size_t *n,
                            struct dm_err *e)
 {
     struct name_list l = {.prefix = prefix + (*prefix == '/')};
-    enum dm_status st = DM_OK;
-    *names = NULL;
-    *n = 0;
     if (!dm_h5_has(f, prefix))
         return dm_fail(e, DM_EFORMAT, "%s: no group %s", f->path, prefix);
-    l.name = dm_alloc(l.cap = 8, sizeof(*l.name));
-    if (!l.name)
-        return dm_h5_no_memory(f, e, 8 * sizeof(*l.name));
-    if (H5Ovisit_by_name2(f->file, *l.prefix ? l.prefix : "/", H5_INDEX_NAME, H5_ITER_INC, add_name,
-                          &l, H5O_INFO_BASIC, H5P_DEFAULT) < 0) {
-        st = dm_h5_fail(f, e, "cannot list %s", *prefix ? prefix : "/");
+    return list_names(f, &l, false, names, n, e);
+}
+
+/* Short ones, then the texts in the place of long ones: names directly below TEXT_GROUP. */
+enum dm_status dm_h5_attr_names(struct dm_h5 *f, char ***names, size_t *n, struct dm_err *e)
+{
+    struct name_list l = {.prefix = ""};
+    char **texts = NULL;
+    size_t n_texts = 0;
+    enum dm_status st = DM_OK;
+    DM_TRY(list_names(f, &l, true, names, n, e));
+    if (dm_h5_has(f, TEXT_GROUP))
+        st = dm_h5_names(f, TEXT_GROUP, &texts, &n_texts, e);
+    for (size_t i = 0; !st && i < n_texts; i++) {
+        const char *name = texts[i] + strlen(TEXT_GROUP "/");
+        if (!strchr(name, '/') && push_name(&l, name) < 0)
+            st = dm_h5_no_memory(f, e, strlen(name));
+    }
+    dm_h5_free_names(texts);
+    if (st) {
         dm_h5_free_names(l.name);
+        *names = NULL;
         return st;
     }
     qsort(l.name, l.n, sizeof(*l.name), by_name);

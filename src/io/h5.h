@@ -51,6 +51,8 @@ enum dm_status dm_h5_set_u64(struct dm_h5 *f, const char *obj, const char *name,
 enum dm_status dm_h5_get_u64(struct dm_h5 *f, const char *obj, const char *name, uint64_t *v,
                              struct dm_err *e);
 bool dm_h5_has_attr(struct dm_h5 *f, const char *obj, const char *name);
+/* Names of the root's attributes, sorted; as dm_h5_names(). */
+enum dm_status dm_h5_attr_names(struct dm_h5 *f, char ***names, size_t *n, struct dm_err *e);
 bool dm_h5_has(struct dm_h5 *f, const char *name); /* a dataset or group */
 
 /* Whole datasets of rows x cols (cols = 0: 1-D of `rows`). With `deflate` > 0 they are chunked,

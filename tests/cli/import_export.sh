@@ -1,0 +1,112 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# import, export and info: what a user sees. Usage: import_export.sh DYNAMO, from the source root.
+set -eu
+dynamo=$(realpath "$1")
+golden=$(realpath "$(dirname "$0")/../golden/hf_dir")
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+cd "$dir"
+
+fail() { echo "FAIL: $*" >&2; exit 1; }
+
+# refuses CODE SENTENCE COMMAND...: exit code, one sentence on stderr that contains SENTENCE.
+refuses() {
+    local want=$1 text=$2 code=0
+    shift 2
+    "$@" > out.txt 2> err.txt || code=$?
+    [ "$code" = "$want" ] || fail "exit code $code, want $want: $*: $(cat err.txt)"
+    grep -qF -- "$text" err.txt || fail "\"$(cat err.txt)\" does not say \"$text\": $*"
+    [ "$want" = 2 ] || [ "$(wc -l < err.txt)" = 1 ] || fail "more than one sentence: $*"
+    [ ! -s out.txt ] || fail "output in spite of the failure: $*"
+}
+
+says() { grep -qE -- "$1" out.txt || fail "no \"$1\" in: $(cat out.txt)"; }
+
+# A directory with a tokenizer of our own; the weights are transformers'.
+for i in $(seq 40); do echo "In the beginning God created the heaven and the earth $i times."; done > a.txt
+"$dynamo" tokenizer-train a.txt --vocab 300 -o t.json > /dev/null
+mkdir in
+cp "$golden"/* in/
+cp t.json in/tokenizer.json
+
+"$dynamo" import in -o m.h5 > out.txt
+says '^m.h5: 16944 parameters in f16, 1 token head, 300 tokens$'
+"$dynamo" export m.h5 -o out
+diff -r in out || fail "the round trip changed a file"
+cp m.h5 first.h5
+"$dynamo" import in -o m.h5 --json > out.txt
+says '"output":"m.h5","parameters":16944,"dtype":"f16","heads":1,"tokens":300'
+"$dynamo" import in -o m.h5 > out.txt
+cmp m.h5 first.h5 || fail "the same command made other bytes"
+(echo "the heaven" > b.txt; "$dynamo" tokenize -t m.h5 --print b.txt > x; "$dynamo" tokenize -t t.json --print b.txt > y; cmp x y) ||
+    fail "the model's tokenizer is another one"
+
+# info
+"$dynamo" info m.h5 > out.txt
+says '^format +dynamo-model$'
+says '^  total +16944$'
+says '^  command +dynamo import in -o m.h5$'
+says '^  f16 +40$'
+says '^calibration +none$'
+"$dynamo" info m.h5 --json > out.txt
+says "\"sha256\":\"$(sha256sum in/tokenizer.json | cut -d' ' -f1)\""
+says "\"sha256\":\"$(sha256sum in/model.safetensors | cut -d' ' -f1)\""
+"$dynamo" tokenize -t t.json a.txt -o s.h5 > /dev/null
+"$dynamo" info s.h5 > out.txt
+says '^format +dynamo-shard$'
+says '^vocab +300$'
+says '^  tokens$'
+says "^tokenizer_hash +$(sha256sum t.json | cut -d' ' -f1)\$"
+
+# The published sizes: parameters and what three heads add.
+while read -r name base percent; do
+    "$dynamo" info --config-only "$name" --heads 3 > out.txt
+    says "^  base +$base\$"
+    got=$(awk '$1 == "overhead_percent" { printf "%.2f", $2 }' out.txt)
+    [ "$percent" = - ] || [ "$got" = "$percent" ] || fail "$name: $got %, want $percent"
+done <<'END'
+14m 14067712 -
+31m 30494720 -
+70m 70426624 8.95
+160m 162322944 8.73
+410m 405334016 6.22
+1b 1011781632 9.95
+1.4b 1414647808 7.12
+2.8b 2775208960 5.67
+6.9b 6857302016 5.87
+12b 11846072320 -
+END
+"$dynamo" info --config-only in/config.json --heads 2 --head-depth 2 > out.txt
+says '^  base +16944$'
+says '^  heads +4448$'
+
+# What goes wrong
+refuses 1 'exists already; --force' "$dynamo" export m.h5 -o out
+"$dynamo" export m.h5 -o out --force
+rm in/tokenizer.json
+refuses 1 'no tokenizer.json' "$dynamo" import in -o n.h5
+[ ! -e n.h5 ] || fail "a failed import left a file"
+"$dynamo" import in --no-tokenizer -o n.h5 > out.txt
+says '320 tokens, no tokenizer$'
+head -c 20000 "$golden/model.safetensors" > in/model.safetensors
+refuses 1 'in/model.safetensors: ' "$dynamo" import in --no-tokenizer -o n.h5
+mv in/model.safetensors in/pytorch_model.bin
+refuses 1 'pytorch_model.bin is not yet read' "$dynamo" import in --no-tokenizer -o n.h5
+sed -i 's/"gelu"/"relu"/' in/config.json
+refuses 1 '"hidden_act" is "relu"' "$dynamo" import in --no-tokenizer -o n.h5
+refuses 1 'nothing: cannot open' "$dynamo" info nothing
+refuses 1 'not an HDF5 file' "$dynamo" info a.txt
+head -c 5000 m.h5 > cut.h5
+refuses 1 'cut.h5' "$dynamo" info cut.h5
+refuses 1 'is a dynamo-shard file, want dynamo-model' "$dynamo" export s.h5 -o x
+refuses 1 'not a published size' "$dynamo" info --config-only 7b
+refuses 1 'nothing.json' "$dynamo" info --config-only nothing.json
+refuses 2 '-o FILE is missing' "$dynamo" import in
+refuses 2 'no model file' "$dynamo" export -o x
+refuses 2 'need --config-only' "$dynamo" info m.h5 --heads 3
+for command in import export info; do
+    "$dynamo" $command --help > out.txt
+    says 'Example'
+done
+echo "import_export: passed"
