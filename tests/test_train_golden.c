@@ -90,7 +90,7 @@ static void compare_tensor(const struct golden *g, const struct dm_tensor *t, co
         const double d = (double)t->data[i] - (double)want[i];
         if (is_key_bias(t, i, g->c.HS)) {
             if (fabs(d) > 2.0 * lr_sum)
-                fail_msg("%s[%zu] is off by %g", t->name, i, d);
+                fail_msg("%s[%zu] is off by %g", name, i, d);
             continue;
         }
         off += d * d;
