@@ -2,9 +2,11 @@
 #include "tests/util.h"
 
 #include <hdf5.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "src/base/file.h"
@@ -223,6 +225,50 @@ static void test_a_file_appears_by_commit_only(void **state)
     free(tmp);
     assert_int_equal(dm_h5_create(&f, "/nonexistent/x.h5", "dynamo-test", 1, &e), DM_EIO);
     assert_non_null(strstr(e.msg, "No such file or directory"));
+}
+
+static void write_random(struct dm_h5 *f, bool append, enum dm_status *write,
+                         enum dm_status *commit)
+{
+    enum { N = 1 << 20 };
+    struct dm_err e;
+    uint32_t *x = malloc(N * sizeof(*x));
+    assert_non_null(x);
+    for (size_t i = 0; i < N; i++)
+        x[i] = (uint32_t)dm_mix64(i);
+    *write = append ? dm_h5_append(f, "x", DM_H5_U32, x, N, &e)
+                    : dm_h5_write(f, "x", DM_H5_U32, x, N, 0, 0, &e);
+    if (*write)
+        assert_non_null(strstr(e.msg, "File too large"));
+    *commit = dm_h5_commit(f, &e);
+    free(x);
+}
+
+static void test_a_full_disk_leaves_nothing_behind(void **state)
+{
+    (void)state;
+    struct rlimit old, small;
+    struct dm_err e;
+    const char *path = tmp_path("full.h5");
+    char *tmp = dm_file_tmp_name(path);
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+    small = old;
+    small.rlim_cur = 100000;
+    for (int append = 0; append < 2; append++) {
+        struct dm_h5 *f;
+        enum dm_status write, commit;
+        assert_ok(dm_h5_create(&f, path, "dynamo-test", 1, &e), e);
+        assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+        write_random(f, append, &write, &commit);
+        assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+        if (!append) // chunks may wait in the cache until the commit
+            assert_int_equal(write, DM_EIO);
+        assert_int_equal(commit, DM_EIO);
+        assert_int_not_equal(access(path, F_OK), 0);
+        assert_int_not_equal(access(tmp, F_OK), 0);
+    }
+    free(tmp);
 }
 
 /* Reads whatever a file offers; any outcome but a crash is fine. Returns true if all of it could be
@@ -463,6 +509,7 @@ int main(void)
         cmocka_unit_test(test_tensors_keep_bits_and_dtype),
         cmocka_unit_test(test_wrong_expectations_are_named),
         cmocka_unit_test(test_a_file_appears_by_commit_only),
+        cmocka_unit_test(test_a_full_disk_leaves_nothing_behind),
         cmocka_unit_test(test_flipped_bits_are_errors_not_crashes),
         cmocka_unit_test(test_truncated_files_are_errors),
         cmocka_unit_test(test_hostile_datasets_are_refused),

@@ -184,7 +184,8 @@ static enum dm_status check_format(struct dm_h5 *f, const char *format, size_t v
     char *text = NULL;
     uint64_t v;
     if (!dm_h5_has_attr(f, "/", "format") || !dm_h5_has_attr(f, "/", "version"))
-        return dm_fail(e, DM_EFORMAT, "%s: no format and version attributes, not a dynamo file",
+        return dm_fail(e, DM_EFORMAT,
+                       "%s: no format and version attributes: not a dynamo file, or damaged",
                        f->path);
     DM_TRY(dm_h5_get_string(f, "/", "format", &text, e));
     snprintf(f->format, sizeof(f->format), "%s", text);
