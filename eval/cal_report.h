@@ -19,7 +19,7 @@ void dm_cal_sentence(const struct dm_cal_report *r, char *text, size_t n);
  * memory. */
 json_t *dm_cal_to_json(const struct dm_cal_report *r, json_t *inputs);
 
-/* An SVG of speed-up against loss, with confidence bounds and the margin. By rename. */
+/* An SVG of loss and of repetition against speed-up, with bounds and margins. By rename. */
 enum dm_status dm_cal_write_svg(const struct dm_cal_report *r, const char *path, struct dm_err *e);
 
 #endif

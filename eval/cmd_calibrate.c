@@ -54,7 +54,7 @@ static const struct argp_option table[] = {
     {"output", 'o', "FILE", 0, "Write a copy of MODEL (default: change MODEL itself)", 1},
     {"dry-run", 'n', 0, 0, "Store nothing, only report", 1},
     {"json", OPT_JSON, 0, 0, "Print what is stored as JSON instead of a table", 1},
-    {"plot", OPT_PLOT, "FILE.svg", 0, "Draw speed-up against loss", 1},
+    {"plot", OPT_PLOT, "FILE.svg", 0, "Draw loss and repetition against speed-up", 1},
     {0, 0, 0, 0, "What is tried:", 2},
     {"eps", OPT_EPS, "LIST", 0, "Values of eps_b, with commas (default 0,0.1,..,1)", 2},
     {"unseen", OPT_UNSEEN, "POLICY", 0, "zero, mix, backoff or all (default backoff)", 2},
