@@ -288,8 +288,9 @@ static enum dm_status load(struct job *j)
     else if (!ar)
         DM_TRY(load_table(j));
     DM_TRY(dm_model_pack(&j->model, DM_SCOPE_ALL, &j->e));
-    return dm_gen_new(&j->gen, &j->model, j->has_table ? &j->table : NULL, ar ? 1 : DM_ORDER_MAX,
-                      &j->e);
+    // eps_b = 1 never takes a block: heads beyond the base's would only cost time.
+    const size_t n_heads = ar || o->gen.eps_b >= 1 ? 1 : DM_ORDER_MAX;
+    return dm_gen_new(&j->gen, &j->model, j->has_table ? &j->table : NULL, n_heads, &j->e);
 }
 
 static enum dm_status trace_open(struct job *j)
