@@ -391,6 +391,30 @@ static void test_runs_that_cannot_be_done_say_why(void **state)
     free(r);
 }
 
+static void test_short_memory_is_reported(void **state)
+{
+    (void)state;
+    struct dm_err e;
+    struct dm_model m;
+    const struct dm_config c = tiny_config();
+    struct dm_cal_opt o = small_run();
+    struct dm_cal_report *r = calloc(1, sizeof(*r));
+    assert_non_null(r);
+    o.n_eps = 1;
+    o.prompts = 2;
+    o.samples = 1;
+    o.tokens = 3;
+    tiny_model(&m, &c);
+    for (size_t n = 1, left = 0; !left; n++) {
+        dm_alloc_fail_at(n);
+        const enum dm_status st = dm_cal_run(r, &m, NULL, &o, tiny_ids, NULL, NULL, &e);
+        left = dm_alloc_fail_at(0);
+        assert_int_equal(st, left ? DM_OK : DM_ENOMEM);
+    }
+    free(r);
+    dm_model_release(&m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -408,6 +432,7 @@ int main(void)
         cmocka_unit_test(test_prompts_lie_within_documents_and_are_spread),
         cmocka_unit_test(test_a_whole_run_on_a_tiny_model),
         cmocka_unit_test(test_runs_that_cannot_be_done_say_why),
+        cmocka_unit_test(test_short_memory_is_reported),
     };
     return cmocka_run_group_tests_name("calibrate", tests, NULL, NULL);
 }
