@@ -33,7 +33,7 @@ static const struct argp_option options[] = {
     {"min-count3", OPT_MIN3, "N", 0, "keep triplets that occur N times (default 1: all)", 0},
     {"max-size", OPT_SIZE, "BYTES", 0,
      "raise the minimum count of triplets, then, once none is left, of pairs, until the file takes "
-     "at most BYTES (default 0: no limit)",
+     "at most BYTES, such as 200M (default 0: no limit)",
      0},
     {"memory", OPT_MEMORY, "BYTES", 0,
      "memory for counting, at least 16Mi; more distinct n-grams than fit are an error "

@@ -179,9 +179,9 @@ int cmd_detokenize(int argc, char **argv)
         "[FILE]",
         "Turn token ids back into text: a shard, or lines of ids as tokenize --print gives them."
         "\vFILE is - (standard input) by default. Documents are separated by a newline; one alone "
-        "comes out exactly as it went into tokenize (in Unicode's NFC).\n\nExample: dynamo "
-        "tokenize "
-        "--tokenizer T --print book.txt | dynamo detokenize --tokenizer T",
+        "comes out exactly as it went into tokenize (in Unicode's NFC).\n\nExamples:\n"
+        "  dynamo detokenize --document 0 corpus.h5\n"
+        "  dynamo tokenize -t T --print book.txt | dynamo detokenize -t T",
         NULL,
         NULL,
         NULL};

@@ -137,8 +137,8 @@ int cmd_tokenize(int argc, char **argv)
         "\vA .txt file is one document, each line of a .jsonl file is one; both may end in .gz or "
         ".zst, and - is standard input. Every document in a shard is followed by token 0. Text is "
         "tokenized as Hugging Face's tokenizers do it, special tokens such as <|endoftext|> "
-        "included; a byte sequence that is not UTF-8 becomes U+FFFD.\n\nExample: dynamo tokenize "
-        "--tokenizer tokenizer.json corpus.jsonl.zst -o corpus.h5",
+        "included; a byte sequence that is not UTF-8 becomes U+FFFD.\n\nExample:\n"
+        "  dynamo tokenize --tokenizer tokenizer.json corpus.jsonl.zst -o corpus.h5",
         NULL,
         NULL,
         NULL};

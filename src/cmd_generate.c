@@ -83,7 +83,7 @@ static const char doc[] =
     "Continue a prompt, several tokens per forward pass."
     "\vThe text appears on standard output as it is made, followed by a newline. Ctrl-C ends it "
     "cleanly.\n\nExample:\n"
-    "  dynamo generate heads.h5 --cooc cooc.h5 --prompt \"In the beginning\" -n 200 --stats";
+    "  dynamo generate heads.h5 --cooc cooc.h5 -p \"In the beginning\" --stats";
 
 static bool on_off(struct argp_state *s, const char *name, const char *arg)
 {

@@ -6,10 +6,6 @@
 
 #include "src/cmd.h"
 
-#define X(name, fn, text) extern __typeof__(fn) fn __attribute__((weak));
-DM_CMD_LIST(X)
-#undef X
-
 static const struct dm_cmd {
     const char *name;
     int (*run)(int argc, char **argv);
@@ -56,7 +52,7 @@ int main(int argc, char **argv)
         return checked(0);
     }
     for (int i = 0; i < N_CMDS; i++) {
-        if (strcmp(argv[1], cmds[i].name) || !cmds[i].run)
+        if (strcmp(argv[1], cmds[i].name))
             continue;
         char name[64];
         snprintf(name, sizeof(name), "dynamo %s", cmds[i].name);

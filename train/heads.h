@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* heads.h - DynaMo heads on a frozen base: METHOD section 2, recipe 1. */
+/* heads.h - DynaMo heads on a frozen base: docs/training.md. */
 #ifndef DM_TRAIN_HEADS_H
 #define DM_TRAIN_HEADS_H
 

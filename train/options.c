@@ -70,7 +70,7 @@ static const struct row rows[] = {
     {"steps", 'n', SIZE, FIXED, BOTH, AT(steps), 0, MANY, NULL, "N",
      "optimiser steps; 0 = from --epochs"},
     {"epochs", 0, REAL, FIXED, BOTH, AT(epochs), 0, 1e6, NULL, "X",
-     "passes over the data when --steps is 0"},
+     "passes over the data if --steps is 0"},
     {"batch", 'b', SIZE, FIXED, BOTH, AT(batch), 1, 1 << 20, NULL, "B",
      "sequences per step (the paper: 64)"},
     {"micro", 0, SIZE, FIXED, BOTH, AT(micro), 1, 1 << 20, NULL, "N",

@@ -3,7 +3,7 @@
  *
  *   PPL_n   = exp(-mean of log p(x[t+n] | x[..t])) over the positions with that target
  *   PPL_1:n = exp(-mean of 1/n * sum over heads 1..n of the same) over the positions with all n
- *             targets: the geometric mean of the heads', METHOD 5 (no mask is applied) */
+ *             targets: the geometric mean of the heads' (no mask is applied) */
 #ifndef DM_TRAIN_PPL_H
 #define DM_TRAIN_PPL_H
 
