@@ -37,7 +37,8 @@ size_t dm_opt_size(struct argp_state *s, const char *name, const char *arg, size
                 return n;
         }
     if (max == SIZE_MAX)
-        argp_error(s, "%s: \"%s\" is not a whole number from %zu", name, arg, min);
+        argp_error(s, "%s: \"%s\" is not a whole number from %zu, with k, M, G, Ki, Mi or Gi", name,
+                   arg, min);
     else
         argp_error(s, "%s: \"%s\" is not a whole number from %zu to %zu", name, arg, min, max);
     return min;
