@@ -34,9 +34,6 @@ struct dm_kern {
 
     float (*dot)(const float *x, const float *y, size_t n);
     void (*axpy)(float *y, float a, const float *x, size_t n); /* y += a*x */
-    /* s[j] = scale * dot(q, k + j*stride, n) for j < m, with dot's bits. */
-    void (*dots)(float *s, float scale, const float *q, const float *k, size_t stride, size_t m,
-                 size_t n);
     /* y[i] += sum over j < m of p[j] * x[j*stride + i] for i < n, one chain in the order of j. */
     void (*mix)(float *y, const float *p, const float *x, size_t stride, size_t m, size_t n);
 

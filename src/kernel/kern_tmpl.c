@@ -233,7 +233,7 @@ static void pack(float *dst, size_t width, const float *src, size_t is, size_t k
     }
 }
 
-INLINE float dot_of(const float *x, const float *y, size_t n)
+static float dot(const float *x, const float *y, size_t n)
 {
     vf s[4] = {vf_set1(0.0f), vf_set1(0.0f), vf_set1(0.0f), vf_set1(0.0f)};
     size_t i = 0;
@@ -243,18 +243,6 @@ INLINE float dot_of(const float *x, const float *y, size_t n)
     for (; i < n; i += DM_VW)
         s[0] = vf_fma(vf_load_n(x + i, n - i), vf_load_n(y + i, n - i), s[0]);
     return vf_sum(vf_add(vf_add(s[0], s[1]), vf_add(s[2], s[3])));
-}
-
-static float dot(const float *x, const float *y, size_t n)
-{
-    return dot_of(x, y, n);
-}
-
-static void dots(float *s, float scale, const float *q, const float *k, size_t stride, size_t m,
-                 size_t n)
-{
-    for (size_t j = 0; j < m; j++)
-        s[j] = scale * dot_of(q, k + j * stride, n);
 }
 
 /* nv vectors of y, nv a constant, stay in registers while the rows of x pass. */
@@ -422,7 +410,6 @@ const struct dm_kern CAT(dm_kern_, DM_ISA) = {
     .pack = pack,
     .dot = dot,
     .axpy = axpy,
-    .dots = dots,
     .mix = mix,
     .exp_sum = exp_sum,
     .max = max,
