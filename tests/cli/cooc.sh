@@ -2,23 +2,11 @@
 # SPDX-License-Identifier: MIT
 # cooc: what a user sees. The counts are compared with awk's. Usage: cooc.sh DYNAMO
 set -eu
+. "$(dirname "$0")/lib.sh"
 dynamo=$(realpath "$1")
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 cd "$dir"
-
-fail() { echo "FAIL: $*" >&2; exit 1; }
-
-# refuses CODE SENTENCE COMMAND...: exit code, SENTENCE on stderr (alone for code 1), no output.
-refuses() {
-    local want=$1 text=$2 code=0
-    shift 2
-    "$@" > out.txt 2> err.txt || code=$?
-    [ "$code" = "$want" ] || fail "exit code $code, want $want: $*: $(cat err.txt)"
-    grep -qF -- "$text" err.txt || fail "\"$(cat err.txt)\" does not say \"$text\": $*"
-    [ "$want" = 2 ] || [ "$(wc -l < err.txt)" = 1 ] || fail "more than one sentence: $*"
-    [ ! -s out.txt ] || fail "output in spite of the failure: $*"
-}
 
 says() { grep -qF -- "$1" report.json || fail "no $1 in $(cat report.json)"; }
 

@@ -2,23 +2,18 @@
 # SPDX-License-Identifier: MIT
 # generate: what a user sees. Usage: generate.sh DYNAMO MAKE_TINY
 set -eu
+. "$(dirname "$0")/lib.sh"
 dynamo=$(realpath "$1")
 make_tiny=$(realpath "$2")
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 cd "$dir"
 
-fail() { echo "FAIL: $*" >&2; exit 1; }
-
-# refuses CODE SENTENCE ARGUMENT...: exit code, one sentence on stderr that contains SENTENCE.
-refuses() {
-    local want=$1 text=$2 code=0
+# refused CODE SENTENCE ARGUMENT...: dynamo generate refuses these arguments.
+refused() {
+    local want=$1 text=$2
     shift 2
-    "$dynamo" generate "$@" > out.txt 2> err.txt || code=$?
-    [ "$code" = "$want" ] || fail "exit code $code, want $want: $*: $(cat err.txt)"
-    grep -qF -- "$text" err.txt || fail "\"$(cat err.txt)\" does not say \"$text\": $*"
-    [ "$want" = 2 ] || [ "$(wc -l < err.txt)" = 1 ] || fail "more than one sentence: $*: $(cat err.txt)"
-    [ ! -s out.txt ] || fail "output in spite of the failure: $*"
+    refuses "$want" "$text" "$dynamo" generate "$@"
 }
 gen() { "$dynamo" generate "$@" 2> err.txt; }
 
@@ -98,23 +93,23 @@ wait $pid || fail "a signal is not a clean end: $?"
 grep -q '"end":"stopped"' r.json || fail "stopped: $(cat r.json)"
 
 # Failures.
-refuses 2 'MODEL is missing'
-refuses 2 'exclude each other' m.h5 -p a -f p.txt
-refuses 2 '--eps-b: "2" is not a number from 0 to 1' m.h5 --eps-b 2
-refuses 2 '--unseen: "x" is none of zero, mix, backoff' m.h5 --unseen x
-refuses 2 '--top-k' m.h5 -k 0
-refuses 1 'none.h5' none.h5
-refuses 1 'a.txt' a.txt
-refuses 1 'none.txt' m.h5 -f none.txt --mode ar
-refuses 1 "the model's context holds 256" m.h5 -f a.txt --mode ar
-refuses 1 'trace.jsonl' m.h5 -p a --mode ar --trace none/trace.jsonl
-refuses 1 'none.h5' m.h5 -p a --cooc none.h5
+refused 2 'MODEL is missing'
+refused 2 'exclude each other' m.h5 -p a -f p.txt
+refused 2 '--eps-b: "2" is not a number from 0 to 1' m.h5 --eps-b 2
+refused 2 '--unseen: "x" is none of zero, mix, backoff' m.h5 --unseen x
+refused 2 '--top-k' m.h5 -k 0
+refused 1 'none.h5' none.h5
+refused 1 'a.txt' a.txt
+refused 1 'none.txt' m.h5 -f none.txt --mode ar
+refused 1 "the model's context holds 256" m.h5 -f a.txt --mode ar
+refused 1 'trace.jsonl' m.h5 -p a --mode ar --trace none/trace.jsonl
+refused 1 'none.h5' m.h5 -p a --cooc none.h5
 "$dynamo" tokenizer-train a.txt --vocab 290 -o u.json > /dev/null
 "$dynamo" tokenize -t u.json a.txt -o u.h5 > /dev/null
 "$dynamo" cooc u.h5 -o other.h5 > /dev/null
-refuses 1 'other.h5: counted with the tokenizer' m.h5 -p a --cooc other.h5
+refused 1 'other.h5: counted with the tokenizer' m.h5 -p a --cooc other.h5
 "$make_tiny" t.json bad.h5 3 '{"eps_b": 7}'
-refuses 1 'bad.h5: calibration: eps_b is 7' bad.h5 -p a
+refused 1 'bad.h5: calibration: eps_b is 7' bad.h5 -p a
 head -c 5000 m.h5 > cut.h5
-refuses 1 'cut.h5' cut.h5 -p a
+refused 1 'cut.h5' cut.h5 -p a
 "$dynamo" generate --help | grep -q 'Example:' || fail "--help has no example"

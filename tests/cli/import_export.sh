@@ -2,24 +2,12 @@
 # SPDX-License-Identifier: MIT
 # import, export and info: what a user sees. Usage: import_export.sh DYNAMO, from the source root.
 set -eu
+. "$(dirname "$0")/lib.sh"
 dynamo=$(realpath "$1")
 golden=$(realpath "$(dirname "$0")/../golden/hf_dir")
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 cd "$dir"
-
-fail() { echo "FAIL: $*" >&2; exit 1; }
-
-# refuses CODE SENTENCE COMMAND...: exit code, one sentence on stderr that contains SENTENCE.
-refuses() {
-    local want=$1 text=$2 code=0
-    shift 2
-    "$@" > out.txt 2> err.txt || code=$?
-    [ "$code" = "$want" ] || fail "exit code $code, want $want: $*: $(cat err.txt)"
-    grep -qF -- "$text" err.txt || fail "\"$(cat err.txt)\" does not say \"$text\": $*"
-    [ "$want" = 2 ] || [ "$(wc -l < err.txt)" = 1 ] || fail "more than one sentence: $*"
-    [ ! -s out.txt ] || fail "output in spite of the failure: $*"
-}
 
 says() { grep -qE -- "$1" out.txt || fail "no \"$1\" in: $(cat out.txt)"; }
 
