@@ -23,6 +23,26 @@ struct small {
     float pack[4096];
 };
 
+/* A float32 weight (o,c), in rows, packed, or neither where it is not needed. */
+static struct dm_weight weight(const float *w, const void *pack, size_t o, size_t c)
+{
+    return (struct dm_weight){.O = o, .C = c, .w = w, .pack = pack};
+}
+
+static void forward(float *out, const float *inp, const float *w, const void *pack, const float *b,
+                    size_t n, size_t c, size_t o)
+{
+    const struct dm_weight m = weight(w, pack, o, c);
+    dm_linear_forward(out, inp, &m, b, n);
+}
+
+static void backward(float *dinp, float *dw, float *db, const float *dout, const float *inp,
+                     const float *w, size_t n, size_t c, size_t o)
+{
+    const struct dm_weight m = weight(w, NULL, o, c);
+    dm_linear_backward(dinp, dw, db, dout, inp, &m, n);
+}
+
 static void fill_small(struct small *s)
 {
     memset(s, 0, sizeof(*s));
@@ -30,8 +50,9 @@ static void fill_small(struct small *s)
     fill_named(s->w, O * C, "w", 1.0f);
     fill_named(s->b, O, "b", 1.0f);
     fill_named(s->r, N * O, "r", 1.0f);
-    assert_true(dm_linear_pack_floats(C, O) <= sizeof(s->pack) / sizeof(*s->pack));
-    dm_linear_pack(s->pack, s->w, C, O);
+    const struct dm_weight w = weight(s->w, NULL, O, C);
+    assert_true(dm_linear_pack_bytes(&w) <= sizeof(s->pack));
+    dm_linear_pack(s->pack, &w);
 }
 
 static void test_forward_matches_double(void **state)
@@ -48,8 +69,7 @@ static void test_forward_matches_double(void **state)
             const bool packed = form & 1;
             const float *b = form & 2 ? s.b : NULL;
             memset(s.out, 0xff, sizeof(s.out));
-            dm_linear_forward(s.out, s.inp, packed ? NULL : s.w, packed ? s.pack : NULL, b, N, C,
-                              O);
+            forward(s.out, s.inp, packed ? NULL : s.w, packed ? s.pack : NULL, b, N, C, O);
             for (size_t i = 0; i < N * O; i++) {
                 const double w = want[i] + (b ? (double)b[i % O] : 0.0);
                 assert_true(fabs((double)s.out[i] - w) <= 2e-6);
@@ -62,7 +82,7 @@ static double loss(void *ctx)
 {
     struct small *s = ctx;
     double sum = 0.0;
-    dm_linear_forward(s->out, s->inp, s->w, NULL, s->b, N, C, O);
+    forward(s->out, s->inp, s->w, NULL, s->b, N, C, O);
     for (size_t i = 0; i < N * O; i++)
         sum += (double)s->r[i] * (double)s->out[i];
     return sum;
@@ -75,7 +95,7 @@ static void test_backward_is_the_derivative(void **state)
     FOR_EACH_TABLE(k)
     {
         fill_small(&s);
-        dm_linear_backward(s.dinp, s.dw, s.db, s.r, s.inp, s.w, N, C, O);
+        backward(s.dinp, s.dw, s.db, s.r, s.inp, s.w, N, C, O);
         assert_grad(loss, &s, s.inp, s.dinp, N * C, 1e-3);
         assert_grad(loss, &s, s.w, s.dw, O * C, 1e-3);
         assert_grad(loss, &s, s.b, s.db, O, 1e-3);
@@ -91,7 +111,7 @@ static void test_backward_matches_the_adjoint_in_double(void **state)
     FOR_EACH_TABLE(k)
     {
         fill_small(&s);
-        dm_linear_backward(s.dinp, s.dw, s.db, s.r, s.inp, s.w, N, C, O);
+        backward(s.dinp, s.dw, s.db, s.r, s.inp, s.w, N, C, O);
         ref_gemm(dinp, NULL, NULL, 0, (struct dm_mat){s.r, O, 1}, (struct dm_mat){s.w, C, 1}, N, C,
                  O);
         ref_gemm(dw, NULL, NULL, 0, (struct dm_mat){s.r, 1, O}, (struct dm_mat){s.inp, C, 1}, O, C,
@@ -117,18 +137,18 @@ static void test_backward_adds_and_skips_null(void **state)
     {
         fill_small(&s);
         t = s;
-        dm_linear_backward(s.dinp, s.dw, s.db, s.r, s.inp, s.w, N, C, O);
+        backward(s.dinp, s.dw, s.db, s.r, s.inp, s.w, N, C, O);
         for (size_t i = 0; i < N * C; i++)
             t.dinp[i] = 3.0f;
-        dm_linear_backward(t.dinp, NULL, NULL, s.r, NULL, s.w, N, C, O);
+        backward(t.dinp, NULL, NULL, s.r, NULL, s.w, N, C, O);
         for (size_t i = 0; i < O * C; i++)
             t.dw[i] = -2.0f;
-        dm_linear_backward(NULL, t.dw, NULL, s.r, s.inp, NULL, N, C, O);
+        backward(NULL, t.dw, NULL, s.r, s.inp, NULL, N, C, O);
         for (size_t i = 0; i < O; i++)
             assert_true(t.db[i] == 0.0f);
         t.db[0] = 1.0f;
-        dm_linear_backward(NULL, NULL, t.db, s.r, NULL, NULL, N, C, O);
-        dm_linear_backward(NULL, NULL, NULL, s.r, s.inp, s.w, N, C, O);
+        backward(NULL, NULL, t.db, s.r, NULL, NULL, N, C, O);
+        backward(NULL, NULL, NULL, s.r, s.inp, s.w, N, C, O);
         for (size_t i = 0; i < N * C; i++)
             assert_true(fabsf(t.dinp[i] - 3.0f - s.dinp[i]) <= 3e-6f);
         for (size_t i = 0; i < O * C; i++)
@@ -157,8 +177,8 @@ static void test_bits_do_not_depend_on_threads(void **state)
             memset(dinp[i], 0, sizeof(dinp[i]));
             memset(dw[i], 0, sizeof(dw[i]));
             memset(db[i], 0, sizeof(db[i]));
-            dm_linear_forward(out[i], inp, w, NULL, b, ROWS, IN, OUT);
-            dm_linear_backward(dinp[i], dw[i], db[i], r, inp, w, ROWS, IN, OUT);
+            forward(out[i], inp, w, NULL, b, ROWS, IN, OUT);
+            backward(dinp[i], dw[i], db[i], r, inp, w, ROWS, IN, OUT);
             if (i == 0)
                 continue;
             assert_memory_equal(out[1], out[0], sizeof(out[0]));
@@ -181,12 +201,13 @@ static void test_a_row_has_the_same_bits_alone_and_among_others(void **state)
     fill_named(b, OUT, "b", 1.0f);
     FOR_EACH_TABLE(k)
     {
-        assert_true(dm_linear_pack_floats(C, OUT) <= sizeof(pack) / sizeof(*pack));
-        dm_linear_pack(pack, w, C, OUT);
+        const struct dm_weight m = weight(w, NULL, OUT, C);
+        assert_true(dm_linear_pack_bytes(&m) <= sizeof(pack));
+        dm_linear_pack(pack, &m);
         for (size_t rows = 1; rows <= ROWS; rows++) {
-            dm_linear_forward(out, inp, w, rows & 1 ? pack : NULL, b, rows, C, OUT);
+            forward(out, inp, w, rows & 1 ? pack : NULL, b, rows, C, OUT);
             for (size_t n = 0; n < rows; n++) {
-                dm_linear_forward(one, inp + n * C, w, n & 1 ? pack : NULL, b, 1, C, OUT);
+                forward(one, inp + n * C, w, n & 1 ? pack : NULL, b, 1, C, OUT);
                 assert_memory_equal(one, out + n * OUT, sizeof(one));
             }
         }

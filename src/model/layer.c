@@ -69,18 +69,15 @@ static void attention(const struct dm_layer_acts *a, const struct dm_config *c,
 }
 
 void dm_layer_forward(float *out, const struct dm_layer_acts *a, const float *x,
-                      const struct dm_layer *w, const struct dm_layer *pack,
+                      const struct dm_layer *w, const struct dm_layer_mats *mats,
                       const struct dm_config *c, const struct dm_span *s)
 {
-    static const struct dm_layer no_pack;
     const size_t C = c->C, F = c->F, N = s->B * s->T, M = s->B * s->n_out;
     assert(s->n_out == s->T || (s->B == 1 && s->n_out < s->T));
-    if (!pack)
-        pack = &no_pack;
     dm_layernorm_forward(a->ln1, a->ln1_mean, a->ln1_rstd, x, w->ln1_w, w->ln1_b, c->eps, N, C);
-    dm_linear_forward(a->qkv, a->ln1, w->qkv_w, pack->qkv_w, w->qkv_b, N, C, 3 * C);
+    dm_linear_forward(a->qkv, a->ln1, &mats->qkv, w->qkv_b, N);
     attention(a, c, s);
-    dm_linear_forward(a->proj, a->att, w->proj_w, pack->proj_w, w->proj_b, M, C, C);
+    dm_linear_forward(a->proj, a->att, &mats->proj, w->proj_b, M);
 
     const float *x_out = x + (N - M) * C, *mlp_in = x_out;
     if (!c->parallel) {
@@ -90,9 +87,9 @@ void dm_layer_forward(float *out, const struct dm_layer_acts *a, const float *x,
     }
     dm_layernorm_forward(a->ln2, a->ln2_mean, a->ln2_rstd, mlp_in, w->ln2_w, w->ln2_b, c->eps, M,
                          C);
-    dm_linear_forward(a->up, a->ln2, w->up_w, pack->up_w, w->up_b, M, C, F);
+    dm_linear_forward(a->up, a->ln2, &mats->up, w->up_b, M);
     dm_gelu_forward(a->act, a->up, M * F);
-    dm_linear_forward(out, a->act, w->down_w, pack->down_w, w->down_b, M, F, C);
+    dm_linear_forward(out, a->act, &mats->down, w->down_b, M);
     // The order of GPT-NeoX: (mlp + attention) + x, or mlp + (attention + x).
     if (c->parallel)
         dm_vec_add(out, a->proj, M * C);
@@ -106,7 +103,7 @@ static void zero(float *x, size_t n)
 
 /* From d through the projection and the attention to dln, the gradient of LN1's output. */
 static void attention_backward(const struct dm_layer_grads *g, struct dm_layer *grads,
-                               const struct dm_layer_acts *a, const struct dm_layer *w,
+                               const struct dm_layer_acts *a, const struct dm_layer_mats *mats,
                                const struct dm_config *c, const struct dm_span *s)
 {
     const size_t C = c->C, N = s->B * s->T, T = s->T;
@@ -119,34 +116,34 @@ static void attention_backward(const struct dm_layer_grads *g, struct dm_layer *
     dm_rotary_backward(dq.p, dq.ts, dq.hs, s->rope, 0, N, T, c->NH, c->rot);
     dm_rotary_backward(dk.p, dk.ts, dk.hs, s->rope, 0, N, T, c->NH, c->rot);
     zero(g->dln, N * C);
-    dm_linear_backward(g->dln, grads->qkv_w, grads->qkv_b, g->dqkv, a->ln1, w->qkv_w, N, C, 3 * C);
+    dm_linear_backward(g->dln, grads->qkv_w, grads->qkv_b, g->dqkv, a->ln1, &mats->qkv, N);
 }
 
 void dm_layer_backward(float *d, bool want_dx, struct dm_layer *grads,
                        const struct dm_layer_grads *g, const struct dm_layer_acts *a,
-                       const float *x, const struct dm_layer *w, const struct dm_config *c,
-                       const struct dm_span *s)
+                       const float *x, const struct dm_layer *w, const struct dm_layer_mats *mats,
+                       const struct dm_config *c, const struct dm_span *s)
 {
     const size_t C = c->C, F = c->F, N = s->B * s->T;
     assert(s->pos == 0 && s->n_out == s->T && !s->k);
     // forward: out = mlp_in + down(gelu(up(ln2(mlp_in)))) [+ proj(att)]
     zero(g->dact, N * F);
-    dm_linear_backward(g->dact, grads->down_w, grads->down_b, d, a->act, w->down_w, N, F, C);
+    dm_linear_backward(g->dact, grads->down_w, grads->down_b, d, a->act, &mats->down, N);
     zero(g->dup, N * F);
     dm_gelu_backward(g->dup, g->dact, a->up, N * F);
     zero(g->dln, N * C);
-    dm_linear_backward(g->dln, grads->up_w, grads->up_b, g->dup, a->ln2, w->up_w, N, C, F);
+    dm_linear_backward(g->dln, grads->up_w, grads->up_b, g->dup, a->ln2, &mats->up, N);
     // The parallel form hands the output's gradient to the attention, the sequential form mid's:
     // that is d after LN2 has added to it.
     zero(g->datt, N * C);
     if (c->parallel)
-        dm_linear_backward(g->datt, grads->proj_w, grads->proj_b, d, a->att, w->proj_w, N, C, C);
+        dm_linear_backward(g->datt, grads->proj_w, grads->proj_b, d, a->att, &mats->proj, N);
     dm_layernorm_backward(c->parallel && !want_dx ? NULL : d, grads->ln2_w, grads->ln2_b, g->dln,
                           c->parallel ? x : a->mid, w->ln2_w, a->ln2_mean, a->ln2_rstd, N, C);
     if (!c->parallel)
-        dm_linear_backward(g->datt, grads->proj_w, grads->proj_b, d, a->att, w->proj_w, N, C, C);
+        dm_linear_backward(g->datt, grads->proj_w, grads->proj_b, d, a->att, &mats->proj, N);
     // forward: att = attention(rotary(qkv(ln1(x))))
-    attention_backward(g, grads, a, w, c, s);
+    attention_backward(g, grads, a, mats, c, s);
     dm_layernorm_backward(want_dx ? d : NULL, grads->ln1_w, grads->ln1_b, g->dln, x, w->ln1_w,
                           a->ln1_mean, a->ln1_rstd, N, C);
 }

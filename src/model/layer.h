@@ -6,6 +6,7 @@
 
 #include "src/model/params.h"
 #include "src/nn/attention.h"
+#include "src/nn/linear.h"
 
 /* What a layer computes on the way, N = B*T rows. The backward reads all but proj. mid exists only
  * for the sequential residual (config.parallel = false). */
@@ -50,6 +51,11 @@ struct dm_layer_grads {
 void dm_layer_grads_bind(struct dm_layer_grads *g, const struct dm_config *c, size_t N,
                          struct dm_arena *a);
 
+/* The matrices of a layer as products use them. */
+struct dm_layer_mats {
+    struct dm_weight qkv, proj, up, down;
+};
+
 /* Where the rows stand. B sequences of T rows each, the first of them at position pos. */
 struct dm_span {
     size_t B, T, pos;
@@ -62,9 +68,9 @@ struct dm_span {
 
 /* out (B*n_out,C) = the layer's output for x (B*T,C), which is only read and must not alias out.
  * acts hold the saved values of all T rows, but att and everything after it only of the last n_out
- * rows, packed at the front. */
+ * rows, packed at the front. Of w only the vectors are read, the matrices come from mats. */
 void dm_layer_forward(float *out, const struct dm_layer_acts *acts, const float *x,
-                      const struct dm_layer *w, const struct dm_layer *pack,
+                      const struct dm_layer *w, const struct dm_layer_mats *mats,
                       const struct dm_config *c, const struct dm_span *s);
 
 /* d (N,C) holds the gradient of the output and becomes that of x; with want_dx = false it is left
@@ -72,7 +78,7 @@ void dm_layer_forward(float *out, const struct dm_layer_acts *acts, const float 
  * s as in a forward with n_out = T and no cache. */
 void dm_layer_backward(float *d, bool want_dx, struct dm_layer *grads,
                        const struct dm_layer_grads *g, const struct dm_layer_acts *acts,
-                       const float *x, const struct dm_layer *w, const struct dm_config *c,
-                       const struct dm_span *s);
+                       const float *x, const struct dm_layer *w, const struct dm_layer_mats *mats,
+                       const struct dm_config *c, const struct dm_span *s);
 
 #endif

@@ -5,14 +5,21 @@
 
 #include <stdint.h>
 
+#include "src/model/layer.h"
 #include "src/model/params.h"
+
+/* Every matrix as products use it: the parameters themselves, or packs of them (linear.h). */
+struct dm_mats {
+    struct dm_layer_mats *layers, *heads; /* as in struct dm_params */
+    struct dm_weight unembed;
+};
 
 struct dm_model {
     struct dm_config cfg;
     struct dm_params params;
     struct dm_arena mem;
-    struct dm_params packs; /* linear weights packed for speed (linear.h), fields NULL if not */
-    struct dm_arena pack_mem;
+    struct dm_mats mats;
+    struct dm_arena mats_mem, pack_mem;
 };
 
 /* Zeroed parameters for cfg (all of them, heads too). Release with dm_model_release(). */

@@ -122,8 +122,7 @@ static struct dm_span span(const struct dm_pass *p, size_t B, size_t T)
 static void layer(struct dm_pass *p, const struct dm_model *m, size_t l, size_t act, float *out,
                   const float *x, const struct dm_span *s)
 {
-    dm_layer_forward(out, p->acts + act, x, m->params.layers + l,
-                     m->packs.layers ? m->packs.layers + l : NULL, &p->cfg, s);
+    dm_layer_forward(out, p->acts + act, x, m->params.layers + l, m->mats.layers + l, &p->cfg, s);
 }
 
 /* Embedding and layers 0..L-2; returns the stem's output (N,C), one of p->x. */
@@ -153,7 +152,7 @@ static const float *head_forward(struct dm_pass *p, const struct dm_model *m, si
     for (size_t d = 0; d < c->D; d++) {
         const size_t i = (n - 2) * c->D + d;
         dm_layer_forward(p->x[2 + d], p->acts + d, d ? p->x[1 + d] : feed, m->params.heads + i,
-                         m->packs.heads ? m->packs.heads + i : NULL, c, s);
+                         m->mats.heads + i, c, s);
     }
     return p->x[1 + c->D];
 }
@@ -174,8 +173,7 @@ static void final_norm(struct dm_pass *p, const struct dm_model *m, const float 
 static void logits_forward(float *logits, const struct dm_pass *p, const struct dm_model *m,
                            size_t first, size_t rows)
 {
-    dm_linear_forward(logits, p->lnf + first * p->cfg.C, m->params.unembed, m->packs.unembed, NULL,
-                      rows, p->cfg.C, p->cfg.Vp);
+    dm_linear_forward(logits, p->lnf + first * p->cfg.C, &m->mats.unembed, NULL, rows);
 }
 
 /* target[b*T + t] = ids[b*T + t + n], negative where that lies outside the sequence. */
@@ -201,7 +199,7 @@ static double loss_backward(struct dm_pass *p, const struct dm_model *m, struct 
         dm_xent_backward(p->logp + i, p->logits, p->target + i, scale / (float)n_targets, rows,
                          c->Vp);
         dm_linear_backward(p->dlnf + i * c->C, grads->unembed, NULL, p->logits, p->lnf + i * c->C,
-                           m->params.unembed, rows, c->C, c->Vp);
+                           &m->mats.unembed, rows);
     }
     memset(p->d, 0, N * c->C * sizeof(float));
     dm_layernorm_backward(p->d, grads->lnf_w, grads->lnf_b, p->dlnf, h, m->params.lnf_w,
@@ -220,7 +218,7 @@ static void train_base(struct dm_pass *p, const struct dm_model *m, struct dm_pa
     loss[0] = loss_backward(p, m, grads, h, 1, scale, s);
     for (size_t l = c->L; l-- > 0;)
         dm_layer_backward(p->d, true, grads->layers + l, &p->g, p->acts + l, p->x[l],
-                          m->params.layers + l, c, s);
+                          m->params.layers + l, m->mats.layers + l, c, s);
     dm_embedding_backward(grads->embed, ids, p->d, s->B * s->T, c->C, c->Vp);
 }
 
@@ -238,7 +236,7 @@ static void train_heads(struct dm_pass *p, const struct dm_model *m, struct dm_p
         for (size_t d = c->D; d-- > 0;) {
             const size_t i = (n - 2) * c->D + d;
             dm_layer_backward(p->d, d > 0, grads->heads + i, &p->g, p->acts + d,
-                              d ? p->x[1 + d] : feed, m->params.heads + i, c, s);
+                              d ? p->x[1 + d] : feed, m->params.heads + i, m->mats.heads + i, c, s);
         }
     }
 }

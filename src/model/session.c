@@ -100,7 +100,7 @@ static void layer(struct dm_session *s, size_t i, float *out, const float *x, si
     const bool head = i >= c->L;
     const size_t l = head ? i - c->L : i;
     const struct dm_layer *w = head ? s->m->params.heads : s->m->params.layers;
-    const struct dm_layer *pack = head ? s->m->packs.heads : s->m->packs.layers;
+    const struct dm_layer_mats *mats = head ? s->m->mats.heads : s->m->mats.layers;
     const struct dm_span span = {.B = 1,
                                  .T = n,
                                  .pos = s->pos,
@@ -109,7 +109,7 @@ static void layer(struct dm_session *s, size_t i, float *out, const float *x, si
                                  .scratch = s->scratch,
                                  .k = s->k + i,
                                  .v = s->v + i};
-    dm_layer_forward(out, &s->acts, x, w + l, pack ? pack + l : NULL, c, &span);
+    dm_layer_forward(out, &s->acts, x, w + l, mats + l, c, &span);
 }
 
 /* The final LayerNorm of one row, into head n's row of s->last. */
@@ -156,6 +156,5 @@ void dm_session_step(struct dm_session *s, const int32_t *ids, size_t n, float *
     assert(n >= 1 && n <= c->T_max - s->pos);
     for (size_t i = 0; i < n; i += CHUNK)
         chunk(s, ids + i, n - i < CHUNK ? n - i : CHUNK);
-    dm_linear_forward(logits, s->last, s->m->params.unembed, s->m->packs.unembed, NULL, s->n_heads,
-                      c->C, c->Vp);
+    dm_linear_forward(logits, s->last, &s->m->mats.unembed, NULL, s->n_heads);
 }

@@ -7,11 +7,12 @@
 #include "src/kernel/gemm.h"
 #include "src/kernel/kern.h"
 
-void dm_linear_forward(float *restrict out, const float *restrict inp, const float *w,
-                       const float *pack, const float *b, size_t N, size_t C, size_t O)
+void dm_linear_forward(float *restrict out, const float *restrict inp, const struct dm_weight *w,
+                       const float *b, size_t N)
 {
-    assert(w || pack);
-    dm_gemm_affine(out, O, b, (struct dm_mat){inp, C, 1}, (struct dm_mat){w, 1, C}, pack, N, O, C);
+    assert((w->w || w->pack) && w->fmt == DM_FMT_F32);
+    dm_gemm_affine(out, w->O, b, (struct dm_mat){inp, w->C, 1}, (struct dm_mat){w->w, 1, w->C},
+                   w->pack, N, w->O, w->C);
 }
 
 struct column_sums {
@@ -33,12 +34,15 @@ static void add_columns(void *ctx, size_t part, size_t begin, size_t end)
 }
 
 void dm_linear_backward(float *restrict dinp, float *restrict dw, float *restrict db,
-                        const float *dout, const float *inp, const float *w, size_t N, size_t C,
-                        size_t O)
+                        const float *dout, const float *inp, const struct dm_weight *w, size_t N)
 {
+    const size_t C = w->C, O = w->O;
+    assert(w->fmt == DM_FMT_F32);
     // forward: out[n,o] = w[o,:] . inp[n,:] + b[o]
-    if (dinp)
-        dm_gemm(dinp, C, true, (struct dm_mat){dout, O, 1}, (struct dm_mat){w, C, 1}, N, C, O);
+    if (dinp && w->pack_t)
+        dm_gemm_packed(dinp, C, true, (struct dm_mat){dout, O, 1}, w->pack_t, N, C, O);
+    else if (dinp)
+        dm_gemm(dinp, C, true, (struct dm_mat){dout, O, 1}, (struct dm_mat){w->w, C, 1}, N, C, O);
     if (dw)
         dm_gemm(dw, C, true, (struct dm_mat){dout, 1, O}, (struct dm_mat){inp, C, 1}, O, C, N);
     if (db) {
@@ -47,12 +51,22 @@ void dm_linear_backward(float *restrict dinp, float *restrict dw, float *restric
     }
 }
 
-size_t dm_linear_pack_floats(size_t C, size_t O)
+size_t dm_linear_pack_bytes(const struct dm_weight *w)
 {
-    return dm_gemm_pack_floats(O, C);
+    return dm_gemm_pack_floats(w->O, w->C) * sizeof(float);
 }
 
-void dm_linear_pack(float *pack, const float *w, size_t C, size_t O)
+void dm_linear_pack(void *pack, const struct dm_weight *w)
 {
-    dm_gemm_pack(pack, (struct dm_mat){w, 1, C}, O, C);
+    dm_gemm_pack(pack, (struct dm_mat){w->w, 1, w->C}, w->O, w->C);
+}
+
+size_t dm_linear_pack_t_bytes(const struct dm_weight *w)
+{
+    return dm_gemm_pack_floats(w->C, w->O) * sizeof(float);
+}
+
+void dm_linear_pack_t(void *pack, const struct dm_weight *w)
+{
+    dm_gemm_pack(pack, (struct dm_mat){w->w, w->C, 1}, w->C, w->O);
 }

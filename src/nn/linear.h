@@ -5,20 +5,31 @@
 
 #include <stddef.h>
 
-/* out (N,O) = inp (N,C) w^T + b. w (O,C) row-major; b (O) or NULL. `pack` is w packed by
- * dm_linear_pack or NULL; with a pack, w may be NULL. out is written, must not alias inp. A row of
- * out has the same bits whatever the other rows are, packed or not. */
-void dm_linear_forward(float *restrict out, const float *restrict inp, const float *w,
-                       const float *pack, const float *b, size_t N, size_t C, size_t O);
+#include "src/kernel/format.h"
+
+/* A weight (O,C) and how products with it are computed. All memory is borrowed. */
+struct dm_weight {
+    enum dm_format fmt;
+    size_t O, C;
+    const float *w;     /* row-major, or NULL when there are packs only */
+    const void *pack;   /* for the forward, by dm_linear_pack(); NULL: w is packed in every call */
+    const void *pack_t; /* for the input gradient, by dm_linear_pack_t(); NULL likewise */
+};
+
+/* out (N,O) = inp (N,C) w^T + b; b (O) or NULL. out is written, must not alias inp. A row of out
+ * has the same bits whatever the other rows are, packed or not. */
+void dm_linear_forward(float *restrict out, const float *restrict inp, const struct dm_weight *w,
+                       const float *b, size_t N);
 
 /* Adds the gradients: dinp (N,C), dw (O,C), db (O); any may be NULL (a frozen weight passes NULL).
- * dout (N,O); inp and w as given to forward. */
+ * dout (N,O); inp and w as given to forward, w->fmt f32 or bf16. */
 void dm_linear_backward(float *restrict dinp, float *restrict dw, float *restrict db,
-                        const float *dout, const float *inp, const float *w, size_t N, size_t C,
-                        size_t O);
+                        const float *dout, const float *inp, const struct dm_weight *w, size_t N);
 
-/* Floats of a packed w (O,C), and the packing itself. */
-size_t dm_linear_pack_floats(size_t C, size_t O);
-void dm_linear_pack(float *pack, const float *w, size_t C, size_t O);
+/* Bytes of a pack of w (O,C), and the packing itself from w->w. */
+size_t dm_linear_pack_bytes(const struct dm_weight *w);
+void dm_linear_pack(void *pack, const struct dm_weight *w);
+size_t dm_linear_pack_t_bytes(const struct dm_weight *w);
+void dm_linear_pack_t(void *pack, const struct dm_weight *w);
 
 #endif

@@ -83,14 +83,14 @@ static double peak_gflops(void)
 
 static void run_form(size_t form, const struct arrays *a, const struct shape *s)
 {
-    if (form == 0)
-        dm_linear_forward(a->out, a->inp, a->w, NULL, NULL, s->N, s->C, s->O);
-    else if (form == 1)
-        dm_linear_forward(a->out, a->inp, NULL, a->pack, NULL, s->N, s->C, s->O);
+    const struct dm_weight w = {
+        .O = s->O, .C = s->C, .w = a->w, .pack = form == 1 ? a->pack : NULL};
+    if (form < 2)
+        dm_linear_forward(a->out, a->inp, &w, NULL, s->N);
     else if (form == 2)
-        dm_linear_backward(a->dinp, NULL, NULL, a->out, NULL, a->w, s->N, s->C, s->O);
+        dm_linear_backward(a->dinp, NULL, NULL, a->out, NULL, &w, s->N);
     else
-        dm_linear_backward(NULL, a->dw, NULL, a->out, a->inp, NULL, s->N, s->C, s->O);
+        dm_linear_backward(NULL, a->dw, NULL, a->out, a->inp, &w, s->N);
 }
 
 /* 200 elements of the result of one run on zeroed gradients against sums in double. */
@@ -161,10 +161,11 @@ static void fill(float *x, size_t n, uint64_t stream)
 
 static bool bench_shape(const struct shape *s)
 {
+    struct dm_weight w = {.O = s->O, .C = s->C};
     struct arrays a = {
         .inp = dm_alloc(s->N * s->C, sizeof(float)),
         .w = dm_alloc(s->O * s->C, sizeof(float)),
-        .pack = dm_alloc(dm_linear_pack_floats(s->C, s->O), sizeof(float)),
+        .pack = dm_alloc(dm_linear_pack_bytes(&w), 1),
         .out = dm_alloc(s->N * s->O, sizeof(float)),
         .dinp = dm_alloc(s->N * s->C, sizeof(float)),
         .dw = dm_alloc(s->O * s->C, sizeof(float)),
@@ -172,7 +173,8 @@ static bool bench_shape(const struct shape *s)
     assert(a.inp && a.w && a.pack && a.out && a.dinp && a.dw);
     fill(a.inp, s->N * s->C, 1);
     fill(a.w, s->O * s->C, 2);
-    dm_linear_pack(a.pack, a.w, s->C, s->O);
+    w.w = a.w;
+    dm_linear_pack(a.pack, &w);
     bool right = true;
     for (size_t form = 0; form < sizeof(forms) / sizeof(*forms); form++)
         right = bench(form, &a, s) && right;
