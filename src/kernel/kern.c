@@ -7,12 +7,13 @@
 
 #include "src/kernel/kern_tables.h"
 
-/* One slot per subset of {avx2, avx512} on top of ref, so that the list is constant data. */
-static const struct dm_kern *const lists[][4] = {
+/* Each set of instructions contains the one before, so that the lists are constant data. */
+static const struct dm_kern *const lists[][5] = {
     {&dm_kern_ref},
 #ifdef __x86_64__
     {&dm_kern_ref, &dm_kern_avx2},
     {&dm_kern_ref, &dm_kern_avx2, &dm_kern_avx512},
+    {&dm_kern_ref, &dm_kern_avx2, &dm_kern_avx512, &dm_kern_avx512bf16},
 #endif
 };
 
@@ -25,7 +26,9 @@ const struct dm_kern *const *dm_kern_all(void)
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
         const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-        return lists[wide ? 2 : 1];
+        const bool dots = __builtin_cpu_supports("avx512bf16") &&
+                          __builtin_cpu_supports("avx512vnni");
+        return lists[wide && dots ? 3 : wide ? 2 : 1];
     }
 #endif
     return lists[0];

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* kern.h - the inner loops, compiled once per instruction set and chosen at run time.
  *
- * DM_ISA=ref|avx2|avx512 in the environment forces a table (for tests); otherwise, and for a name
- * that this processor lacks, the widest one that it has. Bits may differ between tables, never
- * between thread counts. */
+ * DM_ISA=ref|avx2|avx512|avx512bf16 in the environment forces a table (for tests); otherwise, and
+ * for a name that this processor lacks, the widest one that it has. Bits may differ between tables,
+ * never between thread counts. */
 #ifndef DM_KERNEL_KERN_H
 #define DM_KERNEL_KERN_H
 
@@ -11,7 +11,7 @@
 #include <stddef.h>
 
 struct dm_kern {
-    const char *name; /* "ref", "avx2", "avx512" */
+    const char *name; /* as DM_ISA */
     size_t mr, nr;    /* gemm micro-tile: mr rows of A by nr columns of B */
 
     /* Micro-tile of gemm: c (m <= mr, n <= nr; leading dimension ldc) = or += sum over k < K of

@@ -1,15 +1,23 @@
 /* SPDX-License-Identifier: MIT */
-/* kern_tables.h - the tables that kern_tmpl.c defines, one per build; only kern.c picks from them.
- */
+/* kern_tables.h - what the kern_*_tmpl.c export, once per build: kern_tmpl.c puts the functions
+ * into the table dm_kern_<isa>, and only kern.c picks from the tables. */
 #ifndef DM_KERNEL_KERN_TABLES_H
 #define DM_KERNEL_KERN_TABLES_H
 
 #include "src/kernel/kern.h"
 
-extern const struct dm_kern dm_kern_ref;
+/* In a template: DM_EXPORT(dm_kern) is dm_kern_avx2 when DM_ISA is avx2. */
+#define DM_EXPORT2(name, isa) name##_##isa
+#define DM_EXPORT1(name, isa) DM_EXPORT2(name, isa)
+#define DM_EXPORT(name) DM_EXPORT1(name, DM_ISA)
+
+#define DM_DECLARE_EXPORTS(isa) extern const struct dm_kern dm_kern_##isa;
+
+DM_DECLARE_EXPORTS(ref)
 #ifdef __x86_64__
-extern const struct dm_kern dm_kern_avx2;
-extern const struct dm_kern dm_kern_avx512;
+DM_DECLARE_EXPORTS(avx2)
+DM_DECLARE_EXPORTS(avx512)
+DM_DECLARE_EXPORTS(avx512bf16)
 #endif
 
 #endif

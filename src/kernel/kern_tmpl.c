@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The inner loops. This file is compiled once per instruction set: DM_ISA names the table, DM_VW
- * is the number of floats in a vector. A tail goes through the same vector code under a mask, so
- * that an element's bits do not depend on its place in the array. */
+/* The float32 loops, and the table. This file is compiled once per instruction set: DM_ISA names
+ * the table, DM_VW is the number of floats in a vector. A tail goes through the same vector code
+ * under a mask, so that an element's bits do not depend on its place in the array. */
 #include "src/kernel/kern_tables.h"
 
 #include <assert.h>
@@ -398,9 +398,7 @@ static void gelu_grad(float *dx, const float *dy, const float *x, size_t n)
 
 #define STR2(x) #x
 #define STR(x) STR2(x)
-#define CAT2(x, y) x##y
-#define CAT(x, y) CAT2(x, y)
-const struct dm_kern CAT(dm_kern_, DM_ISA) = {
+const struct dm_kern DM_EXPORT(dm_kern) = {
     .name = STR(DM_ISA),
     .mr = MR,
     .nr = NR,

@@ -5,6 +5,7 @@
 
 #include <stddef.h>
 
+#include "src/base/dtype.h"
 #include "src/kernel/format.h"
 
 /* A weight (O,C) and how products with it are computed. All memory is borrowed. */
@@ -29,6 +30,11 @@ void dm_linear_backward(float *restrict dinp, float *restrict dw, float *restric
 /* Bytes of a pack of w (O,C), and the packing itself from w->w. */
 size_t dm_linear_pack_bytes(const struct dm_weight *w);
 void dm_linear_pack(void *pack, const struct dm_weight *w);
+/* The same bytes piece by piece, straight from a file: outputs o0 .. o0+n, whose rows `raw` (n,C)
+ * holds as dtype, unaligned if need be. o0 is a multiple of DM_PANEL, and so is n unless the
+ * outputs end there. */
+void dm_linear_pack_rows(void *pack, const struct dm_weight *w, const void *raw,
+                         enum dm_dtype dtype, size_t o0, size_t n);
 size_t dm_linear_pack_t_bytes(const struct dm_weight *w);
 void dm_linear_pack_t(void *pack, const struct dm_weight *w);
 
