@@ -273,8 +273,8 @@ static enum dm_status measure(struct job *j, struct dm_err *e)
     struct dm_cal_opt cal = o->cal;
     struct dm_progress progress;
     DM_TRY(dm_cal_opt_check(&cal, e));
-    DM_TRY(dm_model_load(&j->model, o->model, &j->meta, e));
-    DM_TRY(dm_model_pack(&j->model, DM_SCOPE_ALL, e));
+    DM_TRY(dm_model_load(&j->model, o->model, &(struct dm_load_opt){.format = DM_FMT_F32}, &j->meta,
+                         e));
     DM_TRY(dm_shard_open(&j->shard, o->data, e));
     if (o->cooc)
         DM_TRY(dm_cooc_load(&j->cooc, o->cooc, e));

@@ -253,7 +253,7 @@ static enum dm_status run(const struct options *o, struct dm_err *e)
     struct dm_model m;
     struct dm_model_meta meta = {0};
     struct job j = {.o = o};
-    DM_TRY(dm_model_load(&m, o->model, &meta, e));
+    DM_TRY(dm_model_load(&m, o->model, &(struct dm_load_opt){.format = DM_FMT_F32}, &meta, e));
     enum dm_status st = dm_scorer_new(&j.scorer, &m, o->context, o->heads, e);
     j.sequences = json_array();
     if (!st)

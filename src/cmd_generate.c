@@ -287,7 +287,6 @@ static enum dm_status load(struct job *j)
         fprintf(stderr, "dynamo generate: no --cooc: combinations of tokens are not masked\n");
     else if (!ar)
         DM_TRY(load_table(j));
-    DM_TRY(dm_model_pack(&j->model, DM_SCOPE_ALL, &j->e));
     // eps_b = 1 never takes a block: heads beyond the base's would only cost time.
     const size_t n_heads = ar || o->gen.eps_b >= 1 ? 1 : DM_ORDER_MAX;
     return dm_gen_new(&j->gen, &j->model, j->has_table ? &j->table : NULL, n_heads, &j->e);
@@ -447,7 +446,8 @@ int cmd_generate(int argc, char **argv)
     argp_parse(&argp, argc, argv, 0, NULL, &o);
     dm_par_set_threads(o.threads);
     dm_stop_install();
-    enum dm_status st = dm_model_load(&j.model, o.model, &j.meta, &j.e);
+    enum dm_status st = dm_model_load(&j.model, o.model,
+                                      &(struct dm_load_opt){.format = DM_FMT_F32}, &j.meta, &j.e);
     if (!st && j.meta.calibration) {
         st = dm_gen_opt_calibrated(&o.gen, j.meta.calibration, o.model, &j.e);
         argp_parse(&argp, argc, argv, 0, NULL, &o); // what the user says goes over it

@@ -15,7 +15,7 @@ static void test_forward_copies_rows(void **state)
     float w[VP * C], out[N * C];
     (void)state;
     fill_named(w, VP * C, "w", 1.0f);
-    dm_embedding_forward(out, ids, w, N, C, VP);
+    dm_embedding_forward(out, ids, w, DM_F32, N, C, VP);
     for (size_t n = 0; n < N; n++)
         assert_memory_equal(out + n * C, w + (size_t)ids[n] * C, C * sizeof(float));
 }
@@ -84,7 +84,7 @@ static void test_thread_count_does_not_change_bits(void **state)
     memset(got, 0, sizeof(got));
     for (size_t i = 0; i < 3; i++) {
         dm_par_set_threads(i + 1);
-        dm_embedding_forward(got[i].out, big_ids, w, BIG_N, BIG_C, BIG_V);
+        dm_embedding_forward(got[i].out, big_ids, w, DM_F32, BIG_N, BIG_C, BIG_V);
         dm_embedding_backward(got[i].dw, big_ids, r, BIG_N, BIG_C, BIG_V);
         dm_vec_add(got[i].out, r, M);
         assert_memory_equal(&got[i], &got[0], sizeof(got[0]));

@@ -18,6 +18,7 @@
 
 #define HF_DIR "tests/golden/hf_dir" /* written by transformers */
 
+static const struct dm_load_opt masters = {.masters = true}, f32 = {.format = DM_FMT_F32};
 static char *meta_text[] = {"{\"model\":{}}", "{\"command\":[\"x\"]}", "{\"eps\":[0.5]}", NULL};
 
 static struct dm_model_meta sample_meta(void)
@@ -57,7 +58,7 @@ static void test_a_model_comes_back_bit_for_bit(void **state)
     save(tmp_path("m.h5"), &m, NULL, DM_F32, DM_F32);
     save(tmp_path("m2.h5"), &m, NULL, DM_F32, DM_F32);
     assert_same_file(tmp_path("m.h5"), tmp_path("m2.h5"));
-    assert_ok(dm_model_load(&back, tmp_path("m.h5"), &meta, &e), e);
+    assert_ok(dm_model_load(&back, tmp_path("m.h5"), &masters, &meta, &e), e);
     assert_int_equal(back.mem.used, m.mem.used);
     const size_t n = dm_params_list(&m.params, &c, DM_SCOPE_ALL, NULL);
     struct dm_tensor *a = calloc(n, sizeof(*a)), *b = calloc(n, sizeof(*b));
@@ -193,7 +194,7 @@ static void test_files_that_contradict_their_config_are_refused(void **state)
         struct dm_model_meta meta;
         const char *path = tmp_path("wrong.h5");
         write_wrong(path, cases[i].drop, cases[i].reshape, cases[i].extra, cases[i].claim);
-        assert_int_equal(dm_model_load(&m, path, &meta, &e), cases[i].st);
+        assert_int_equal(dm_model_load(&m, path, &f32, &meta, &e), cases[i].st);
         if (!strstr(e.msg, cases[i].text))
             fail_msg("case %zu: %s", i, e.msg);
         if (!cases[i].st) {
@@ -219,7 +220,7 @@ static void test_a_damaged_weight_is_found(void **state)
     p[5] ^= 4;
     assert_ok(dm_file_write(tmp_path("d.h5"), data, n, &e), e);
     dm_model_release(&m);
-    assert_int_equal(dm_model_load(&m, tmp_path("d.h5"), NULL, &e), DM_EFORMAT);
+    assert_int_equal(dm_model_load(&m, tmp_path("d.h5"), &f32, NULL, &e), DM_EFORMAT);
     assert_non_null(strstr(e.msg, "embed_out.weight is damaged"));
     free(data);
 }

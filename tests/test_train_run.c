@@ -227,6 +227,8 @@ static void test_the_seed_changes_the_weights(void **state)
     dm_train_opt_release(&o);
 }
 
+static const struct dm_load_opt masters = {.masters = true};
+
 static void test_heads_leave_the_base_as_it_was(void **state)
 {
     (void)state;
@@ -239,8 +241,8 @@ static void test_heads_leave_the_base_as_it_was(void **state)
     options(&o, DM_TRAIN_HEADS, tmp_path("heads.h5"));
     o.steps = 30;
     assert_ok(go(&o, &r, &e), e);
-    assert_ok(dm_model_load(&base, base_path, NULL, &e), e);
-    assert_ok(dm_model_load(&heads, o.output, &meta, &e), e);
+    assert_ok(dm_model_load(&base, base_path, &masters, NULL, &e), e);
+    assert_ok(dm_model_load(&heads, o.output, &masters, &meta, &e), e);
     assert_int_equal(heads.cfg.K, 3);
     const size_t n = dm_params_list(NULL, &base.cfg, DM_SCOPE_BASE, NULL);
     struct dm_tensor *x = calloc(n, sizeof(*x)), *y = calloc(n, sizeof(*y));

@@ -111,7 +111,8 @@ static enum dm_status open_model(struct dm_model *m, struct dm_model_meta *meta,
                                  const struct dm_train_opt *o, struct dm_err *e)
 {
     struct dm_model base = {0};
-    enum dm_status st = dm_model_load(&base, o->base, meta, e);
+    enum dm_status st = dm_model_load(&base, o->base, &(struct dm_load_opt){.masters = true}, meta,
+                                      e);
     if (!st)
         st = dm_heads_model(m, &base, o, e);
     dm_model_release(&base);

@@ -165,57 +165,6 @@ enum dm_status dm_model_read_raw(struct dm_h5 *f, const struct dm_tensor *t, voi
     return st;
 }
 
-static enum dm_status load_tensor(struct dm_h5 *f, const struct dm_tensor *t, struct dm_err *e)
-{
-    char path[128];
-    enum dm_dtype dtype;
-    void *raw;
-    DM_TRY(check_shape(f, t, &dtype, e));
-    dm_model_tensor_path(path, t);
-    if (dtype == DM_F32)
-        return dm_h5_read_tensor(f, path, t->data, t->rows, t->cols, e);
-    DM_TRY(dm_model_read_raw(f, t, &raw, &dtype, e));
-    dm_dtype_to_f32(t->data, raw, dtype, t->n);
-    free(raw);
-    return DM_OK;
-}
-
-/* The shapes are checked before memory is taken: a config may claim anything. */
-static enum dm_status load_all(struct dm_model *m, struct dm_h5 *f, const struct dm_config *cfg,
-                               struct dm_err *e)
-{
-    struct dm_tensor *list;
-    size_t n;
-    DM_TRY(list_tensors(NULL, cfg, &list, &n, e));
-    enum dm_status st = dm_model_check_tensors(f, list, n, e);
-    free(list);
-    DM_TRY(st);
-    DM_TRY(dm_model_init(m, cfg, e));
-    st = list_tensors(&m->params, cfg, &list, &n, e);
-    for (size_t i = 0; !st && i < n; i++)
-        st = load_tensor(f, list + i, e);
-    free(list);
-    if (st)
-        dm_model_release(m);
-    return st;
-}
-
-enum dm_status dm_model_load(struct dm_model *m, const char *path, struct dm_model_meta *meta,
-                             struct dm_err *e)
-{
-    struct dm_h5 *f;
-    struct dm_config cfg;
-    DM_TRY(open_model(&f, path, e));
-    enum dm_status st = dm_model_read_meta(f, &cfg, meta, e);
-    if (!st) {
-        st = load_all(m, f, &cfg, e);
-        if (st && meta)
-            dm_model_meta_release(meta);
-    }
-    dm_h5_close(f);
-    return st;
-}
-
 /* ---- Writing ------------------------------------------------------------------------------- */
 
 static enum dm_status copy_tensor(struct dm_h5 *to, struct dm_h5 *from, const struct dm_tensor *t,

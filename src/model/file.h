@@ -29,9 +29,28 @@ void dm_model_meta_release(struct dm_model_meta *meta);
 enum dm_status dm_model_peek(const char *path, struct dm_config *cfg, struct dm_model_meta *meta,
                              struct dm_err *e);
 
-/* All weights as float32. Hashes and shapes are checked. meta may be NULL. */
-enum dm_status dm_model_load(struct dm_model *m, const char *path, struct dm_model_meta *meta,
-                             struct dm_err *e);
+/* What to make of the weights. {0} is not the default: NULL is. */
+struct dm_load_opt {
+    int format;     /* enum dm_format of the products, or DM_FORMAT_AUTO */
+    bool masters;   /* keep all matrices in float32: params has everything, mats point to them
+                     * without packs (dm_model_pack) */
+    bool gradients; /* also pack_t of the output embedding: heads train through a frozen base.
+                     * Not in int8 and int4 */
+    /* K > 0 adds trainable heads 2..K to a file that has none (K = 1 in its config; DM_EUNSUPPORTED
+     * otherwise): params.heads zeroed float32, mats.heads point to them without packs, in bf16
+     * unless the format is f32. */
+    size_t K, D;
+    bool from_final;
+    bool copy; /* params.heads start as copies of the file's last D layers (D <= L) */
+};
+#define DM_FORMAT_AUTO (-1) /* int8, int4, bf16 as in the file; f32 for f32 and f16 files */
+
+/* Loads a model; o NULL: for decoding and scoring, format auto. Without masters the matrices exist
+ * as packs only: m->params holds vectors, its matrices (embeddings too) are NULL, and the input
+ * embedding stays as in the file (m->mats.embed). Hashes and shapes are checked. meta may be NULL.
+ */
+enum dm_status dm_model_load(struct dm_model *m, const char *path, const struct dm_load_opt *o,
+                             struct dm_model_meta *meta, struct dm_err *e);
 
 /* Writes a model; base tensors in dtype `base`, heads in `heads`. When `base_file` is not NULL the
  * base's tensors are copied from there byte for byte instead (a frozen base never passes through a

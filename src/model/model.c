@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "src/model/model.h"
 
+#include <assert.h>
+
 static size_t n_head_layers(const struct dm_config *c)
 {
     return (c->K - 1) * c->D;
@@ -28,13 +30,21 @@ static void set_mats(struct dm_model *m)
     for (size_t h = 0; h < n_head_layers(c); h++)
         set_layer(m->mats.heads + h, m->params.heads + h, c);
     m->mats.unembed = (struct dm_weight){.O = c->Vp, .C = c->C, .w = m->params.unembed};
+    m->mats.embed = m->params.embed;
+    m->mats.embed_dtype = DM_F32;
 }
 
-enum dm_status dm_model_init(struct dm_model *m, const struct dm_config *cfg, struct dm_err *e)
+enum dm_status dm_model_init_held(struct dm_model *m, const struct dm_config *cfg,
+                                  enum dm_held base, enum dm_held heads, struct dm_err *e)
 {
     struct dm_arena measure = {0};
     *m = (struct dm_model){.cfg = *cfg};
-    DM_TRY(dm_params_new(&m->params, &m->mem, cfg, DM_SCOPE_ALL, e));
+    dm_params_bind_held(&m->params, cfg, base, heads, &measure);
+    if (dm_arena_overflowed(&measure))
+        return dm_fail(e, DM_ENOMEM, "out of memory: the model's size overflows");
+    DM_TRY(dm_arena_init(&m->mem, measure.used, e));
+    dm_params_bind_held(&m->params, cfg, base, heads, &m->mem);
+    measure = (struct dm_arena){0};
     bind_mats(&m->mats, cfg, &measure);
     enum dm_status st = dm_arena_init(&m->mats_mem, measure.used, e);
     if (st) {
@@ -46,53 +56,81 @@ enum dm_status dm_model_init(struct dm_model *m, const struct dm_config *cfg, st
     return DM_OK;
 }
 
+enum dm_status dm_model_init(struct dm_model *m, const struct dm_config *cfg, struct dm_err *e)
+{
+    return dm_model_init_held(m, cfg, DM_HELD_ALL, DM_HELD_ALL, e);
+}
+
+struct dm_weight *dm_model_matrix(const struct dm_model *m, size_t i)
+{
+    const size_t l = i / 4, L = m->cfg.L;
+    struct dm_layer_mats *of = l < L ? m->mats.layers + l : m->mats.heads + (l - L);
+    struct dm_weight *const w[] = {&of->qkv, &of->proj, &of->up, &of->down};
+    assert(l < L + n_head_layers(&m->cfg));
+    return w[i % 4];
+}
+
 void dm_model_release(struct dm_model *m)
 {
     dm_arena_release(&m->mem);
     dm_arena_release(&m->mats_mem);
     dm_arena_release(&m->pack_mem);
+    dm_arena_release(&m->file_mem);
     *m = (struct dm_model){0};
 }
 
-static void bind_pack(struct dm_weight *w, struct dm_arena *a)
+/* Calls fn for every matrix of a scope that is held in float32. */
+static void each_matrix(struct dm_model *m, enum dm_scope scope,
+                        void (*fn)(struct dm_weight *w, void *ctx), void *ctx)
 {
-    void *pack = dm_arena_alloc(a, dm_linear_pack_bytes(w), 1);
+    const size_t n_base = 4 * m->cfg.L, n = n_base + 4 * n_head_layers(&m->cfg);
+    const size_t begin = scope == DM_SCOPE_HEADS ? n_base : 0;
+    const size_t end = scope == DM_SCOPE_BASE ? n_base : n;
+    for (size_t i = begin; i < end; i++)
+        if (dm_model_matrix(m, i)->w)
+            fn(dm_model_matrix(m, i), ctx);
+    if (scope != DM_SCOPE_HEADS && m->mats.unembed.w)
+        fn(&m->mats.unembed, ctx);
+}
+
+static void set_format(struct dm_weight *w, void *fmt)
+{
+    w->fmt = *(enum dm_format *)fmt;
+}
+
+static void drop_pack(struct dm_weight *w, void *ctx)
+{
+    (void)ctx;
+    w->pack = w->pack_t = NULL;
+}
+
+static void bind_pack(struct dm_weight *w, void *arena)
+{
+    void *pack = dm_arena_alloc(arena, dm_linear_pack_bytes(w), 1);
     w->pack = pack;
     if (pack)
         dm_linear_pack(pack, w);
 }
 
-static void bind_layers(struct dm_layer_mats *l, size_t n, struct dm_arena *a)
+static void drop_packs(struct dm_model *m)
 {
-    for (size_t i = 0; i < n; i++) {
-        bind_pack(&l[i].qkv, a);
-        bind_pack(&l[i].proj, a);
-        bind_pack(&l[i].up, a);
-        bind_pack(&l[i].down, a);
-    }
+    each_matrix(m, DM_SCOPE_ALL, drop_pack, NULL);
+    dm_arena_release(&m->pack_mem);
+}
+
+void dm_model_set_format(struct dm_model *m, enum dm_format fmt)
+{
+    drop_packs(m);
+    each_matrix(m, DM_SCOPE_ALL, set_format, &fmt);
 }
 
 /* The first pass of an arena measures, the second one packs. */
-static void bind_packs(struct dm_model *m, enum dm_scope scope, struct dm_arena *a)
-{
-    set_mats(m);
-    if (scope != DM_SCOPE_HEADS) {
-        bind_layers(m->mats.layers, m->cfg.L, a);
-        bind_pack(&m->mats.unembed, a);
-    }
-    if (scope != DM_SCOPE_BASE)
-        bind_layers(m->mats.heads, n_head_layers(&m->cfg), a);
-}
-
 enum dm_status dm_model_pack(struct dm_model *m, enum dm_scope scope, struct dm_err *e)
 {
     struct dm_arena measure = {0};
-    dm_arena_release(&m->pack_mem);
-    bind_packs(m, scope, &measure);
-    enum dm_status st = dm_arena_init(&m->pack_mem, measure.used, e);
-    if (st)
-        set_mats(m);
-    else
-        bind_packs(m, scope, &m->pack_mem);
-    return st;
+    drop_packs(m);
+    each_matrix(m, scope, bind_pack, &measure);
+    DM_TRY(dm_arena_init(&m->pack_mem, measure.used, e));
+    each_matrix(m, scope, bind_pack, &m->pack_mem);
+    return DM_OK;
 }

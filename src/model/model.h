@@ -12,23 +12,37 @@
 struct dm_mats {
     struct dm_layer_mats *layers, *heads; /* as in struct dm_params */
     struct dm_weight unembed;
+    const void *embed; /* (Vp,C) of embed_dtype: params.embed, or the file's bytes */
+    enum dm_dtype embed_dtype;
 };
 
 struct dm_model {
     struct dm_config cfg;
-    struct dm_params params;
+    struct dm_params params; /* with matrices (dm_model_init), or without (dm_model_load) */
     struct dm_arena mem;
     struct dm_mats mats;
-    struct dm_arena mats_mem, pack_mem;
+    struct dm_arena mats_mem, pack_mem, file_mem; /* file_mem: packs made while loading */
 };
 
-/* Zeroed parameters for cfg (all of them, heads too). Release with dm_model_release(). */
+/* Zeroed parameters for cfg (all of them, heads too), products in float32. Release with
+ * dm_model_release(). */
 enum dm_status dm_model_init(struct dm_model *m, const struct dm_config *cfg, struct dm_err *e);
+/* The same, but only what `base` and `heads` say is held in float32. */
+enum dm_status dm_model_init_held(struct dm_model *m, const struct dm_config *cfg,
+                                  enum dm_held base, enum dm_held heads, struct dm_err *e);
 void dm_model_release(struct dm_model *m);
 
-/* Packs the linear weights of a scope once; call again after they change. Decoding and the frozen
- * base want it. */
+/* How products with the matrices that are held in float32 are computed from now on: f32 and bf16
+ * for training, every format for passes forward. Drops what dm_model_pack() made. */
+void dm_model_set_format(struct dm_model *m, enum dm_format fmt);
+
+/* Packs those matrices of a scope once; call again after they change. The others are packs already.
+ */
 enum dm_status dm_model_pack(struct dm_model *m, enum dm_scope scope, struct dm_err *e);
+
+/* All matrices that products use but the unembedding: of the layers, then of the heads' layers, in
+ * the order qkv, proj, up, down. i < 4 * (L + (K-1)*D). */
+struct dm_weight *dm_model_matrix(const struct dm_model *m, size_t i);
 
 /* ---- Training and scoring: whole sequences ------------------------------------------------- */
 

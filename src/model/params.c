@@ -13,30 +13,38 @@ static size_t n_head_layers(const struct dm_config *c)
     return (c->K - 1) * c->D;
 }
 
-static void bind_layer(struct dm_layer *l, const struct dm_config *c, bool held, struct dm_arena *a)
+static void bind_layer(struct dm_layer *l, const struct dm_config *c, enum dm_held held,
+                       struct dm_arena *a)
 {
-#define X(field, name, rows, cols, decay, bias)                                                  \
-    l->field = held && (!(bias) || c->attn_bias) ? dm_arena_floats(a, rows, (cols) ? (cols) : 1) \
-                                                 : NULL;
+#define X(field, name, rows, cols, decay, bias)                                              \
+    l->field = held >= ((cols) ? DM_HELD_ALL : DM_HELD_VECTORS) && (!(bias) || c->attn_bias) \
+                   ? dm_arena_floats(a, rows, (cols) ? (cols) : 1)                           \
+                   : NULL;
     DM_LAYER_PARAMS(X)
 #undef X
+}
+
+void dm_params_bind_held(struct dm_params *p, const struct dm_config *c, enum dm_held base,
+                         enum dm_held heads, struct dm_arena *a)
+{
+    struct dm_layer unused; // while measuring there is no array to write to
+    p->layers = dm_arena_alloc(a, c->L, sizeof(*p->layers));
+    p->heads = dm_arena_alloc(a, n_head_layers(c), sizeof(*p->heads));
+    p->embed = base == DM_HELD_ALL ? dm_arena_floats(a, c->Vp, c->C) : NULL;
+    for (size_t l = 0; l < c->L; l++)
+        bind_layer(p->layers ? p->layers + l : &unused, c, base, a);
+    p->lnf_w = base ? dm_arena_floats(a, c->C, 1) : NULL;
+    p->lnf_b = base ? dm_arena_floats(a, c->C, 1) : NULL;
+    p->unembed = base == DM_HELD_ALL ? dm_arena_floats(a, c->Vp, c->C) : NULL;
+    for (size_t h = 0; h < n_head_layers(c); h++)
+        bind_layer(p->heads ? p->heads + h : &unused, c, heads, a);
 }
 
 void dm_params_bind(struct dm_params *p, const struct dm_config *c, enum dm_scope scope,
                     struct dm_arena *a)
 {
-    const bool base = scope != DM_SCOPE_HEADS, heads = scope != DM_SCOPE_BASE;
-    struct dm_layer unused; // while measuring there is no array to write to
-    p->layers = dm_arena_alloc(a, c->L, sizeof(*p->layers));
-    p->heads = dm_arena_alloc(a, n_head_layers(c), sizeof(*p->heads));
-    p->embed = base ? dm_arena_floats(a, c->Vp, c->C) : NULL;
-    for (size_t l = 0; l < c->L; l++)
-        bind_layer(p->layers ? p->layers + l : &unused, c, base, a);
-    p->lnf_w = base ? dm_arena_floats(a, c->C, 1) : NULL;
-    p->lnf_b = base ? dm_arena_floats(a, c->C, 1) : NULL;
-    p->unembed = base ? dm_arena_floats(a, c->Vp, c->C) : NULL;
-    for (size_t h = 0; h < n_head_layers(c); h++)
-        bind_layer(p->heads ? p->heads + h : &unused, c, heads, a);
+    dm_params_bind_held(p, c, scope != DM_SCOPE_HEADS ? DM_HELD_ALL : DM_HELD_NONE,
+                        scope != DM_SCOPE_BASE ? DM_HELD_ALL : DM_HELD_NONE, a);
 }
 
 /* Appends tensors to an array that may be absent. */

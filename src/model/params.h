@@ -60,6 +60,12 @@ enum dm_scope { DM_SCOPE_ALL, DM_SCOPE_BASE, DM_SCOPE_HEADS };
 void dm_params_bind(struct dm_params *p, const struct dm_config *c, enum dm_scope scope,
                     struct dm_arena *a);
 
+/* The same by part: a model whose matrices are packs holds the vectors only (LayerNorms, biases).
+ */
+enum dm_held { DM_HELD_NONE, DM_HELD_VECTORS, DM_HELD_ALL };
+void dm_params_bind_held(struct dm_params *p, const struct dm_config *c, enum dm_held base,
+                         enum dm_held heads, struct dm_arena *a);
+
 /* The tensors of `scope` in file order into `out` (NULL counts only); returns how many. A tensor
  * that p does not hold has data NULL; p may be NULL: shapes only. */
 size_t dm_params_list(const struct dm_params *p, const struct dm_config *c, enum dm_scope scope,

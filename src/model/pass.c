@@ -131,7 +131,8 @@ static float *stem_forward(struct dm_pass *p, const struct dm_model *m, const in
 {
     const struct dm_config *c = &p->cfg;
     const bool keep = p->kind == DM_PASS_BASE;
-    dm_embedding_forward(p->x[0], ids, m->params.embed, s->B * s->T, c->C, c->Vp);
+    dm_embedding_forward(p->x[0], ids, m->mats.embed, m->mats.embed_dtype, s->B * s->T, c->C,
+                         c->Vp);
     for (size_t l = 0; l + 1 < c->L; l++)
         layer(p, m, l, keep ? l : 0, p->x[keep ? l + 1 : (l + 1) % 2], p->x[keep ? l : l % 2], s);
     return p->x[keep ? c->L - 1 : (c->L - 1) % 2];

@@ -126,7 +126,7 @@ static void chunk(struct dm_session *s, const int32_t *ids, size_t n)
 {
     const struct dm_config *c = &s->m->cfg;
     const bool all = c->from_final && s->n_heads > 1;
-    dm_embedding_forward(s->x[0], ids, s->m->params.embed, n, c->C, c->Vp);
+    dm_embedding_forward(s->x[0], ids, s->m->mats.embed, s->m->mats.embed_dtype, n, c->C, c->Vp);
     for (size_t l = 0; l + 1 < c->L; l++)
         layer(s, l, s->x[(l + 1) % 2], s->x[l % 2], n, n);
     const float *feed = s->x[(c->L - 1) % 2];

@@ -2,7 +2,6 @@
 #include "src/nn/embedding.h"
 
 #include <assert.h>
-#include <string.h>
 
 #include "src/kernel/kern.h"
 
@@ -12,14 +11,15 @@ enum {
     FORK_FLOATS = 65536
 };
 
-void dm_embedding_forward(float *out, const int32_t *ids, const float *w, size_t N, size_t C,
-                          size_t Vp)
+void dm_embedding_forward(float *out, const int32_t *ids, const void *w, enum dm_dtype t, size_t N,
+                          size_t C, size_t Vp)
 {
+    const size_t row = C * dm_dtype_size(t);
 #pragma omp parallel for schedule(static) default(none) \
-    shared(out, ids, w, N, C, Vp) if (N * C >= FORK_FLOATS)
+    shared(out, ids, w, t, N, C, Vp, row) if (N * C >= FORK_FLOATS)
     for (size_t n = 0; n < N; n++) {
         assert(ids[n] >= 0 && (size_t)ids[n] < Vp);
-        memcpy(out + n * C, w + (size_t)ids[n] * C, C * sizeof(*out));
+        dm_dtype_to_f32(out + n * C, (const char *)w + (size_t)ids[n] * row, t, C);
     }
 }
 

@@ -6,9 +6,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* out (N,C) = w[ids[n], :]; every id is < Vp (asserted). w (Vp,C). */
-void dm_embedding_forward(float *out, const int32_t *ids, const float *w, size_t N, size_t C,
-                          size_t Vp);
+#include "src/base/dtype.h"
+
+/* out (N,C) = w[ids[n], :]; every id is < Vp (asserted). w (Vp,C) of type t. */
+void dm_embedding_forward(float *out, const int32_t *ids, const void *w, enum dm_dtype t, size_t N,
+                          size_t C, size_t Vp);
 
 /* dw[ids[n], :] += dout[n, :], in the order of n whatever the thread count. */
 void dm_embedding_backward(float *dw, const int32_t *ids, const float *dout, size_t N, size_t C,

@@ -56,7 +56,7 @@ static void vec_add(void)
 
 static void embedding_forward(void)
 {
-    dm_embedding_forward(a.y, a.ids, a.x, N, C, N_XENT * VP / C);
+    dm_embedding_forward(a.y, a.ids, a.x, DM_F32, N, C, N_XENT * VP / C);
 }
 
 static void embedding_backward(void)
