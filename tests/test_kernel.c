@@ -322,16 +322,16 @@ static void test_gelu_matches_double_erf(void **state)
 {
     (void)state;
     enum { N = 40001 };
-    static float x[N], y[N], dx[N], one[N];
+    static float x[N], y[N], dx[N];
     for (size_t i = 0; i < N; i++) {
         x[i] = (float)((double)i * 0.001 - 20.0);
-        one[i] = 1.0f;
     }
     FOR_EACH_TABLE(k)
     {
-        memset(dx, 0, sizeof(dx));
+        for (size_t i = 0; i < N; i++)
+            dx[i] = 1.0f;
         (*k)->gelu(y, x, N);
-        (*k)->gelu_grad(dx, one, x, N);
+        (*k)->gelu_grad(dx, x, N);
         double worst = 0.0, worst_grad = 0.0;
         for (size_t i = 0; i < N; i++) {
             const double w = ref_gelu((double)x[i]), g = ref_gelu_grad((double)x[i]);
@@ -348,10 +348,9 @@ static void test_gelu_at_the_edges(void **state)
     FOR_EACH_TABLE(k)
     {
         const float x[] = {0.0f, -0.0f, INFINITY, -INFINITY, 1e30f, -1e30f, 1e-40f, NAN};
-        float y[8], dx[8] = {0};
-        const float one[8] = {1, 1, 1, 1, 1, 1, 1, 1};
+        float y[8], dx[8] = {1, 1, 1, 1, 1, 1, 1, 1};
         (*k)->gelu(y, x, 8);
-        (*k)->gelu_grad(dx, one, x, 8);
+        (*k)->gelu_grad(dx, x, 8);
         assert_true(y[0] == 0.0f && y[1] == 0.0f && y[2] == INFINITY && y[3] == 0.0f);
         assert_true(y[4] == 1e30f && y[5] == 0.0f && y[6] >= 0.0f && y[6] <= 1e-40f);
         assert_true(isnan(y[7]) && isnan(dx[7]));
@@ -360,20 +359,23 @@ static void test_gelu_at_the_edges(void **state)
     }
 }
 
-static void test_gelu_grad_adds(void **state)
+static void test_gelu_grad_and_scale_multiply_in_place(void **state)
 {
     (void)state;
     enum { N = 53 };
-    float dx[N], base[N], dy[N], x[N];
+    float dx[N], dy[N], x[N];
     fill_named(x, N, "x", 3.0f);
     fill_named(dy, N, "dy", 1.0f);
     FOR_EACH_TABLE(k)
-    {
-        fill_named(dx, N, "dx", 1.0f);
-        fill_named(base, N, "dx", 1.0f);
-        (*k)->gelu_grad(dx, dy, x, N);
+    for (size_t n = 0; n <= N; n++) {
+        memcpy(dx, dy, sizeof(dx));
+        (*k)->gelu_grad(dx, x, n);
         for (size_t i = 0; i < N; i++)
-            assert_true(fabs(dx[i] - (base[i] + dy[i] * ref_gelu_grad((double)x[i]))) <= 4e-7);
+            assert_true(fabs(dx[i] - dy[i] * (i < n ? ref_gelu_grad((double)x[i]) : 1.0)) <= 4e-7);
+        memcpy(dx, dy, sizeof(dx));
+        (*k)->scale(dx, 0.37f, n);
+        for (size_t i = 0; i < N; i++)
+            assert_true(dx[i] == (i < n ? 0.37f * dy[i] : dy[i]));
     }
 }
 
@@ -389,14 +391,14 @@ static void test_elementwise_bits_do_not_depend_on_the_place(void **state)
         memcpy(all[0], x, sizeof(x));
         (*k)->exp_sum(all[0], 1.0f, N);
         (*k)->gelu(all[1], x, N);
-        memset(all[2], 0, sizeof(x));
-        (*k)->gelu_grad(all[2], x, x, N);
+        memcpy(all[2], x, sizeof(x));
+        (*k)->gelu_grad(all[2], x, N);
         for (size_t i = 0; i < N; i++) {
             one[0] = x[i];
             (*k)->exp_sum(&one[0], 1.0f, 1);
             (*k)->gelu(&one[1], &x[i], 1);
-            one[2] = 0.0f;
-            (*k)->gelu_grad(&one[2], &x[i], &x[i], 1);
+            one[2] = x[i];
+            (*k)->gelu_grad(&one[2], &x[i], 1);
             for (size_t f = 0; f < 3; f++)
                 assert_memory_equal(&one[f], &all[f][i], sizeof(float));
         }
@@ -420,7 +422,7 @@ int main(void)
         cmocka_unit_test(test_exp_sum_is_the_sum_of_what_it_writes),
         cmocka_unit_test(test_gelu_matches_double_erf),
         cmocka_unit_test(test_gelu_at_the_edges),
-        cmocka_unit_test(test_gelu_grad_adds),
+        cmocka_unit_test(test_gelu_grad_and_scale_multiply_in_place),
         cmocka_unit_test(test_elementwise_bits_do_not_depend_on_the_place),
     };
     return cmocka_run_group_tests_name("kernel", tests, NULL, NULL);

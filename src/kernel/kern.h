@@ -34,6 +34,7 @@ struct dm_kern {
 
     float (*dot)(const float *x, const float *y, size_t n);
     void (*axpy)(float *y, float a, const float *x, size_t n); /* y += a*x */
+    void (*scale)(float *x, float a, size_t n);                /* x *= a */
     /* y[i] += sum over j < m of p[j] * x[j*stride + i] for i < n, one chain in the order of j. */
     void (*mix)(float *y, const float *p, const float *x, size_t stride, size_t m, size_t n);
 
@@ -41,9 +42,9 @@ struct dm_kern {
     float (*exp_sum)(float *x, float max, size_t n);
     float (*max)(const float *x, size_t n); /* n >= 1 */
 
-    /* Exact (erf) GELU: y = x * Phi(x); dx += dy * (Phi(x) + x * phi(x)). */
+    /* Exact (erf) GELU: y = x * Phi(x); d *= Phi(x) + x * phi(x). */
     void (*gelu)(float *y, const float *x, size_t n);
-    void (*gelu_grad)(float *dx, const float *dy, const float *x, size_t n);
+    void (*gelu_grad)(float *d, const float *x, size_t n);
 };
 
 /* The table in use; resolved on the first call. */

@@ -283,6 +283,16 @@ static void axpy(float *y, float a, const float *x, size_t n)
         vf_store_n(y + i, vf_fma(av, vf_load_n(x + i, n - i), vf_load_n(y + i, n - i)), n - i);
 }
 
+static void scale(float *x, float a, size_t n)
+{
+    const vf av = vf_set1(a);
+    size_t i = 0;
+    for (; i + DM_VW <= n; i += DM_VW)
+        vf_store(x + i, vf_mul(av, vf_load(x + i)));
+    if (i < n)
+        vf_store_n(x + i, vf_mul(av, vf_load_n(x + i, n - i)), n - i);
+}
+
 /* exp(x + lo), lo a correction far below x. Reduced to |r| <= ln(2)/2 with ln 2 in two parts; the
  * polynomial is printed by scripts/fit_poly.py. Below -104 the result rounds to 0, above 89 it is
  * infinite: the clamp keeps the exponent in range. NaN passes: min and max return their second
@@ -374,26 +384,22 @@ static void gelu(float *y, const float *x, size_t n)
 }
 
 /* With h = |x| phi(x) - Q(|x|) the derivative Phi(x) + x phi(x) is 1 + h for x >= 0, else -h. */
-INLINE vf gelu_grad_of(vf dx, vf dy, vf x)
+INLINE vf gelu_grad_of(vf d, vf x)
 {
     const vf zero = vf_set1(0.0f), a = vf_min(vf_set1(20.0f), vf_abs(x));
     vf e;
     const vf q = normal_tail(a, &e);
     const vf h = vf_sub(vf_mul(vf_mul(a, vf_set1(0x1.988454p-2f)), e), q); // 1/sqrt(2 pi)
-    return vf_fma(dy, vf_if_neg(x, vf_sub(zero, h), vf_add(vf_set1(1.0f), h)), dx);
+    return vf_mul(d, vf_if_neg(x, vf_sub(zero, h), vf_add(vf_set1(1.0f), h)));
 }
 
-static void gelu_grad(float *dx, const float *dy, const float *x, size_t n)
+static void gelu_grad(float *d, const float *x, size_t n)
 {
     size_t i = 0;
     for (; i + DM_VW <= n; i += DM_VW)
-        vf_store(dx + i, gelu_grad_of(vf_load(dx + i), vf_load(dy + i), vf_load(x + i)));
-    if (i < n) {
-        const size_t l = n - i;
-        vf_store_n(dx + i,
-                   gelu_grad_of(vf_load_n(dx + i, l), vf_load_n(dy + i, l), vf_load_n(x + i, l)),
-                   l);
-    }
+        vf_store(d + i, gelu_grad_of(vf_load(d + i), vf_load(x + i)));
+    if (i < n)
+        vf_store_n(d + i, gelu_grad_of(vf_load_n(d + i, n - i), vf_load_n(x + i, n - i)), n - i);
 }
 
 #define STR2(x) #x
@@ -408,6 +414,7 @@ const struct dm_kern DM_EXPORT(dm_kern) = {
     .pack = pack,
     .dot = dot,
     .axpy = axpy,
+    .scale = scale,
     .mix = mix,
     .exp_sum = exp_sum,
     .max = max,

@@ -10,11 +10,15 @@
 #include "src/nn/linear.h"
 #include "src/nn/rotary.h"
 
-void dm_layer_acts_bind(struct dm_layer_acts *acts, const struct dm_config *c, size_t N,
-                        struct dm_arena *a)
+void dm_layer_acts_bind(struct dm_layer_acts *acts, const struct dm_layer_acts *scratch,
+                        const struct dm_config *c, size_t N, struct dm_arena *a)
 {
 #define X(field, rows, cols) acts->field = dm_arena_floats(a, rows, cols);
-    DM_LAYER_ACTS(X)
+    DM_LAYER_SAVED(X)
+#undef X
+#define X(field, rows, cols) \
+    acts->field = scratch ? scratch->field : dm_arena_floats(a, rows, cols);
+    DM_LAYER_SCRATCH(X)
 #undef X
 }
 
@@ -74,8 +78,8 @@ void dm_layer_forward(float *out, const struct dm_layer_acts *a, const float *x,
 {
     const size_t C = c->C, F = c->F, N = s->B * s->T, M = s->B * s->n_out;
     assert(s->n_out == s->T || (s->B == 1 && s->n_out < s->T));
-    dm_layernorm_forward(a->ln1, a->ln1_mean, a->ln1_rstd, x, w->ln1_w, w->ln1_b, c->eps, N, C);
-    dm_linear_forward(a->qkv, a->ln1, &mats->qkv, w->qkv_b, N);
+    dm_layernorm_forward(a->ln, a->ln1_mean, a->ln1_rstd, x, w->ln1_w, w->ln1_b, c->eps, N, C);
+    dm_linear_forward(a->qkv, a->ln, &mats->qkv, w->qkv_b, N);
     attention(a, c, s);
     dm_linear_forward(a->proj, a->att, &mats->proj, w->proj_b, M);
 
@@ -85,9 +89,8 @@ void dm_layer_forward(float *out, const struct dm_layer_acts *a, const float *x,
         dm_vec_add(a->mid, x_out, M * C);
         mlp_in = a->mid;
     }
-    dm_layernorm_forward(a->ln2, a->ln2_mean, a->ln2_rstd, mlp_in, w->ln2_w, w->ln2_b, c->eps, M,
-                         C);
-    dm_linear_forward(a->up, a->ln2, &mats->up, w->up_b, M);
+    dm_layernorm_forward(a->ln, a->ln2_mean, a->ln2_rstd, mlp_in, w->ln2_w, w->ln2_b, c->eps, M, C);
+    dm_linear_forward(a->up, a->ln, &mats->up, w->up_b, M);
     dm_gelu_forward(a->act, a->up, M * F);
     dm_linear_forward(out, a->act, &mats->down, w->down_b, M);
     // The order of GPT-NeoX: (mlp + attention) + x, or mlp + (attention + x).
@@ -96,27 +99,45 @@ void dm_layer_forward(float *out, const struct dm_layer_acts *a, const float *x,
     dm_vec_add(out, mlp_in, M * C);
 }
 
-static void zero(float *x, size_t n)
+/* One matrix: dinp is written, dw and db are added to. */
+static void linear_backward(float *dinp, float *dw, float *db, const float *dout, const float *inp,
+                            const struct dm_weight *w, size_t N)
 {
-    memset(x, 0, n * sizeof(*x));
+    dm_linear_backward_input(dinp, dout, w, N);
+    dm_linear_backward(NULL, dw, db, dout, inp, w, N);
 }
 
-/* From d through the projection and the attention to dln, the gradient of LN1's output. */
+/* From d to dln, the gradient of LN2's output. */
+static void mlp_backward(const struct dm_layer_grads *g, struct dm_layer *grads, const float *d,
+                         const struct dm_layer_acts *a, const float *mlp_in,
+                         const struct dm_layer *w, const struct dm_layer_mats *mats,
+                         const struct dm_config *c, size_t N)
+{
+    // forward: out = mlp_in + down(gelu(up(ln2(mlp_in)))) [+ proj(att)]
+    dm_gelu_forward(a->act, a->up, N * c->F);
+    linear_backward(g->dact, grads->down_w, grads->down_b, d, a->act, &mats->down, N);
+    dm_gelu_backward(g->dact, a->up, N * c->F);
+    dm_layernorm_forward(a->ln, NULL, NULL, mlp_in, w->ln2_w, w->ln2_b, c->eps, N, c->C);
+    linear_backward(g->dln, grads->up_w, grads->up_b, g->dact, a->ln, &mats->up, N);
+}
+
+/* From datt to dln, the gradient of LN1's output. */
 static void attention_backward(const struct dm_layer_grads *g, struct dm_layer *grads,
-                               const struct dm_layer_acts *a, const struct dm_layer_mats *mats,
+                               const struct dm_layer_acts *a, const float *x,
+                               const struct dm_layer *w, const struct dm_layer_mats *mats,
                                const struct dm_config *c, const struct dm_span *s)
 {
     const size_t C = c->C, N = s->B * s->T, T = s->T;
     struct dm_heads dq = in_qkv(g->dqkv, 0, c, T), dk = in_qkv(g->dqkv, 1, c, T);
-    zero(g->dqkv, N * 3 * C);
+    // forward: att = attention(rotary(qkv(ln1(x))))
     dm_attention_backward(dq, dk, in_qkv(g->dqkv, 2, c, T), in_rows(g->datt, c, T),
                           in_rows(a->att, c, T), a->lse, in_qkv(a->qkv, 0, c, T),
                           in_qkv(a->qkv, 1, c, T), in_qkv(a->qkv, 2, c, T), s->B, T, c->NH, c->HS,
                           s->scratch);
     dm_rotary_backward(dq.p, dq.ts, dq.hs, s->rope, 0, N, T, c->NH, c->rot);
     dm_rotary_backward(dk.p, dk.ts, dk.hs, s->rope, 0, N, T, c->NH, c->rot);
-    zero(g->dln, N * C);
-    dm_linear_backward(g->dln, grads->qkv_w, grads->qkv_b, g->dqkv, a->ln1, &mats->qkv, N);
+    dm_layernorm_forward(a->ln, NULL, NULL, x, w->ln1_w, w->ln1_b, c->eps, N, C);
+    linear_backward(g->dln, grads->qkv_w, grads->qkv_b, g->dqkv, a->ln, &mats->qkv, N);
 }
 
 void dm_layer_backward(float *d, bool want_dx, struct dm_layer *grads,
@@ -124,26 +145,19 @@ void dm_layer_backward(float *d, bool want_dx, struct dm_layer *grads,
                        const float *x, const struct dm_layer *w, const struct dm_layer_mats *mats,
                        const struct dm_config *c, const struct dm_span *s)
 {
-    const size_t C = c->C, F = c->F, N = s->B * s->T;
+    const size_t C = c->C, N = s->B * s->T;
+    const float *mlp_in = c->parallel ? x : a->mid;
     assert(s->pos == 0 && s->n_out == s->T && !s->k);
-    // forward: out = mlp_in + down(gelu(up(ln2(mlp_in)))) [+ proj(att)]
-    zero(g->dact, N * F);
-    dm_linear_backward(g->dact, grads->down_w, grads->down_b, d, a->act, &mats->down, N);
-    zero(g->dup, N * F);
-    dm_gelu_backward(g->dup, g->dact, a->up, N * F);
-    zero(g->dln, N * C);
-    dm_linear_backward(g->dln, grads->up_w, grads->up_b, g->dup, a->ln2, &mats->up, N);
+    mlp_backward(g, grads, d, a, mlp_in, w, mats, c, N);
     // The parallel form hands the output's gradient to the attention, the sequential form mid's:
     // that is d after LN2 has added to it.
-    zero(g->datt, N * C);
     if (c->parallel)
-        dm_linear_backward(g->datt, grads->proj_w, grads->proj_b, d, a->att, &mats->proj, N);
+        linear_backward(g->datt, grads->proj_w, grads->proj_b, d, a->att, &mats->proj, N);
     dm_layernorm_backward(c->parallel && !want_dx ? NULL : d, grads->ln2_w, grads->ln2_b, g->dln,
-                          c->parallel ? x : a->mid, w->ln2_w, a->ln2_mean, a->ln2_rstd, N, C);
+                          mlp_in, w->ln2_w, a->ln2_mean, a->ln2_rstd, N, C);
     if (!c->parallel)
-        dm_linear_backward(g->datt, grads->proj_w, grads->proj_b, d, a->att, &mats->proj, N);
-    // forward: att = attention(rotary(qkv(ln1(x))))
-    attention_backward(g, grads, a, mats, c, s);
+        linear_backward(g->datt, grads->proj_w, grads->proj_b, d, a->att, &mats->proj, N);
+    attention_backward(g, grads, a, x, w, mats, c, s);
     dm_layernorm_backward(want_dx ? d : NULL, grads->ln1_w, grads->ln1_b, g->dln, x, w->ln1_w,
                           a->ln1_mean, a->ln1_rstd, N, C);
 }

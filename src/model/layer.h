@@ -8,39 +8,42 @@
 #include "src/nn/attention.h"
 #include "src/nn/linear.h"
 
-/* What a layer computes on the way, N = B*T rows. The backward reads all but proj. mid exists only
- * for the sequential residual (config.parallel = false). */
-#define DM_LAYER_ACTS(X)                                                           \
-    X(ln1, N, c->C)                                                                \
+/* What a layer computes on the way, N = B*T rows, and its backward reads. mid exists only for the
+ * sequential residual (config.parallel = false). */
+#define DM_LAYER_SAVED(X)                                                          \
     X(ln1_mean, N, 1)                                                              \
     X(ln1_rstd, N, 1)                                                              \
     X(qkv, N, 3 * c->C) /* per head q, k, v; q and k after the rotary embedding */ \
     X(att, N, c->C)     /* heads side by side, before the output projection */     \
     X(lse, N, c->NH)    /* (B,NH,T) */                                             \
-    X(proj, N, c->C)                                                               \
     X(mid, N, (c->parallel ? 0 : c->C))                                            \
-    X(ln2, N, c->C)                                                                \
     X(ln2_mean, N, 1)                                                              \
     X(ln2_rstd, N, 1)                                                              \
-    X(up, N, c->F)  /* before GELU */                                              \
-    X(act, N, c->F) /* after */
+    X(up, N, c->F) /* before GELU */
+
+/* What the next layer may overwrite; the backward computes ln and act again. */
+#define DM_LAYER_SCRATCH(X)                         \
+    X(ln, N, c->C) /* output of LN1, then of LN2 */ \
+    X(proj, N, c->C)                                \
+    X(act, N, c->F) /* after GELU */
 
 struct dm_layer_acts {
 #define X(field, rows, cols) float *field;
-    DM_LAYER_ACTS(X)
+    DM_LAYER_SAVED(X)
+    DM_LAYER_SCRATCH(X)
 #undef X
 };
 
-void dm_layer_acts_bind(struct dm_layer_acts *acts, const struct dm_config *c, size_t N,
-                        struct dm_arena *a);
+/* Scratch is that of `scratch`, or carved too when that is NULL. */
+void dm_layer_acts_bind(struct dm_layer_acts *acts, const struct dm_layer_acts *scratch,
+                        const struct dm_config *c, size_t N, struct dm_arena *a);
 
 /* Gradients inside a layer, reused by every layer. */
 #define DM_LAYER_GRADS(X) \
     X(dln, N, c->C)       \
     X(dqkv, N, 3 * c->C)  \
     X(datt, N, c->C)      \
-    X(dup, N, c->F)       \
-    X(dact, N, c->F)
+    X(dact, N, c->F) /* of act, then of up */
 
 struct dm_layer_grads {
 #define X(field, rows, cols) float *field;

@@ -58,6 +58,19 @@ enum dm_status dm_pass_new(struct dm_pass **out, const struct dm_config *cfg,
 void dm_pass_free(struct dm_pass *p);
 size_t dm_pass_bytes(const struct dm_pass *p);
 
+/* Seconds that dm_pass_train() has spent since the pass was made. */
+struct dm_pass_times {
+    double stem;     /* forward of the stem, or of all layers but the last */
+    double heads;    /* forward of the heads' layers */
+    double loss;     /* final LayerNorm, logits, cross-entropy, and their backward */
+    double backward; /* of the layers */
+};
+struct dm_pass_times dm_pass_times(const struct dm_pass *p);
+
+/* Floating-point operations that one token of a sequence of T costs dm_pass_train(): products only,
+ * a multiply-add is two, attention is causal, nothing is counted twice. docs/training.md. */
+double dm_pass_flops(const struct dm_config *c, enum dm_pass_kind kind, size_t T);
+
 /* ids (B,T). Forward of the heads that `kind` trains (BASE: head 1; HEADS: heads 2..K), loss of
  * DynaMo eq. 1 (head n: mean over the B*(T-n) positions with a target), and its gradient times
  * `scale` * head_weight[n-1] (NULL = all 1) ADDED to grads (scope BASE or HEADS). loss[n-1] (K) is

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "src/base/arena.h"
+#include "src/base/progress.h"
 #include "src/model/layer.h"
 #include "src/model/model.h"
 #include "src/nn/embedding.h"
@@ -25,23 +26,34 @@ struct dm_pass {
     float *rope, *scratch;
     /* BASE keeps every layer's input and activations: x[0..L], acts[0..L-1]. The others keep
      * one layer of the stem and one head: x[0], x[1] in turn for the stem (and layer L-1), then
-     * x[2..D+1] for the layers of a head; acts[0..D-1]. */
+     * x[2..D+1] for the layers of a head; acts[0..D-1]. All share the scratch of acts[0]. */
     float **x;
     struct dm_layer_acts *acts;
     size_t n_x, n_acts;
     float *lnf, *lnf_mean, *lnf_rstd; /* (N,C), (N), (N): the shared final LayerNorm */
     float *logits;                    /* (n_rows,Vp) */
     size_t n_rows;
+    void *u_pack, *u_pack_t; /* of an unembedding that has none: it serves many chunks of rows */
+    struct dm_weight u;      /* the unembedding of the current call, packed */
     float *logp;             /* (N) */
     int32_t *target;         /* (N) */
     struct dm_layer_grads g; /* training only, like the next two */
     float *d, *dlnf;         /* (N,C) */
+    struct dm_pass_times times;
 };
+
+/* Room for a pack in either format; pages that are not used are never touched. */
+static void *bind_pack(const struct dm_pass *p, size_t (*bytes)(const struct dm_weight *),
+                       struct dm_arena *a)
+{
+    const struct dm_weight f32 = {.O = p->cfg.Vp, .C = p->cfg.C};
+    return dm_arena_alloc(a, bytes(&f32), 1);
+}
 
 static void bind(struct dm_pass *p, struct dm_arena *a)
 {
     const struct dm_config *c = &p->cfg;
-    struct dm_layer_acts unused; // while measuring there is no array to write to
+    struct dm_layer_acts measured = {0}; // while measuring there is no array to write to
     p->rope = dm_arena_floats(a, p->T, c->rot);
     p->scratch = dm_arena_floats(a, dm_attention_scratch(p->T, c->HS), 1);
     p->x = dm_arena_alloc(a, p->n_x, sizeof(*p->x));
@@ -52,15 +64,17 @@ static void bind(struct dm_pass *p, struct dm_arena *a)
             p->x[i] = x;
     }
     for (size_t i = 0; i < p->n_acts; i++)
-        dm_layer_acts_bind(p->acts ? p->acts + i : &unused, c, p->N, a);
+        dm_layer_acts_bind(p->acts ? p->acts + i : &measured, i ? p->acts : NULL, c, p->N, a);
     p->lnf = dm_arena_floats(a, p->N, c->C);
     p->lnf_mean = dm_arena_floats(a, p->N, 1);
     p->lnf_rstd = dm_arena_floats(a, p->N, 1);
     p->logits = dm_arena_floats(a, p->n_rows, c->Vp);
+    p->u_pack = bind_pack(p, dm_linear_pack_bytes, a);
     p->logp = dm_arena_floats(a, p->N, 1);
     p->target = dm_arena_alloc(a, p->N, sizeof(*p->target));
     if (p->kind == DM_PASS_SCORE)
         return;
+    p->u_pack_t = bind_pack(p, dm_linear_pack_t_bytes, a);
     dm_layer_grads_bind(&p->g, c, p->N, a);
     p->d = dm_arena_floats(a, p->N, c->C);
     p->dlnf = dm_arena_floats(a, p->N, c->C);
@@ -111,6 +125,23 @@ void dm_pass_free(struct dm_pass *p)
 size_t dm_pass_bytes(const struct dm_pass *p)
 {
     return p->mem.size;
+}
+
+struct dm_pass_times dm_pass_times(const struct dm_pass *p)
+{
+    return p->times;
+}
+
+double dm_pass_flops(const struct dm_config *c, enum dm_pass_kind kind, size_t T)
+{
+    const double C = (double)c->C, D = (double)c->D;
+    const double linear = 2.0 * C * (4.0 * C + 2.0 * (double)c->F); // of a layer, forward
+    const double attention = 2.0 * C * (double)(T + 1);             // half of q k^T and p v
+    const double layer = linear + attention, logits = 2.0 * C * (double)c->Vp;
+    if (kind == DM_PASS_BASE)
+        return 3.0 * ((double)c->L * layer + logits);
+    const double stem = (double)(c->from_final ? c->L : c->L - 1) * layer;
+    return stem + (double)(c->K - 1) * (3.0 * D * layer + 2.0 * logits);
 }
 
 static struct dm_span span(const struct dm_pass *p, size_t B, size_t T)
@@ -171,10 +202,23 @@ static void final_norm(struct dm_pass *p, const struct dm_model *m, const float 
                          p->cfg.eps, N, p->cfg.C);
 }
 
-static void logits_forward(float *logits, const struct dm_pass *p, const struct dm_model *m,
-                           size_t first, size_t rows)
+/* Sets p->u; `train`: also for the input gradient. The weights may have changed since last time. */
+static void open_unembed(struct dm_pass *p, const struct dm_model *m, bool train)
 {
-    dm_linear_forward(logits, p->lnf + first * p->cfg.C, &m->mats.unembed, NULL, rows);
+    p->u = m->mats.unembed;
+    if (!p->u.pack) {
+        dm_linear_pack(p->u_pack, &p->u);
+        p->u.pack = p->u_pack;
+    }
+    if (train && !p->u.pack_t) {
+        dm_linear_pack_t(p->u_pack_t, &p->u);
+        p->u.pack_t = p->u_pack_t;
+    }
+}
+
+static void logits_forward(float *logits, const struct dm_pass *p, size_t first, size_t rows)
+{
+    dm_linear_forward(logits, p->lnf + first * p->cfg.C, &p->u, NULL, rows);
 }
 
 /* target[b*T + t] = ids[b*T + t + n], negative where that lies outside the sequence. */
@@ -193,14 +237,15 @@ static double loss_backward(struct dm_pass *p, const struct dm_model *m, struct 
     const size_t N = s->B * s->T, n_targets = s->B * (s->T - n);
     double sum = 0.0;
     final_norm(p, m, h, N);
-    memset(p->dlnf, 0, N * c->C * sizeof(float));
     for (size_t i = 0; i < N; i += p->n_rows) {
         const size_t rows = N - i < p->n_rows ? N - i : p->n_rows;
-        logits_forward(p->logits, p, m, i, rows);
+        logits_forward(p->logits, p, i, rows);
         dm_xent_backward(p->logp + i, p->logits, p->target + i, scale / (float)n_targets, rows,
                          c->Vp);
-        dm_linear_backward(p->dlnf + i * c->C, grads->unembed, NULL, p->logits, p->lnf + i * c->C,
-                           &m->mats.unembed, rows);
+        dm_linear_backward_input(p->dlnf + i * c->C, p->logits, &p->u, rows);
+        if (grads->unembed)
+            dm_linear_backward(NULL, grads->unembed, NULL, p->logits, p->lnf + i * c->C, &p->u,
+                               rows);
     }
     memset(p->d, 0, N * c->C * sizeof(float));
     dm_layernorm_backward(p->d, grads->lnf_w, grads->lnf_b, p->dlnf, h, m->params.lnf_w,
@@ -210,17 +255,31 @@ static double loss_backward(struct dm_pass *p, const struct dm_model *m, struct 
     return sum / (double)n_targets;
 }
 
+/* Adds the seconds since *t to a phase; *t becomes now. */
+static void lap(double *phase, double *t)
+{
+    const double now = dm_now();
+    *phase += now - *t;
+    *t = now;
+}
+
 static void train_base(struct dm_pass *p, const struct dm_model *m, struct dm_params *grads,
                        const int32_t *ids, float scale, double *loss, const struct dm_span *s)
 {
     const struct dm_config *c = &p->cfg;
-    const float *stem = stem_forward(p, m, ids, s), *h = head_forward(p, m, 1, stem, s);
+    double t = dm_now();
+    const float *stem = stem_forward(p, m, ids, s);
+    lap(&p->times.stem, &t);
+    const float *h = head_forward(p, m, 1, stem, s);
+    lap(&p->times.heads, &t);
     set_targets(p, ids, 1, s);
     loss[0] = loss_backward(p, m, grads, h, 1, scale, s);
+    lap(&p->times.loss, &t);
     for (size_t l = c->L; l-- > 0;)
         dm_layer_backward(p->d, true, grads->layers + l, &p->g, p->acts + l, p->x[l],
                           m->params.layers + l, m->mats.layers + l, c, s);
     dm_embedding_backward(grads->embed, ids, p->d, s->B * s->T, c->C, c->Vp);
+    lap(&p->times.backward, &t);
 }
 
 static void train_heads(struct dm_pass *p, const struct dm_model *m, struct dm_params *grads,
@@ -228,17 +287,22 @@ static void train_heads(struct dm_pass *p, const struct dm_model *m, struct dm_p
                         const struct dm_span *s)
 {
     const struct dm_config *c = &p->cfg;
+    double t = dm_now();
     const float *stem = stem_forward(p, m, ids, s), *feed = head_input(p, m, stem, s);
+    lap(&p->times.stem, &t);
     for (size_t n = 2; n <= c->K; n++) {
         const float weight = head_weight ? head_weight[n - 1] : 1.0f;
         const float *h = head_forward(p, m, n, feed, s);
+        lap(&p->times.heads, &t);
         set_targets(p, ids, n, s);
         loss[n - 1] = loss_backward(p, m, grads, h, n, scale * weight, s);
+        lap(&p->times.loss, &t);
         for (size_t d = c->D; d-- > 0;) {
             const size_t i = (n - 2) * c->D + d;
             dm_layer_backward(p->d, d > 0, grads->heads + i, &p->g, p->acts + d,
                               d ? p->x[1 + d] : feed, m->params.heads + i, m->mats.heads + i, c, s);
         }
+        lap(&p->times.backward, &t);
     }
 }
 
@@ -250,6 +314,7 @@ void dm_pass_train(struct dm_pass *p, const struct dm_model *m, struct dm_params
     for (size_t n = 0; n < p->cfg.K; n++)
         loss[n] = (double)NAN;
     assert(p->kind != DM_PASS_SCORE && T > p->cfg.K);
+    open_unembed(p, m, true);
     if (p->kind == DM_PASS_BASE)
         train_base(p, m, grads, ids, scale * (head_weight ? head_weight[0] : 1.0f), loss, &s);
     else
@@ -261,6 +326,7 @@ void dm_pass_score(struct dm_pass *p, const struct dm_model *m, const int32_t *i
 {
     const struct dm_span s = span(p, B, T);
     const size_t N = B * T;
+    open_unembed(p, m, false);
     const float *stem = stem_forward(p, m, ids, &s);
     for (size_t n = 1; n <= n_heads; n++) {
         // Head 1 overwrites nothing that the others read, with either kind of input.
@@ -269,7 +335,7 @@ void dm_pass_score(struct dm_pass *p, const struct dm_model *m, const int32_t *i
         set_targets(p, ids, n, &s);
         for (size_t i = 0; i < N; i += p->n_rows) {
             const size_t rows = N - i < p->n_rows ? N - i : p->n_rows, at = (n - 1) * N + i;
-            logits_forward(p->logits, p, m, i, rows);
+            logits_forward(p->logits, p, i, rows);
             dm_xent_forward(logp + at, rank ? rank + at : NULL, p->logits, p->target + i, rows,
                             p->cfg.Vp);
         }
@@ -282,5 +348,6 @@ void dm_pass_logits(struct dm_pass *p, const struct dm_model *m, const int32_t *
     const struct dm_span s = span(p, B, T);
     const float *stem = stem_forward(p, m, ids, &s);
     final_norm(p, m, head_forward(p, m, n, n == 1 ? stem : head_input(p, m, stem, &s), &s), B * T);
-    logits_forward(logits, p, m, 0, B * T);
+    open_unembed(p, m, false);
+    logits_forward(logits, p, 0, B * T);
 }

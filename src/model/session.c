@@ -45,7 +45,7 @@ static void bind(struct dm_session *s, struct dm_arena *a)
         s->k[i] = (struct dm_heads){k, rows * c->HS, c->HS, c->T_max * c->HS};
         s->v[i] = (struct dm_heads){v, rows * c->HS, c->HS, c->T_max * c->HS};
     }
-    dm_layer_acts_bind(&s->acts, c, CHUNK, a);
+    dm_layer_acts_bind(&s->acts, NULL, c, CHUNK, a);
     for (int i = 0; i < 3; i++)
         s->x[i] = dm_arena_floats(a, CHUNK, c->C);
     s->last = dm_arena_floats(a, s->n_heads, c->C);

@@ -257,6 +257,12 @@ static void backward_scores(const struct backward *a, const float *d, size_t t0,
     }
 }
 
+static void zero_rows(struct rows x, size_t T, size_t HS)
+{
+    for (size_t t = 0; x.p && t < T; t++)
+        memset(x.p + t * x.ts, 0, HS * sizeof(float));
+}
+
 static struct rows rows_from(struct rows x, size_t t)
 {
     const struct rows r = {x.p + t * x.ts, x.ts};
@@ -317,6 +323,9 @@ void dm_attention_backward(struct dm_heads dq, struct dm_heads dk, struct dm_hea
                                  .lse = lse + (b * n_heads + h) * T,
                                  .HS = HS};
             backward_scratch(&a, scratch + dm_par_id() * n_scratch);
+            zero_rows(a.dq, T, HS); // the tiles below add
+            zero_rows(a.dk, T, HS);
+            zero_rows(a.dv, T, HS);
             for (size_t t0 = 0; t0 < T; t0 += rows)
                 backward_tile(&a, t0, min_size(rows, T - t0));
         }

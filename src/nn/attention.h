@@ -23,7 +23,7 @@ void dm_attention_forward(struct dm_heads out, float *lse, struct dm_heads q, st
                           struct dm_heads v, size_t B, size_t T, size_t pos, size_t n_heads,
                           size_t HS, float *scratch);
 
-/* pos = 0. Adds dq, dk, dv from dout; one whose p is NULL is skipped; out, lse, q, k, v as in
+/* pos = 0. Writes dq, dk, dv from dout; one whose p is NULL is skipped; out, lse, q, k, v as in
  * forward. Threads own (b, head). */
 void dm_attention_backward(struct dm_heads dq, struct dm_heads dk, struct dm_heads dv,
                            struct dm_heads dout, struct dm_heads out, const float *lse,

@@ -22,13 +22,13 @@ void dm_gelu_forward(float *out, const float *inp, size_t n)
         k->gelu(out + i * BLOCK, inp + i * BLOCK, block_len(i, n));
 }
 
-void dm_gelu_backward(float *restrict dinp, const float *dout, const float *inp, size_t n)
+void dm_gelu_backward(float *restrict d, const float *inp, size_t n)
 {
     const struct dm_kern *k = dm_kern();
     const size_t n_blocks = (n + BLOCK - 1) / BLOCK;
     // forward: out = x * Phi(x)
 #pragma omp parallel for schedule(static) default(none) \
-    shared(dinp, dout, inp, n, k, n_blocks) if (n_blocks >= FORK_BLOCKS)
+    shared(d, inp, n, k, n_blocks) if (n_blocks >= FORK_BLOCKS)
     for (size_t i = 0; i < n_blocks; i++)
-        k->gelu_grad(dinp + i * BLOCK, dout + i * BLOCK, inp + i * BLOCK, block_len(i, n));
+        k->gelu_grad(d + i * BLOCK, inp + i * BLOCK, block_len(i, n));
 }

@@ -8,7 +8,7 @@
 /* out[i] = gelu(inp[i]), n elements; out may alias inp. */
 void dm_gelu_forward(float *out, const float *inp, size_t n);
 
-/* dinp[i] += dout[i] * gelu'(inp[i]). dinp must not alias dout. */
-void dm_gelu_backward(float *restrict dinp, const float *dout, const float *inp, size_t n);
+/* d[i] *= gelu'(inp[i]): the gradient of out becomes that of inp in place. */
+void dm_gelu_backward(float *restrict d, const float *inp, size_t n);
 
 #endif

@@ -2,6 +2,7 @@
 #include "src/nn/linear.h"
 
 #include <assert.h>
+#include <stdbool.h>
 
 #include "src/base/par.h"
 #include "src/kernel/gemm.h"
@@ -33,16 +34,32 @@ static void add_columns(void *ctx, size_t part, size_t begin, size_t end)
             k->axpy(s->db + o, 1.0f, s->dout + n * s->O + o, end - o < step ? end - o : step);
 }
 
+static void input_gradient(float *dinp, bool add, const float *dout, const struct dm_weight *w,
+                           size_t N)
+{
+    const size_t C = w->C, O = w->O;
+    const struct dm_mat a = {dout, O, 1};
+    assert(w->fmt == DM_FMT_F32);
+    if (w->pack_t)
+        dm_gemm_packed(dinp, C, add, a, w->pack_t, N, C, O);
+    else
+        dm_gemm(dinp, C, add, a, (struct dm_mat){w->w, C, 1}, N, C, O);
+}
+
+void dm_linear_backward_input(float *restrict dinp, const float *dout, const struct dm_weight *w,
+                              size_t N)
+{
+    input_gradient(dinp, false, dout, w, N);
+}
+
 void dm_linear_backward(float *restrict dinp, float *restrict dw, float *restrict db,
                         const float *dout, const float *inp, const struct dm_weight *w, size_t N)
 {
     const size_t C = w->C, O = w->O;
     assert(w->fmt == DM_FMT_F32);
     // forward: out[n,o] = w[o,:] . inp[n,:] + b[o]
-    if (dinp && w->pack_t)
-        dm_gemm_packed(dinp, C, true, (struct dm_mat){dout, O, 1}, w->pack_t, N, C, O);
-    else if (dinp)
-        dm_gemm(dinp, C, true, (struct dm_mat){dout, O, 1}, (struct dm_mat){w->w, C, 1}, N, C, O);
+    if (dinp)
+        input_gradient(dinp, true, dout, w, N);
     if (dw)
         dm_gemm(dw, C, true, (struct dm_mat){dout, 1, O}, (struct dm_mat){inp, C, 1}, O, C, N);
     if (db) {

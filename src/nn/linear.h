@@ -27,6 +27,10 @@ void dm_linear_forward(float *restrict out, const float *restrict inp, const str
 void dm_linear_backward(float *restrict dinp, float *restrict dw, float *restrict db,
                         const float *dout, const float *inp, const struct dm_weight *w, size_t N);
 
+/* Writes dinp (N,C) instead: dout w, with the bits of adding to zeros. */
+void dm_linear_backward_input(float *restrict dinp, const float *dout, const struct dm_weight *w,
+                              size_t N);
+
 /* Bytes of a pack of w (O,C), and the packing itself from w->w. */
 size_t dm_linear_pack_bytes(const struct dm_weight *w);
 void dm_linear_pack(void *pack, const struct dm_weight *w);

@@ -84,8 +84,7 @@ void dm_xent_backward(float *logp, float *logits, const int32_t *target, float s
         logp[n] = (float)(x_target - ((double)max + log(sum)));
         // forward: logp = x[target] - log sum exp(x)
         const float factor = (float)((double)scale / sum);
-        for (size_t i = 0; i < Vp; i++)
-            x[i] *= factor;
+        k->scale(x, factor, Vp);
         x[target[n]] -= scale;
     }
 }

@@ -46,7 +46,7 @@ static void gelu_forward(void)
 
 static void gelu_backward(void)
 {
-    dm_gelu_backward(a.z, a.y, a.x, (size_t)N * F);
+    dm_gelu_backward(a.y, a.x, (size_t)N * F);
 }
 
 static void vec_add(void)
