@@ -5,19 +5,20 @@
 #define DM_CMD_H
 
 /* name, function, one line for the overview; in the order in which a user meets them */
-#define DM_CMD_LIST(X)                                                              \
-    X("import", cmd_import, "Hugging Face GPTNeoX directory -> model file")         \
-    X("export", cmd_export, "model file -> Hugging Face directory")                 \
-    X("info", cmd_info, "what a file of ours holds and where it came from")         \
-    X("tokenizer-train", cmd_tokenizer_train, "learn a byte-level BPE from text")   \
-    X("tokenize", cmd_tokenize, "text, JSONL, gzip or zstd -> token shard")         \
-    X("detokenize", cmd_detokenize, "token ids -> text")                            \
-    X("pretrain", cmd_pretrain, "train a GPT-NeoX model from scratch")              \
-    X("train", cmd_train, "train token heads on a frozen base")                     \
-    X("cooc", cmd_cooc, "count co-occurrences of a corpus")                         \
-    X("score", cmd_score, "log p and rank of every token under every head")         \
-    X("calibrate", cmd_calibrate, "choose the back-off threshold on held-out text") \
-    X("generate", cmd_generate, "continue a prompt, several tokens per forward pass")
+#define DM_CMD_LIST(X)                                                                \
+    X("import", cmd_import, "Hugging Face GPTNeoX directory -> model file")           \
+    X("export", cmd_export, "model file -> Hugging Face directory")                   \
+    X("info", cmd_info, "what a file of ours holds and where it came from")           \
+    X("tokenizer-train", cmd_tokenizer_train, "learn a byte-level BPE from text")     \
+    X("tokenize", cmd_tokenize, "text, JSONL, gzip or zstd -> token shard")           \
+    X("detokenize", cmd_detokenize, "token ids -> text")                              \
+    X("pretrain", cmd_pretrain, "train a GPT-NeoX model from scratch")                \
+    X("train", cmd_train, "train token heads on a frozen base")                       \
+    X("cooc", cmd_cooc, "count co-occurrences of a corpus")                           \
+    X("score", cmd_score, "log p and rank of every token under every head")           \
+    X("calibrate", cmd_calibrate, "choose the back-off threshold on held-out text")   \
+    X("generate", cmd_generate, "continue a prompt, several tokens per forward pass") \
+    X("bench", cmd_bench, "measure this machine and what we reach of it")
 
 #define X(name, fn, text) int fn(int argc, char **argv);
 DM_CMD_LIST(X)

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: MIT */
+/* bench_impl.h - between the files of the benchmark. */
+#ifndef DM_EVAL_BENCH_IMPL_H
+#define DM_EVAL_BENCH_IMPL_H
+
+#include "eval/bench.h"
+
+/* Announces a measurement; DM_ESTOPPED when the caller wants no more. */
+enum dm_status dm_bench_next(struct dm_bench *b, enum dm_bench_what what, const char *text,
+                             struct dm_err *e);
+
+/* A new row at the end, with the number of threads in use; NULL when out of memory. Valid until the
+ * next one. */
+struct dm_bench_row *dm_bench_row_new(struct dm_bench *b, enum dm_bench_what what, const char *name,
+                                      int fmt);
+/* Adds the spread of n runs. */
+void dm_bench_row_add(struct dm_bench_row *r, const char *name, const double *x, size_t n);
+
+/* The spread of a row's value, or NULL. */
+const struct dm_bench_spread *dm_bench_value(const struct dm_bench_row *r, const char *name);
+
+/* The memory that probes read: made on the first call, for the largest thread count. */
+enum dm_status dm_bench_need_mem(struct dm_bench *b, struct dm_err *e);
+void dm_bench_drop_mem(struct dm_bench *b);
+/* GB/s now, over a part of that memory that no cache holds. */
+double dm_bench_probe(const struct dm_bench *b);
+
+/* Sets dm_par_set_threads() to the i-th count of the options. */
+void dm_bench_use_threads(const struct dm_bench *b, size_t i);
+
+/* The model in a format: the file's, or random weights. Release with dm_model_release(). */
+enum dm_status dm_bench_model(struct dm_bench *b, struct dm_model *m, enum dm_format fmt,
+                              struct dm_err *e);
+
+/* Deterministic numbers in [-1, 1); ids below V. */
+void dm_bench_fill(float *x, size_t n, uint64_t stream);
+void dm_bench_ids(int32_t *ids, size_t n, size_t V, uint64_t stream);
+
+/* VmHWM of this process in bytes, 0 if unknown; reset starts it again from what is in use. */
+size_t dm_bench_peak_memory(void);
+void dm_bench_reset_peak_memory(void);
+
+enum dm_status dm_bench_limits(struct dm_bench *b, struct dm_err *e);
+enum dm_status dm_bench_gemm(struct dm_bench *b, struct dm_err *e);
+enum dm_status dm_bench_few(struct dm_bench *b, struct dm_err *e);
+enum dm_status dm_bench_decode(struct dm_bench *b, struct dm_err *e); /* and chunks and heads */
+enum dm_status dm_bench_joint(struct dm_bench *b, struct dm_err *e);
+enum dm_status dm_bench_train(struct dm_bench *b, struct dm_err *e);
+enum dm_status dm_bench_load(struct dm_bench *b, struct dm_err *e);
+enum dm_status dm_bench_speedup(struct dm_bench *b, struct dm_err *e);
+
+#endif

@@ -1,0 +1,69 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# bench: what a user sees. No figure is judged. Usage: bench.sh DYNAMO MAKE_TINY
+set -eu
+. "$(dirname "$0")/lib.sh"
+dynamo=$(realpath "$1")
+make_tiny=$(realpath "$2")
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+cd "$dir"
+
+# refused CODE SENTENCE ARGUMENT...: dynamo bench refuses these arguments.
+refused() {
+    local want=$1 text=$2
+    shift 2
+    refuses "$want" "$text" "$dynamo" bench "$@"
+}
+# has FILE TEXT: the file contains the text.
+has() { grep -qF -- "$2" "$1" || fail "no \"$2\" in: $(cat "$1")"; }
+
+refused 2 '--what: "speed" is none of' --what limits,speed
+refused 2 '--format: "fp8" is none of' --format fp8
+refused 2 "--runs" --runs 0
+refused 2 "--threads" --threads 1,0
+refused 2 "exclude each other" m.h5 --config 70m
+refused 2 "one model at a time" a.h5 b.h5
+refused 1 '"71m" is not a published size' --config 71m
+refused 1 "./none.json" --config ./none.json
+refused 1 "none.h5" none.h5 --quick
+
+cat > tiny.json <<'END'
+{"model_type": "gpt_neox", "architectures": ["GPTNeoXForCausalLM"], "hidden_size": 32,
+ "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 128,
+ "max_position_embeddings": 64, "vocab_size": 500, "rotary_pct": 0.25, "rotary_emb_base": 10000,
+ "layer_norm_eps": 1e-5, "use_parallel_residual": true, "hidden_act": "gelu",
+ "tie_word_embeddings": false, "bos_token_id": 0, "eos_token_id": 0}
+END
+"$dynamo" bench --config tiny.json --quick --runs 2 --threads 1,2 > table.txt 2> err.txt
+[ ! -s err.txt ] || fail "nothing went wrong: $(cat err.txt)"
+for title in "Limits" "Matrix products" "Few rows" "One token" "Chunks" "All heads" "Joint" "Training"; do
+    has table.txt "$title"
+done
+for word in "logits 64x500x32 weight gradient" "4 rows x 500x32" "3 heads" "order 3, top_k 50"; do
+    has table.txt "$word"
+done
+
+"$dynamo" bench --config tiny.json --quick --runs 2 --format f32 --what gemm,decode,heads --json --plot p.svg > r.json
+[ "$(wc -l < r.json)" = 1 ] || fail "not one line: $(cat r.json)"
+for word in '"isa":' '"sections":{"gemm":[{"name":' '"share":[' '"heads":[{' '"quick":true' \
+    '"goals":[{"name":"matrix products' '"goal":0.9' '"reached":' '"met":null'; do
+    has r.json "$word"
+done
+! grep -qF '"joint"' r.json || fail "a section that nobody asked for"
+has p.svg "</svg>"
+
+# A file: loading, and DynaMo against the base.
+for i in $(seq 60); do
+    printf 'In the beginning God created the heaven and the earth %d times.\n' "$i"
+done > a.txt
+"$dynamo" tokenizer-train a.txt --vocab 300 -o t.json > /dev/null
+"$dynamo" tokenize -t t.json a.txt -o a.h5 > /dev/null
+"$dynamo" cooc a.h5 -o cooc.h5 > /dev/null
+"$make_tiny" t.json m.h5 3
+"$dynamo" bench m.h5 --cooc cooc.h5 --data a.h5 --quick --format f32 --threads 1 --what load,speedup > table.txt
+has table.txt "from a warm page cache"
+has table.txt "tokens_per_forward"
+"$dynamo" bench m.h5 --quick --format f32 --threads 1 --what speedup --json > r.json
+has r.json '"speedup":[{"name":"eps_b'
+has r.json '"ratio":['
