@@ -10,6 +10,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "src/kernel/kern_int.h"
+
 struct dm_kern {
     const char *name; /* as DM_ISA */
     size_t mr, nr;    /* gemm micro-tile: mr rows of A by nr columns of B */
@@ -45,6 +47,8 @@ struct dm_kern {
     /* Exact (erf) GELU: y = x * Phi(x); d *= Phi(x) + x * phi(x). */
     void (*gelu)(float *y, const float *x, size_t n);
     void (*gelu_grad)(float *d, const float *x, size_t n);
+
+    const struct dm_int_kern *ints; /* kern_int.h */
 };
 
 /* The table in use; resolved on the first call. */

@@ -420,4 +420,5 @@ const struct dm_kern DM_EXPORT(dm_kern) = {
     .max = max,
     .gelu = gelu,
     .gelu_grad = gelu_grad,
+    .ints = &DM_EXPORT(dm_int_kern),
 };

@@ -1,0 +1,379 @@
+/* SPDX-License-Identifier: MIT */
+/* The inner loops of int8 and int4, compiled once per instruction set like kern_tmpl.c. A vector of
+ * DM_VW outputs holds one quad of inputs of each. */
+#include "src/kernel/kern_tables.h"
+
+#include <assert.h>
+
+#include "src/kernel/simd.h"
+
+/* Rows of a call and vectors of a panel whose integer sums are in registers together. */
+#if DM_VW == 16
+#define ROWS_MAX 8
+#define FULL_MAX 4 /* rows with all of a panel's sums in registers */
+#else
+#define ROWS_MAX 4
+#define FULL_MAX 0
+#endif
+#define NV (DM_PANEL / DM_VW)
+
+/* ---- Vectors of quads ---------------------------------------------------------------------- */
+
+/* vi_dot8 and vi_dot4 add the products of 4 bytes w and 4 of x, |x| <= 127; w <= 15 in vi_dot4. The
+ * instruction that multiplies bytes in pairs saturates at 16 bits, which w up to 255 would exceed:
+ * there vi_dot8 adds (w - 128) x, x's sign changed where w < 128. */
+#if DM_VW == 1 || defined(__AVX512VNNI__)
+#define START(x) (x)->start
+#else
+#define START(x) 0
+#endif
+
+#if DM_VW == 16
+typedef __m512i vi;
+INLINE vi vi_set1(int32_t x)
+{
+    return _mm512_set1_epi32(x);
+}
+INLINE vi vi_load(const uint8_t *p)
+{
+    return _mm512_loadu_si512(p);
+}
+INLINE vi vi_low(vi x) /* the low half of every byte */
+{
+    return _mm512_and_si512(x, _mm512_set1_epi8(15));
+}
+INLINE vi vi_high(vi x)
+{
+    return _mm512_and_si512(_mm512_srli_epi16(x, 4), _mm512_set1_epi8(15));
+}
+INLINE vf vi_float(vi x)
+{
+    return _mm512_cvtepi32_ps(x);
+}
+INLINE vf vf_bf16(const uint8_t *p)
+{
+    const __m256i h = _mm256_loadu_si256((const void *)p);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+}
+INLINE vi vi_dot8(vi sum, vi w, vi x)
+{
+#ifdef __AVX512VNNI__
+    return _mm512_dpbusd_epi32(sum, w, x);
+#else
+    const __m512i ones = _mm512_set1_epi16(1), top = _mm512_set1_epi8((char)0x80);
+    const __m512i s = _mm512_xor_si512(w, top), zero = _mm512_setzero_si512();
+    const __m512i y = _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(s), zero, x);
+    const __m512i t = _mm512_maddubs_epi16(_mm512_abs_epi8(s), y);
+    return _mm512_add_epi32(sum, _mm512_madd_epi16(t, ones));
+#endif
+}
+INLINE vi vi_dot4(vi sum, vi w, vi x)
+{
+#ifdef __AVX512VNNI__
+    return _mm512_dpbusd_epi32(sum, w, x);
+#else
+    const __m512i t = _mm512_maddubs_epi16(w, x);
+    return _mm512_add_epi32(sum, _mm512_madd_epi16(t, _mm512_set1_epi16(1)));
+#endif
+}
+#endif
+
+#if DM_VW == 8
+typedef __m256i vi;
+INLINE vi vi_set1(int32_t x)
+{
+    return _mm256_set1_epi32(x);
+}
+INLINE vi vi_load(const uint8_t *p)
+{
+    return _mm256_loadu_si256((const void *)p);
+}
+INLINE vi vi_low(vi x)
+{
+    return _mm256_and_si256(x, _mm256_set1_epi8(15));
+}
+INLINE vi vi_high(vi x)
+{
+    return _mm256_and_si256(_mm256_srli_epi16(x, 4), _mm256_set1_epi8(15));
+}
+INLINE vf vi_float(vi x)
+{
+    return _mm256_cvtepi32_ps(x);
+}
+INLINE vf vf_bf16(const uint8_t *p)
+{
+    const __m128i h = _mm_loadu_si128((const void *)p);
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+}
+INLINE vi vi_dot8(vi sum, vi w, vi x)
+{
+    const __m256i s = _mm256_xor_si256(w, _mm256_set1_epi8((char)0x80));
+    const __m256i t = _mm256_maddubs_epi16(_mm256_abs_epi8(s), _mm256_sign_epi8(x, s));
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(t, _mm256_set1_epi16(1)));
+}
+INLINE vi vi_dot4(vi sum, vi w, vi x)
+{
+    const __m256i t = _mm256_maddubs_epi16(w, x);
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(t, _mm256_set1_epi16(1)));
+}
+#endif
+
+#if DM_VW == 1
+typedef int32_t vi;
+INLINE vi vi_set1(int32_t x)
+{
+    return x;
+}
+INLINE vi vi_load(const uint8_t *p)
+{
+    vi x;
+    memcpy(&x, p, 4);
+    return x;
+}
+INLINE vi vi_low(vi x)
+{
+    return x & 0x0f0f0f0f;
+}
+INLINE vi vi_high(vi x)
+{
+    return x >> 4 & 0x0f0f0f0f;
+}
+INLINE vf vi_float(vi x)
+{
+    return (float)x;
+}
+INLINE vf vf_bf16(const uint8_t *p)
+{
+    uint16_t h;
+    memcpy(&h, p, 2);
+    const uint32_t bits = (uint32_t)h << 16;
+    float x;
+    memcpy(&x, &bits, 4);
+    return x;
+}
+INLINE vi vi_dot4(vi sum, vi w, vi x)
+{
+    uint8_t a[4];
+    int8_t b[4];
+    memcpy(a, &w, 4);
+    memcpy(b, &x, 4);
+    return sum + a[0] * b[0] + a[1] * b[1] + a[2] * b[2] + a[3] * b[3];
+}
+INLINE vi vi_dot8(vi sum, vi w, vi x)
+{
+    return vi_dot4(sum, w, x);
+}
+#endif
+
+/* ---- Blocks -------------------------------------------------------------------------------- */
+
+INLINE vi quad(const struct dm_int_input *x, size_t i)
+{
+    int32_t v;
+    memcpy(&v, x->q + 4 * i, 4);
+    return vi_set1(v);
+}
+
+/* `at` bytes into the block, for the sums of vectors j0 .. j0 + nj of the panel, of which the first
+ * ones prefetch. */
+INLINE void prefetch(const uint8_t *p, size_t at, size_t ahead, size_t j0)
+{
+    if (j0)
+        return;
+    __builtin_prefetch(p + at + ahead);
+    __builtin_prefetch(p + at + ahead + 64);
+}
+
+/* One block of a panel times m rows, vectors j0 .. j0 + nj. m and nj are constants at every call,
+ * so that the sums live in registers. */
+INLINE void block8(vf acc[ROWS_MAX][NV], const struct dm_int_input *x, size_t ldx, const uint8_t *p,
+                   size_t m, size_t j0, size_t nj, size_t ahead)
+{
+    const uint8_t *w = p + 2 * DM_PANEL;
+    vi sum[ROWS_MAX][NV];
+#pragma GCC unroll 8
+    for (size_t i = 0; i < m; i++)
+#pragma GCC unroll 2
+        for (size_t j = 0; j < nj; j++)
+            sum[i][j] = vi_set1(START(x + i * ldx));
+#pragma GCC unroll 8
+    for (size_t q = 0; q < 8; q++) {
+        prefetch(w, q * 4 * DM_PANEL, ahead, j0);
+#pragma GCC unroll 2
+        for (size_t j = 0; j < nj; j++) {
+            const vi v = vi_load(w + 4 * (q * DM_PANEL + (j0 + j) * DM_VW));
+#pragma GCC unroll 8
+            for (size_t i = 0; i < m; i++)
+                sum[i][j] = vi_dot8(sum[i][j], v, quad(x + i * ldx, q));
+        }
+    }
+    __builtin_prefetch(p + ahead);
+#pragma GCC unroll 2
+    for (size_t j = 0; j < nj; j++) {
+        const vf scale = vf_bf16(p + 2 * (j0 + j) * DM_VW);
+#pragma GCC unroll 8
+        for (size_t i = 0; i < m; i++)
+            acc[i][j0 + j] = vf_fma(vi_float(sum[i][j]), vf_mul(scale, vf_set1(x[i * ldx].scale)),
+                                    acc[i][j0 + j]);
+    }
+}
+
+INLINE void block4(vf acc[ROWS_MAX][NV], const struct dm_int_input *x, size_t ldx, const uint8_t *p,
+                   size_t m, size_t j0, size_t nj, size_t ahead)
+{
+    const uint8_t *w = p + 4 * DM_PANEL;
+    vi sum[ROWS_MAX][NV];
+#pragma GCC unroll 8
+    for (size_t i = 0; i < m; i++)
+#pragma GCC unroll 2
+        for (size_t j = 0; j < nj; j++)
+            sum[i][j] = vi_set1(0);
+#pragma GCC unroll 4
+    for (size_t q = 0; q < 8; q += 2) {
+        prefetch(w, q * 2 * DM_PANEL, ahead, j0);
+#pragma GCC unroll 2
+        for (size_t j = 0; j < nj; j++) {
+            const vi v = vi_load(w + 4 * (q / 2 * DM_PANEL + (j0 + j) * DM_VW));
+            const vi low = vi_low(v), high = vi_high(v);
+#pragma GCC unroll 8
+            for (size_t i = 0; i < m; i++) {
+                sum[i][j] = vi_dot4(sum[i][j], low, quad(x + i * ldx, q));
+                sum[i][j] = vi_dot4(sum[i][j], high, quad(x + i * ldx, q + 1));
+            }
+        }
+    }
+    prefetch(p, 0, ahead, j0);
+#pragma GCC unroll 2
+    for (size_t j = 0; j < nj; j++) {
+        const vf scale = vf_bf16(p + 2 * (j0 + j) * DM_VW);
+        const vf offset = vf_bf16(p + 2 * (DM_PANEL + (j0 + j) * DM_VW));
+#pragma GCC unroll 8
+        for (size_t i = 0; i < m; i++) {
+            const vf t = vf_fma(vi_float(sum[i][j]), vf_mul(scale, vf_set1(x[i * ldx].scale)),
+                                acc[i][j0 + j]);
+            acc[i][j0 + j] = vf_fma(offset, vf_set1(x[i * ldx].sum), t);
+        }
+    }
+}
+
+/* ---- Panels -------------------------------------------------------------------------------- */
+
+struct few {
+    float *c;
+    size_t ldc;
+    const struct dm_int_input *x;
+    size_t ldx;
+    const uint8_t *panels;
+    size_t stride, blocks, n, ahead;
+};
+
+INLINE size_t lanes_left(size_t n, size_t at)
+{
+    return n > at ? n - at : 0;
+}
+
+INLINE void panel(const struct few *f, float *c, const uint8_t *p, size_t n, size_t m, bool int4)
+{
+    const size_t bytes = int4 ? DM_INT4_PANEL_BLOCK : DM_INT8_PANEL_BLOCK;
+    const size_t nj = m <= FULL_MAX ? NV : 1;
+    vf acc[ROWS_MAX][NV];
+#pragma GCC unroll 8
+    for (size_t i = 0; i < m; i++)
+        for (size_t j = 0; j < NV; j++)
+            acc[i][j] = vf_load_n(c + i * f->ldc + j * DM_VW, lanes_left(n, j * DM_VW));
+    for (size_t b = 0; b < f->blocks; b++, p += bytes)
+        for (size_t j = 0; j < NV; j += nj) {
+            if (int4)
+                block4(acc, f->x + b, f->ldx, p, m, j, nj, f->ahead);
+            else
+                block8(acc, f->x + b, f->ldx, p, m, j, nj, f->ahead);
+        }
+#pragma GCC unroll 8
+    for (size_t i = 0; i < m; i++)
+        for (size_t j = 0; j < NV; j++)
+            vf_store_n(c + i * f->ldc + j * DM_VW, acc[i][j], lanes_left(n, j * DM_VW));
+}
+
+INLINE void rows(const struct few *f, size_t m, bool int4)
+{
+    const uint8_t *p = f->panels;
+    for (size_t n = 0; n < f->n; n += DM_PANEL, p += f->stride)
+        panel(f, f->c + n, p, f->n - n, m, int4);
+}
+
+/* One case per number of rows, so that fewer cost less. */
+#define ROWS(m, int4)          \
+    case m:                    \
+        if (m <= ROWS_MAX)     \
+            rows(&f, m, int4); \
+        break;
+#define FEW(name, int4)                                                                         \
+    static void name(float *c, size_t ldc, const struct dm_int_input *x, size_t ldx,            \
+                     const void *panels, size_t stride, size_t blocks, size_t m, size_t n,      \
+                     size_t ahead)                                                              \
+    {                                                                                           \
+        const struct few f = {c, ldc, x, ldx, panels, stride, blocks, n, ahead};                \
+        assert(m >= 1 && m <= ROWS_MAX);                                                        \
+        switch (m) {                                                                            \
+            ROWS(1, int4)                                                                       \
+            ROWS(2, int4) ROWS(3, int4) ROWS(4, int4) ROWS(5, int4) ROWS(6, int4) ROWS(7, int4) \
+                ROWS(8, int4)                                                                   \
+        }                                                                                       \
+    }
+FEW(int8_few, false)
+FEW(int4_few, true)
+
+/* ---- Input rows ---------------------------------------------------------------------------- */
+
+/* Magnitudes are compared as bits, in which NaN is the largest. */
+static void input_block(struct dm_int_input *to, const float *x)
+{
+    int32_t bits[DM_BLOCK], top = 0, sum = 0;
+    memcpy(bits, x, sizeof(bits));
+    for (size_t i = 0; i < DM_BLOCK; i++) {
+        const int32_t a = bits[i] & 0x7fffffff;
+        top = a > top ? a : top;
+    }
+    float most, scale = 0.0f, inverse = 0.0f;
+    memcpy(&most, &top, sizeof(most));
+    if (most >= 1e-35f && top < 0x7f800000) {
+        scale = most / 127.0f;
+        inverse = 127.0f / most;
+    }
+    for (size_t i = 0; i < DM_BLOCK; i++) {
+        // To nearest even: the sum's last bit is worth 1. A number that is not finite comes out as
+        // 0, because inverse is.
+        const float big = 0x1.8p23f;
+        float r = x[i] * inverse + big;
+        int32_t q;
+        memcpy(&q, &r, sizeof(q));
+        q = inverse > 0.0f ? q - 0x4b400000 : 0;
+        to->q[i] = (int8_t)q;
+        sum += q;
+    }
+    if (top >= 0x7f800000)
+        scale = NAN;
+    to->scale = scale;
+    to->sum = scale * (float)sum;
+    to->start = -128 * sum;
+    to->unused = 0;
+}
+
+static void input(struct dm_int_input *to, const float *x, size_t K)
+{
+    size_t k = 0;
+    for (; k + DM_BLOCK <= K; k += DM_BLOCK)
+        input_block(to++, x + k);
+    if (k < K) {
+        float last[DM_BLOCK] = {0};
+        memcpy(last, x + k, (K - k) * sizeof(*x));
+        input_block(to, last);
+    }
+}
+
+const struct dm_int_kern DM_EXPORT(dm_int_kern) = {
+    .rows = ROWS_MAX,
+    .input = input,
+    .int8_few = int8_few,
+    .int4_few = int4_few,
+};
