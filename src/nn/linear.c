@@ -6,12 +6,18 @@
 
 #include "src/base/par.h"
 #include "src/kernel/gemm.h"
+#include "src/kernel/int.h"
 #include "src/kernel/kern.h"
 
 void dm_linear_forward(float *restrict out, const float *restrict inp, const struct dm_weight *w,
                        const float *b, size_t N)
 {
-    assert((w->w || w->pack) && w->fmt == DM_FMT_F32);
+    assert(w->w || w->pack);
+    if (w->fmt == DM_FMT_INT8 || w->fmt == DM_FMT_INT4) {
+        dm_int_affine(out, b, inp, w->fmt, w->pack, w->w, N, w->O, w->C);
+        return;
+    }
+    assert(w->fmt == DM_FMT_F32);
     dm_gemm_affine(out, w->O, b, (struct dm_mat){inp, w->C, 1}, (struct dm_mat){w->w, 1, w->C},
                    w->pack, N, w->O, w->C);
 }
@@ -70,12 +76,17 @@ void dm_linear_backward(float *restrict dinp, float *restrict dw, float *restric
 
 size_t dm_linear_pack_bytes(const struct dm_weight *w)
 {
+    if (w->fmt == DM_FMT_INT8 || w->fmt == DM_FMT_INT4)
+        return dm_int_pack_bytes(w->fmt, w->O, w->C);
     return dm_gemm_pack_floats(w->O, w->C) * sizeof(float);
 }
 
 void dm_linear_pack(void *pack, const struct dm_weight *w)
 {
-    dm_gemm_pack(pack, (struct dm_mat){w->w, 1, w->C}, w->O, w->C);
+    if (w->fmt == DM_FMT_INT8 || w->fmt == DM_FMT_INT4)
+        dm_int_pack_rows(pack, w->fmt, w->C, w->w, DM_F32, 0, w->O);
+    else
+        dm_gemm_pack(pack, (struct dm_mat){w->w, 1, w->C}, w->O, w->C);
 }
 
 size_t dm_linear_pack_t_bytes(const struct dm_weight *w)
