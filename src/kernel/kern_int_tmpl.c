@@ -316,8 +316,8 @@ INLINE void rows(const struct few *f, size_t m, bool int4)
         assert(m >= 1 && m <= ROWS_MAX);                                                        \
         switch (m) {                                                                            \
             ROWS(1, int4)                                                                       \
-            ROWS(2, int4) ROWS(3, int4) ROWS(4, int4) ROWS(5, int4) ROWS(6, int4) ROWS(7, int4) \
-                ROWS(8, int4)                                                                   \
+            ROWS(2, int4)                                                                       \
+            ROWS(3, int4) ROWS(4, int4) ROWS(5, int4) ROWS(6, int4) ROWS(7, int4) ROWS(8, int4) \
         }                                                                                       \
     }
 FEW(int8_few, false)
