@@ -95,6 +95,7 @@ struct dm_bench {
     struct dm_bench_row *rows;
     size_t n_rows, cap;
     struct dm_peak_mem mem; /* what the probes read; empty between sections that need none */
+    size_t probe_at;        /* where the next one begins */
     const struct dm_bench_trainer *trainer;
     dm_bench_fn *fn;
     void *ctx;

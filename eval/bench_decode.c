@@ -128,27 +128,39 @@ static enum dm_status add_heads(struct decode *d, const struct times *t, struct 
     return DM_OK;
 }
 
-/* All variants take turns in every run. */
+/* All variants take turns in every slice of a run. */
+static void time_run(struct decode *d, struct times *t, size_t run)
+{
+    const size_t chunks = d->b->opt.what[DM_BENCH_CHUNK] ? CHUNK_MAX : 1;
+    const double part = 1.0 / DM_BENCH_SLICES;
+    for (size_t k = 0; k <= CHUNK_MAX; k++)
+        t->step[k][run] = 0.0;
+    t->probe[run] = 0.0;
+    for (size_t i = 0; i < DM_BENCH_SLICES; i++) {
+        const double before = dm_bench_probe(d->b);
+        t->step[1][run] += part * time_step(d, d->one, 1);
+        t->probe[run] += part * 0.5 * (before + dm_bench_probe(d->b));
+        if (d->all)
+            t->step[0][run] += part * time_step(d, d->all, 1);
+        for (size_t k = 2; k <= chunks; k++)
+            t->step[k][run] += part * time_step(d, d->one, k);
+    }
+}
+
 static enum dm_status time_all(struct decode *d, struct dm_err *e)
 {
     static const char *const text = "steps of one token, of chunks and of all heads";
     struct times t;
-    const size_t chunks = d->b->opt.what[DM_BENCH_CHUNK] ? CHUNK_MAX : 1;
     d->reps = 1;
     time_step(d, d->one, 1);
-    const double step = time_step(d, d->one, 1), aim = d->b->opt.quick ? 0.001 : 0.04;
+    const double step = time_step(d, d->one, 1), aim = d->b->opt.quick ? 0.0005 : 0.01;
     d->reps = step < aim ? (size_t)(aim / step) + 1 : 1;
     for (size_t i = 0; i < d->b->opt.runs; i++) {
         DM_TRY(dm_bench_next(d->b, DM_BENCH_DECODE, text, e));
-        const double before = dm_bench_probe(d->b);
-        t.step[1][i] = time_step(d, d->one, 1);
-        t.probe[i] = 0.5 * (before + dm_bench_probe(d->b));
-        t.step[0][i] = d->all ? time_step(d, d->all, 1) : 0.0;
-        for (size_t k = 2; k <= chunks; k++)
-            t.step[k][i] = time_step(d, d->one, k);
+        time_run(d, &t, i);
     }
     DM_TRY(add_one(d, &t, e));
-    for (size_t k = 2; k <= chunks; k++)
+    for (size_t k = 2; k <= CHUNK_MAX && d->b->opt.what[DM_BENCH_CHUNK]; k++)
         DM_TRY(add_chunk(d, &t, k, e));
     return d->all ? add_heads(d, &t, e) : DM_OK;
 }

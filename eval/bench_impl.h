@@ -22,8 +22,12 @@ const struct dm_bench_spread *dm_bench_value(const struct dm_bench_row *r, const
 /* The memory that probes read: made on the first call, for the largest thread count. */
 enum dm_status dm_bench_need_mem(struct dm_bench *b, struct dm_err *e);
 void dm_bench_drop_mem(struct dm_bench *b);
-/* GB/s now, over a part of that memory that no cache holds. */
-double dm_bench_probe(const struct dm_bench *b);
+/* GB/s now, over 128 MiB that no cache holds. */
+double dm_bench_probe(struct dm_bench *b);
+
+/* A run is cut into slices, each between two probes: the memory of a shared machine changes its
+ * speed within some ten milliseconds. */
+enum { DM_BENCH_SLICES = 4 };
 
 /* Sets dm_par_set_threads() to the i-th count of the options. */
 void dm_bench_use_threads(const struct dm_bench *b, size_t i);

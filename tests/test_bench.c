@@ -223,7 +223,9 @@ static void test_quick_run_measures_every_section_in_every_format(void **state)
                 fail_msg("%s, %s: %g %g %g", r->name, r->value[k].name, s->min, s->median, s->max);
         }
     }
-    for (int fmt = 0; fmt < DM_BENCH_FORMATS && dm_bench_ready[fmt]; fmt++) {
+    for (int fmt = 0; fmt < DM_BENCH_FORMATS; fmt++) {
+        if (!dm_bench_ready[fmt])
+            continue;
         assert_true(rows[DM_BENCH_FEW][fmt] && rows[DM_BENCH_DECODE][fmt]);
         assert_true(rows[DM_BENCH_CHUNK][fmt] && rows[DM_BENCH_HEADS][fmt]);
     }
