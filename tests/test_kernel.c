@@ -51,19 +51,46 @@ static void test_environment_chooses_a_table(void **state)
     assert_ptr_equal(dm_kern(), widest);
 }
 
+static const enum dm_format formats[] = {DM_FMT_F32, DM_FMT_BF16};
+#define FOR_EACH_FORMAT(f) for (size_t f = 0; f < sizeof(formats) / sizeof(*formats); f++)
+
+static void product(enum dm_format fmt, float *c, size_t ldc, bool add, struct dm_mat a,
+                    struct dm_mat b, size_t M, size_t N, size_t K)
+{
+    dm_gemm(&(struct dm_gemm){
+        .fmt = fmt, .c = c, .ldc = ldc, .add = add, .a = a, .b = b, .M = M, .N = N, .K = K});
+}
+
+/* n numbers as the format sees them. */
+static void rounded(float *x, const float *from, size_t n, enum dm_format fmt)
+{
+    memcpy(x, from, n * sizeof(*x));
+    if (fmt == DM_FMT_BF16) {
+        uint16_t *h = test_malloc((n ? n : 1) * sizeof(*h));
+        dm_dtype_from_f32(h, DM_BF16, from, n);
+        dm_dtype_to_f32(x, h, DM_BF16, n);
+        test_free(h);
+    }
+}
+
 /* One product in the four ways to lay out A and B, written and added, against double. */
-static void check_product(size_t M, size_t N, size_t K)
+static void check_product(enum dm_format fmt, size_t M, size_t N, size_t K)
 {
     const size_t ldc = N + 3;
     float *am = named(M * K, "a", 1.0f), *bm = named(K * N, "b", 1.0f);
+    float *ar = named(M * K, "a", 1.0f), *br = named(K * N, "b", 1.0f);
     float *c = named(M * ldc, "c", 1.0f), *c0 = named(M * ldc, "c", 1.0f);
     double *want = test_malloc(M * N * sizeof(*want)), *size = test_malloc(M * N * sizeof(*size));
+    rounded(ar, am, M * K, fmt);
+    rounded(br, bm, K * N, fmt);
     for (int form = 0; form < 8; form++) {
-        const struct dm_mat a = form & 1 ? (struct dm_mat){am, 1, M} : (struct dm_mat){am, K, 1};
-        const struct dm_mat b = form & 2 ? (struct dm_mat){bm, 1, K} : (struct dm_mat){bm, N, 1};
+        const size_t ars = form & 1 ? 1 : K, acs = form & 1 ? M : 1;
+        const size_t brs = form & 2 ? 1 : N, bcs = form & 2 ? K : 1;
         memcpy(c, c0, M * ldc * sizeof(*c));
-        dm_gemm(c, ldc, form & 4, a, b, M, N, K);
-        ref_gemm(want, size, form & 4 ? c0 : NULL, ldc, a, b, M, N, K);
+        product(fmt, c, ldc, form & 4, (struct dm_mat){am, ars, acs}, (struct dm_mat){bm, brs, bcs},
+                M, N, K);
+        ref_gemm(want, size, form & 4 ? c0 : NULL, ldc, (struct dm_mat){ar, ars, acs},
+                 (struct dm_mat){br, brs, bcs}, M, N, K);
         for (size_t i = 0; i < M * ldc; i++) {
             const size_t m = i / ldc, n = i % ldc;
             if (n >= N) { // the gap between rows stays
@@ -72,12 +99,15 @@ static void check_product(size_t M, size_t N, size_t K)
             }
             const double err = fabs((double)c[i] - want[m * N + n]);
             if (!(err <= 1e-6 * (size[m * N + n] + 1e-30) * sqrt((double)K)))
-                fail_msg("%s %zux%zux%zu form %d at (%zu,%zu): %g, want %g", dm_kern()->name, M, N,
-                         K, form, m, n, (double)c[i], want[m * N + n]);
+                fail_msg("%s format %d %zux%zux%zu form %d at (%zu,%zu): %g, want %g",
+                         dm_kern()->name, (int)fmt, M, N, K, form, m, n, (double)c[i],
+                         want[m * N + n]);
         }
     }
     test_free(am);
     test_free(bm);
+    test_free(ar);
+    test_free(br);
     test_free(c);
     test_free(c0);
     test_free(want);
@@ -91,54 +121,67 @@ static void test_gemm_matches_double_at_odd_sizes(void **state)
                                       {14, 32, 9},  {15, 31, 8}, {29, 65, 17},
                                       {6, 16, 100}, {40, 9, 33}, {3, 100, 1}};
     FOR_EACH_TABLE(k)
+    FOR_EACH_FORMAT(f)
     for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++)
-        check_product(sizes[i][0], sizes[i][1], sizes[i][2]);
+        check_product(formats[f], sizes[i][0], sizes[i][1], sizes[i][2]);
 }
 
-/* Beyond every block: 252 rows, 512 columns and 512 of K when K is large; NC_PACKED. */
+/* Beyond every block: 252 rows, 768 columns and DM_KC words of K (1024 values in bf16). */
 static void test_gemm_matches_double_across_blocks(void **state)
 {
     (void)state;
     FOR_EACH_TABLE(k)
+    FOR_EACH_FORMAT(f)
     {
         const bool slow = strcmp((*k)->name, "ref") == 0;
-        check_product(slow ? 17 : 259, 11, 521);
-        check_product(3, slow ? 517 : 1033, 515);
+        check_product(formats[f], slow ? 17 : 259, 11, formats[f] == DM_FMT_F32 ? 521 : 1039);
+        check_product(formats[f], 3, slow ? 517 : 1033, 515);
         if (!slow)
-            check_product(261, 523, 519);
+            check_product(formats[f], 261, 523, 519);
     }
 }
 
 /* All the ways to compute C = A B (bias NULL) or bias + A B must agree in every bit. */
-static void check_bits(size_t M, size_t N, size_t K)
+static void check_bits(enum dm_format fmt, size_t M, size_t N, size_t K)
 {
     float *am = named(M * K, "a", 1.0f), *bm = named(N * K, "b", 1.0f);
-    float *bias = named(N, "bias", 1.0f), *pack = named(dm_gemm_pack_floats(N, K), "p", 1.0f);
+    float *bias = named(N, "bias", 1.0f);
+    void *pack = test_malloc(dm_gemm_pack_bytes(fmt, N, K));
     float *c = named(M * N, "c", 1.0f), *row = named(M * N, "d", 1.0f);
-    const struct dm_mat a = {am, K, 1}, b = {bm, 1, K};
+    struct dm_gemm g = {
+        .fmt = fmt, .c = row, .ldc = N, .a = {am, K, 1}, .b = {bm, 1, K}, .M = M, .N = N, .K = K};
     dm_par_set_threads(1);
-    dm_gemm_pack(pack, b, N, K);
-    dm_gemm(c, N, false, a, b, M, N, K);
+    dm_gemm_pack(fmt, pack, g.b, N, K);
+    product(fmt, c, N, false, g.a, g.b, M, N, K);
     for (size_t threads = 1; threads <= 3; threads++) {
         dm_par_set_threads(threads);
+        for (int form = 0; form < 3; form++) { // unpacked, packed, added to zeros
+            memset(row, form == 2 ? 0 : 0xff, M * N * sizeof(*row));
+            g.pack = form ? pack : NULL;
+            g.add = form == 2;
+            dm_gemm(&g);
+            assert_memory_equal(row, c, M * N * sizeof(*c));
+        }
         memset(row, 0xff, M * N * sizeof(*row));
-        dm_gemm(row, N, false, a, b, M, N, K);
-        assert_memory_equal(row, c, M * N * sizeof(*c));
-        memset(row, 0xff, M * N * sizeof(*row));
-        dm_gemm_packed(row, N, false, a, pack, M, N, K);
-        assert_memory_equal(row, c, M * N * sizeof(*c));
-        memset(row, 0, M * N * sizeof(*row));
-        dm_gemm_packed(row, N, true, a, pack, M, N, K);
-        assert_memory_equal(row, c, M * N * sizeof(*c));
-        memset(row, 0xff, M * N * sizeof(*row));
-        for (size_t m = 0; m < M; m++)
-            dm_gemm_packed(row + m * N, N, false, (struct dm_mat){am + m * K, K, 1}, pack, 1, N, K);
+        for (size_t m = 0; m < M; m++) {
+            struct dm_gemm one = g;
+            one.c += m * N;
+            one.a.p += m * K;
+            one.add = false;
+            one.M = 1;
+            dm_gemm(&one);
+        }
         assert_memory_equal(row, c, M * N * sizeof(*c));
     }
-    dm_gemm_affine(c, N, bias, a, b, NULL, M, N, K);
+    g = (struct dm_gemm){fmt, c, N, false, bias, g.a, g.b, NULL, M, N, K};
+    dm_gemm(&g);
     for (size_t m0 = 0; m0 < M; m0 += M / 2 + 1) {
-        const size_t m = M - m0 < M / 2 + 1 ? M - m0 : M / 2 + 1;
-        dm_gemm_affine(row + m0 * N, N, bias, (struct dm_mat){am + m0 * K, K, 1}, b, pack, m, N, K);
+        struct dm_gemm some = g;
+        some.c = row + m0 * N;
+        some.a.p += m0 * K;
+        some.pack = pack;
+        some.M = M - m0 < M / 2 + 1 ? M - m0 : M / 2 + 1;
+        dm_gemm(&some);
     }
     assert_memory_equal(row, c, M * N * sizeof(*c));
     dm_par_set_threads(0);
@@ -154,14 +197,17 @@ static void test_gemm_bits_depend_on_neither_threads_nor_rows_nor_packing(void *
 {
     (void)state;
     FOR_EACH_TABLE(k)
+    FOR_EACH_FORMAT(f)
     {
+        const enum dm_format fmt = formats[f];
         const bool slow = strcmp((*k)->name, "ref") == 0;
         for (size_t M = 1; M <= 40; M++)
-            check_bits(M, 37, 29);
-        check_bits(3, slow ? 67 : 2085, slow ? 529 : 1031);
-        check_bits(slow ? 9 : 43, 147, 530);
+            check_bits(fmt, M, 37, 29);
+        check_bits(fmt, 3, slow ? 67 : 2085, slow ? 529 : 1031);
+        check_bits(fmt, slow ? 9 : 43, 147, fmt == DM_FMT_F32 ? 530 : 1054);
         if (!slow)
-            check_bits(290, 131, 523);
+            check_bits(fmt, 290, 131, 523);
+        check_bits(fmt, 6, 5, 25000); // few rows, but too long to be held at once
     }
 }
 
@@ -172,18 +218,92 @@ static void test_gemm_of_nothing(void **state)
     const float bias[3] = {7, 8, 9};
     const struct dm_mat none = {c, 0, 0};
     FOR_EACH_TABLE(k)
+    FOR_EACH_FORMAT(f)
     {
         for (size_t i = 0; i < 6; i++)
             c[i] = (float)i;
-        dm_gemm(c, 3, true, none, none, 2, 3, 0);
-        dm_gemm(c, 3, false, none, none, 0, 3, 5);
-        dm_gemm(c, 3, false, none, none, 2, 0, 5);
+        product(formats[f], c, 3, true, none, none, 2, 3, 0);
+        product(formats[f], c, 3, false, none, none, 0, 3, 5);
+        product(formats[f], c, 3, false, none, none, 2, 0, 5);
         for (size_t i = 0; i < 6; i++)
             assert_true(c[i] == (float)i);
-        dm_gemm(c, 3, false, none, none, 1, 3, 0);
-        dm_gemm_affine(c + 3, 3, bias, none, none, NULL, 1, 3, 0);
+        product(formats[f], c, 3, false, none, none, 1, 3, 0);
+        dm_gemm(&(struct dm_gemm){
+            .fmt = formats[f], .c = c + 3, .ldc = 3, .bias = bias, .M = 1, .N = 3});
         assert_true(c[0] == 0.0f && c[1] == 0.0f && c[2] == 0.0f);
         assert_memory_equal(c + 3, bias, sizeof(bias));
+    }
+}
+
+/* Only the row and the column that they stand in are touched, in tiles and in few rows. */
+static void test_gemm_passes_nan_and_infinity(void **state)
+{
+    (void)state;
+    enum { M = 17, N = 35, K = 43 };
+    float *am = named(M * K, "a", 1.0f), *bm = named(N * K, "b", 1.0f), c[M * N];
+    am[3 * K + 7] = NAN;
+    am[4 * K + 42] = INFINITY;
+    bm[34 * K + 2] = -INFINITY;
+    FOR_EACH_TABLE(k)
+    FOR_EACH_FORMAT(f)
+    {
+        void *pack = test_malloc(dm_gemm_pack_bytes(formats[f], N, K));
+        struct dm_gemm g = {formats[f], c, N, false, NULL, {am, K, 1}, {bm, 1, K}, NULL, M, N, K};
+        dm_gemm_pack(formats[f], pack, g.b, N, K);
+        for (int few = 0; few < 2; few++) {
+            g.M = few ? 5 : M;
+            g.pack = few ? pack : NULL;
+            if (few && (*k)->f32->mr < 5)
+                g.M = 4;
+            dm_gemm(&g);
+            for (size_t i = 0; i < g.M * N; i++) {
+                const size_t m = i / N, n = i % N;
+                assert_true(isnan(c[i]) == (m == 3) || (m == 4 && n == 34));
+                assert_true(isfinite(c[i]) == (m != 3 && m != 4 && n != 34));
+            }
+        }
+        test_free(pack);
+    }
+    test_free(am);
+    test_free(bm);
+}
+
+/* Odd sizes, every kind of number; the file's rows start at an odd address. */
+static void test_packs_from_raw_rows_are_the_same_bytes(void **state)
+{
+    (void)state;
+    enum { N = 71, K = 1069 };
+    static float w[N * K], exact[N * K];
+    static char raw[N * K * 4 + 1], first[(N + 32) * (K + 1) * 2];
+    fill_named(w, N * K, "w", 1.0f);
+    static const float odd[] = {NAN,     INFINITY,  -INFINITY, -0.0f,   1e-40f,
+                                -1e-39f, 0x1.01p0f, 0x1.03p0f, 3.4e38f, 0x1p-126f};
+    memcpy(w + 5, odd, sizeof(odd));
+    memcpy(w + N * K - 10, odd, sizeof(odd));
+    static const enum dm_dtype types[] = {DM_F32, DM_BF16, DM_F16};
+    FOR_EACH_TABLE(k)
+    FOR_EACH_FORMAT(f)
+    {
+        const size_t bytes = dm_gemm_pack_bytes(formats[f], N, K);
+        char *want = test_malloc(bytes), *got = test_malloc(bytes);
+        for (size_t t = 0; t < 3; t++) {
+            const size_t row = K * dm_dtype_size(types[t]);
+            dm_dtype_from_f32(raw + 1, types[t], w, N * K);
+            dm_dtype_to_f32(exact, raw + 1, types[t], N * K);
+            dm_gemm_pack(formats[f], want, (struct dm_mat){exact, 1, K}, N, K);
+            memset(got, 0xee, bytes);
+            dm_gemm_pack_raw(formats[f], got, raw + 1 + 32 * row, types[t], 32, N - 32, K);
+            dm_gemm_pack_raw(formats[f], got, raw + 1, types[t], 0, 32, K);
+            assert_memory_equal(got, want, bytes);
+            if (formats[f] == DM_FMT_BF16 && types[t] == DM_F32) { // the same for all tables
+                assert_true(bytes <= sizeof(first));
+                if (*k == dm_kern_all()[0])
+                    memcpy(first, got, bytes);
+                assert_memory_equal(got, first, bytes);
+            }
+        }
+        test_free(want);
+        test_free(got);
     }
 }
 
@@ -197,10 +317,10 @@ static void test_gemm_is_associative_with_a_vector(void **state)
     const struct dm_mat a = {am, K, 1}, b = {bm, N, 1}, tv = {t, 1, 1};
     FOR_EACH_TABLE(k)
     {
-        dm_gemm(c, N, false, a, b, M, N, K);
-        dm_gemm(left, 1, false, (struct dm_mat){c, N, 1}, tv, M, 1, N);
-        dm_gemm(bt, 1, false, b, tv, K, 1, N);
-        dm_gemm(right, 1, false, a, (struct dm_mat){bt, 1, 1}, M, 1, K);
+        product(DM_FMT_F32, c, N, false, a, b, M, N, K);
+        product(DM_FMT_F32, left, 1, false, (struct dm_mat){c, N, 1}, tv, M, 1, N);
+        product(DM_FMT_F32, bt, 1, false, b, tv, K, 1, N);
+        product(DM_FMT_F32, right, 1, false, a, (struct dm_mat){bt, 1, 1}, M, 1, K);
         assert_close(left, right, M, 2e-5, 1.0);
     }
     test_free(am);
@@ -414,6 +534,8 @@ int main(void)
         cmocka_unit_test(test_gemm_matches_double_across_blocks),
         cmocka_unit_test(test_gemm_bits_depend_on_neither_threads_nor_rows_nor_packing),
         cmocka_unit_test(test_gemm_of_nothing),
+        cmocka_unit_test(test_gemm_passes_nan_and_infinity),
+        cmocka_unit_test(test_packs_from_raw_rows_are_the_same_bytes),
         cmocka_unit_test(test_gemm_is_associative_with_a_vector),
         cmocka_unit_test(test_dot_axpy_and_max_match_double),
         cmocka_unit_test(test_mix_is_one_chain_in_the_order_of_the_rows),

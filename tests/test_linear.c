@@ -14,7 +14,7 @@
     for (const struct dm_kern *const *k = dm_kern_all(); *k || (dm_kern_force(NULL), 0); k++) \
         if ((dm_kern_force(*k), 1))
 
-enum { N = 5, C = 13, O = 7 };
+enum { N = 5, C = 13, O = 7, ROUND_MAX = 128 };
 
 struct small {
     float inp[N * C], w[O * C], b[O], out[N * O];
@@ -214,6 +214,50 @@ static void test_a_row_has_the_same_bits_alone_and_among_others(void **state)
     }
 }
 
+static void round_bf16(float *x, const char *name, size_t n)
+{
+    unsigned char raw[2 * ROUND_MAX];
+    assert_true(n <= ROUND_MAX);
+    fill_named(x, n, name, 1.0f);
+    dm_dtype_from_f32(raw, DM_BF16, x, n);
+    dm_dtype_to_f32(x, raw, DM_BF16, n);
+}
+
+/* On numbers that bf16 holds, products in bf16 are exact, so the float32 reference holds. */
+static void test_bf16_forward_and_backward_match_double(void **state)
+{
+    (void)state;
+    float inp[N * C], w[O * C], r[N * O], out[N * O], dinp[N * C], dw[O * C];
+    double want[N * O], dinp_want[N * C], dw_want[O * C];
+    static char pack[4096], pack_t[4096];
+    round_bf16(inp, "inp", N * C);
+    round_bf16(w, "w", O * C);
+    round_bf16(r, "r", N * O);
+    ref_gemm(want, NULL, NULL, 0, (struct dm_mat){inp, C, 1}, (struct dm_mat){w, 1, C}, N, O, C);
+    ref_gemm(dinp_want, NULL, NULL, 0, (struct dm_mat){r, O, 1}, (struct dm_mat){w, C, 1}, N, C, O);
+    ref_gemm(dw_want, NULL, NULL, 0, (struct dm_mat){r, 1, O}, (struct dm_mat){inp, C, 1}, O, C, N);
+    FOR_EACH_TABLE(k)
+    for (int packed = 0; packed < 2; packed++) {
+        struct dm_weight m = {.fmt = DM_FMT_BF16, .O = O, .C = C, .w = w};
+        assert_true(dm_linear_pack_bytes(&m) <= sizeof(pack));
+        assert_true(dm_linear_pack_t_bytes(&m) <= sizeof(pack_t));
+        dm_linear_pack_rows(pack, &m, w, DM_F32, 0, O);
+        dm_linear_pack_t(pack_t, &m);
+        if (packed)
+            m = (struct dm_weight){DM_FMT_BF16, O, C, NULL, pack, pack_t};
+        memset(dinp, 0, sizeof(dinp));
+        memset(dw, 0, sizeof(dw));
+        dm_linear_forward(out, inp, &m, NULL, N);
+        dm_linear_backward(dinp, dw, NULL, r, inp, &m, N);
+        for (size_t i = 0; i < N * O; i++)
+            assert_true(fabs((double)out[i] - want[i]) <= 2e-6);
+        for (size_t i = 0; i < N * C; i++)
+            assert_true(fabs((double)dinp[i] - dinp_want[i]) <= 2e-6);
+        for (size_t i = 0; i < O * C; i++)
+            assert_true(fabs((double)dw[i] - dw_want[i]) <= 2e-6);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -223,6 +267,7 @@ int main(void)
         cmocka_unit_test(test_backward_adds_and_skips_null),
         cmocka_unit_test(test_bits_do_not_depend_on_threads),
         cmocka_unit_test(test_a_row_has_the_same_bits_alone_and_among_others),
+        cmocka_unit_test(test_bf16_forward_and_backward_match_double),
     };
     return cmocka_run_group_tests_name("linear", tests, NULL, NULL);
 }

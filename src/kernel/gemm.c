@@ -2,7 +2,8 @@
 /* Loop order per thread, for its block of C: columns by NC, k by KC (pack B), rows by MC (pack A),
  * then panels of B by panels of A. A block of A stays in L2 (1 MiB) while the panels of B pass
  * through; a panel of B serves all the rows of the block. K is never split between threads, and a
- * later KC block continues the sums from C, so blocking does not show in the bits. */
+ * later KC block continues the sums from C, so blocking does not show in the bits.
+ * Lengths along k are in words of 4 bytes: one float32 or two bf16. */
 #include "src/kernel/gemm.h"
 
 #include <assert.h>
@@ -12,28 +13,30 @@
 #include "src/base/par.h"
 #include "src/kernel/kern.h"
 
-#define KC ((size_t)512)
-#define A_FLOATS (KC * 252) /* 504 KiB: half of L2; 252 is a multiple of every mr */
-#define B_FLOATS (KC * 768) /* 1.5 MiB */
+#define WORD sizeof(float)
+#define MC ((size_t)252)                  /* a multiple of every mr */
+#define A_BYTES (MC * DM_A_STRIDE * WORD) /* half of L2 */
+#define B_BYTES (DM_KC * 768 * WORD)      /* 1.5 MiB */
 #define NC_PACKED ((size_t)2048)
 #define SMALL ((size_t)1 << 18) /* multiply-adds below which waking a thread costs more */
 
 struct product {
-    const struct dm_kern *k;
-    float *c;
-    size_t ldc;
-    bool add;
-    const float *bias;
-    struct dm_mat a, b;
-    const float *pack;
-    size_t M, N, K;
+    struct dm_gemm g;
+    const struct dm_kern_mm *mm;
+    size_t W;     /* K in words */
     bool by_rows; /* threads split the rows of C, else its columns */
 };
 
 /* Packed operands of the calling thread; never passed to another. These 2 MiB come out of a
  * thread's stack (8 MiB unless OMP_STACKSIZE says less). */
-static _Thread_local _Alignas(64) float a_buf[A_FLOATS];
-static _Thread_local _Alignas(64) float b_buf[B_FLOATS];
+static _Thread_local _Alignas(64) char a_buf[A_BYTES];
+static _Thread_local _Alignas(64) char b_buf[B_BYTES];
+
+static const struct dm_kern_mm *kernels(enum dm_format fmt)
+{
+    assert(fmt == DM_FMT_F32 || fmt == DM_FMT_BF16);
+    return fmt == DM_FMT_F32 ? dm_kern()->f32 : dm_kern()->bf16;
+}
 
 static size_t min_size(size_t x, size_t y)
 {
@@ -47,61 +50,86 @@ static size_t even_step(size_t n, size_t max, size_t unit)
     return (step + unit - 1) / unit * unit;
 }
 
-static void pack_a(const struct product *p, size_t m0, size_t m, size_t k0, size_t kc)
+/* Values of k in the `w` words from word w0. */
+static size_t values(const struct product *p, size_t w0, size_t w)
 {
-    p->k->pack(a_buf, p->k->mr, p->a.p + m0 * p->a.rs + k0 * p->a.cs, p->a.rs, p->a.cs, m, kc);
+    return min_size(w * p->mm->unit, p->g.K - w0 * p->mm->unit);
 }
 
-static void pack_b(const struct product *p, size_t n0, size_t n, size_t k0, size_t kc)
+/* Where rows of A lie across k, they become panels; else they stay rows. */
+static bool across(const struct product *p)
 {
-    p->k->pack(b_buf, p->k->nr, p->b.p + n0 * p->b.cs + k0 * p->b.rs, p->b.cs, p->b.rs, n, kc);
+    return p->g.a.cs != 1 && p->g.K > 1;
 }
 
-static void start_rows(const struct product *p, size_t m0, size_t m, size_t n0, size_t n)
+static void pack_a(const struct product *p, char *dst, size_t m0, size_t m, size_t w0, size_t w)
+{
+    const struct dm_mat a = p->g.a;
+    const float *src = a.p + m0 * a.rs + w0 * p->mm->unit * a.cs;
+    if (across(p))
+        p->mm->pack_panels(dst, p->mm->mr * w, p->mm->mr, src, a.rs, a.cs, m, values(p, w0, w));
+    else
+        p->mm->pack_rows(dst, src, a.rs, m, values(p, w0, w));
+}
+
+static void pack_b(const struct product *p, size_t n0, size_t n, size_t w0, size_t w)
+{
+    const struct dm_mat b = p->g.b;
+    p->mm->pack_panels(b_buf, p->mm->nr * w, p->mm->nr, b.p + n0 * b.cs + w0 * p->mm->unit * b.rs,
+                       b.cs, b.rs, n, values(p, w0, w));
+}
+
+static void start_rows(const struct dm_gemm *g, size_t m0, size_t m, size_t n0, size_t n)
 {
     for (size_t i = m0; i < m0 + m; i++)
-        memcpy(p->c + i * p->ldc + n0, p->bias + n0, n * sizeof(float));
+        memcpy(g->c + i * g->ldc + n0, g->bias + n0, n * sizeof(float));
 }
 
-/* Panels of b lie `stride` floats apart; a_buf holds the m rows from m0. While the tiles of one
- * panel run, each prefetches its share of the next panel, which comes from L3 or memory. */
+/* Panels of b lie `stride` bytes apart; a_buf holds the m rows from m0. While the tiles of one
+ * panel run, each fetches its share of the next panel, which comes from L3 or memory, and the part
+ * of C that the next tile works on. */
 static void tiles(const struct product *p, bool add, size_t m0, size_t m, size_t n0, size_t n,
-                  const float *b, size_t stride, size_t kc)
+                  const char *b, size_t stride, size_t w)
 {
-    const size_t mr = p->k->mr, nr = p->k->nr, count = (m + mr - 1) / mr;
-    const size_t step = (nr + count - 1) / count;
+    const struct dm_gemm *g = &p->g;
+    const size_t mr = p->mm->mr, nr = p->mm->nr, count = (m + mr - 1) / mr;
+    const size_t a_row = (across(p) ? w : (size_t)DM_A_STRIDE) * WORD;
+    float *c = g->c + m0 * g->ldc + n0;
     for (size_t j = 0; j < n; j += nr, b += stride) {
-        const float *next = j + nr < n ? b + stride : b;
-        for (size_t i = 0; i < m; i += mr, next += j + nr < n ? step * kc : 0)
-            p->k->gemm_tile_next(p->c + (m0 + i) * p->ldc + n0 + j, p->ldc, add, a_buf + i * kc, b,
-                                 min_size(mr, m - i), min_size(nr, n - j), kc, next, step);
+        const bool last = j + nr >= n;
+        struct dm_ahead ahead = {.b = last ? b : b + stride,
+                                 .step = last ? 0 : (nr + count - 1) / count * WORD};
+        for (size_t i = 0; i < m; i += mr, ahead.b += ahead.step * w) {
+            ahead.c = i + mr < m ? c + (i + mr) * g->ldc + j : c + j + nr;
+            p->mm->tile(c + i * g->ldc + j, g->ldc, add, a_buf + i * a_row, across(p), b,
+                        min_size(mr, m - i), min_size(nr, n - j), w, &ahead);
+        }
     }
 }
 
 /* The block of C from (m0, n0), m rows and n columns; n0 is a multiple of nr. */
 static void block(const struct product *p, size_t m0, size_t m, size_t n0, size_t n)
 {
-    const size_t mr = p->k->mr, nr = p->k->nr;
-    // few rows: the whole of K at once, so that a pack is read as one stream
-    const size_t kc = m <= mr && p->K <= A_FLOATS / mr && p->pack ? p->K : even_step(p->K, KC, 8);
-    const size_t mc = even_step(m, A_FLOATS / kc / mr * mr, mr);
-    const size_t nc = even_step(n, p->pack ? NC_PACKED : B_FLOATS / kc / nr * nr, nr);
+    const struct dm_gemm *g = &p->g;
+    const size_t mr = p->mm->mr, nr = p->mm->nr;
+    const size_t kc = even_step(p->W, DM_KC, 4), mc = even_step(m, MC, mr);
+    const size_t nc = even_step(n, g->pack ? NC_PACKED : B_BYTES / WORD / kc / nr * nr, nr);
     for (size_t j = 0; j < n; j += nc) {
         const size_t nj = min_size(nc, n - j);
-        for (size_t k = 0; k < p->K; k += kc) {
-            const size_t kk = min_size(kc, p->K - k);
-            const float *b = b_buf;
-            if (p->pack)
-                b = p->pack + (n0 + j) * p->K + k * nr;
+        for (size_t w = 0; w < p->W; w += kc) {
+            const size_t ww = min_size(kc, p->W - w);
+            const char *b = b_buf;
+            if (g->pack)
+                b = (const char *)g->pack + ((n0 + j) * p->W + w * nr) * WORD;
             else
-                pack_b(p, n0 + j, nj, k, kk);
+                pack_b(p, n0 + j, nj, w, ww);
             for (size_t i = 0; i < m; i += mc) {
                 const size_t mi = min_size(mc, m - i);
-                pack_a(p, m0 + i, mi, k, kk);
-                if (k == 0 && p->bias)
-                    start_rows(p, m0 + i, mi, n0 + j, nj);
-                tiles(p, p->add || p->bias || k, m0 + i, mi, n0 + j, nj, b,
-                      (p->pack ? p->K : kk) * nr, kk);
+                pack_a(p, a_buf, m0 + i, mi, w, ww);
+                if (w == 0 && g->bias)
+                    start_rows(g, m0 + i, mi, n0 + j, nj);
+                tiles(p, g->add || g->bias || w, m0 + i, mi, n0 + j, nj, b,
+                      (g->pack ? p->W : ww) * nr * WORD, ww);
             }
         }
     }
@@ -112,95 +140,129 @@ static void part(void *ctx, size_t id, size_t begin, size_t end)
     (void)id;
     const struct product *p = ctx;
     if (p->by_rows)
-        block(p, begin, end - begin, 0, p->N);
+        block(p, begin, end - begin, 0, p->g.N);
     else
-        block(p, 0, p->M, begin, end - begin);
+        block(p, 0, p->g.M, begin, end - begin);
 }
 
-/* Few rows as they lie, against whole panels. */
+/* Few rows against whole panels: a pack is read as one stream. */
 static void few_part(void *ctx, size_t id, size_t begin, size_t end)
 {
     (void)id;
     const struct product *p = ctx;
-    if (p->bias)
-        start_rows(p, 0, p->M, begin, end - begin);
-    p->k->gemm_few(p->c + begin, p->ldc, p->add || p->bias, p->a.p, p->a.rs, p->pack + begin * p->K,
-                   p->M, end - begin, p->K);
+    const struct dm_gemm *g = &p->g;
+    for (size_t w = 0; w < p->W; w += DM_KC)
+        pack_a(p, a_buf + w / DM_KC * g->M * DM_A_STRIDE * WORD, 0, g->M, w,
+               min_size(DM_KC, p->W - w));
+    if (g->bias)
+        start_rows(g, 0, g->M, begin, end - begin);
+    p->mm->few(g->c + begin, g->ldc, g->add || g->bias, a_buf,
+               (const char *)g->pack + begin * p->W * WORD, g->M, end - begin, p->W);
 }
 
-static void start_all(const struct product *p)
+static bool is_few(const struct product *p)
 {
-    for (size_t i = 0; i < p->M && !p->add; i++) {
-        if (p->bias)
-            memcpy(p->c + i * p->ldc, p->bias, p->N * sizeof(float));
+    return p->g.pack && p->g.M <= p->mm->mr && !across(p) &&
+           (p->W + DM_KC - 1) / DM_KC * p->g.M <= MC;
+}
+
+static void start_all(const struct dm_gemm *g)
+{
+    for (size_t i = 0; i < g->M && !g->add; i++) {
+        if (g->bias)
+            memcpy(g->c + i * g->ldc, g->bias, g->N * sizeof(float));
         else
-            memset(p->c + i * p->ldc, 0, p->N * sizeof(float));
+            memset(g->c + i * g->ldc, 0, g->N * sizeof(float));
     }
 }
 
-static void run(struct product *p)
+void dm_gemm(const struct dm_gemm *g)
 {
-    assert(p->ldc >= p->N || p->M <= 1);
-    if (p->M == 0 || p->N == 0)
+    assert((g->ldc >= g->N || g->M <= 1) && !(g->add && g->bias));
+    if (g->M == 0 || g->N == 0)
         return;
-    if (p->K == 0) {
-        start_all(p);
+    if (g->K == 0) {
+        start_all(g);
         return;
     }
-    const bool few = p->pack && p->M <= 4 && (p->a.cs == 1 || p->K == 1);
+    struct product p = {*g, kernels(g->fmt), 0, false};
+    p.W = (g->K + p.mm->unit - 1) / p.mm->unit;
+    const bool few = is_few(&p);
     // reading B is what few rows cost, hence at least 4 of them
-    const size_t rows = p->M < 4 ? 4 : p->M;
-    const bool small = p->N <= SMALL && p->K <= SMALL && rows <= SMALL && rows * p->K < SMALL &&
-                       rows * p->K * p->N < SMALL;
-    p->by_rows = p->M >= p->N && !few;
-    const size_t n = p->by_rows ? p->M : p->N, grain = p->by_rows ? p->k->mr : p->k->nr;
-    dm_par_for(n, small ? n : grain, few ? few_part : part, p);
+    const size_t rows = g->M < 4 ? 4 : g->M;
+    const bool small = g->N <= SMALL && g->K <= SMALL && rows <= SMALL && rows * g->K < SMALL &&
+                       rows * g->K * g->N < SMALL;
+    p.by_rows = g->M >= g->N && !few;
+    const size_t n = p.by_rows ? g->M : g->N, grain = p.by_rows ? p.mm->mr : p.mm->nr;
+    dm_par_for(n, small ? n : grain, few ? few_part : part, &p);
 }
 
-void dm_gemm(float *c, size_t ldc, bool add, struct dm_mat a, struct dm_mat b, size_t M, size_t N,
-             size_t K)
+size_t dm_gemm_pack_bytes(enum dm_format fmt, size_t N, size_t K)
 {
-    struct product p = {dm_kern(), c, ldc, add, NULL, a, b, NULL, M, N, K, false};
-    run(&p);
-}
-
-size_t dm_gemm_pack_floats(size_t N, size_t K)
-{
-    const size_t nr = dm_kern()->nr;
-    return (N + nr - 1) / nr * nr * K;
+    const struct dm_kern_mm *mm = kernels(fmt);
+    return (N + mm->nr - 1) / mm->nr * mm->nr * ((K + mm->unit - 1) / mm->unit) * WORD;
 }
 
 struct packing {
-    float *pack;
+    const struct dm_kern_mm *mm;
+    char *pack; /* of the first column */
     struct dm_mat b;
-    size_t K;
+    const char *raw;
+    enum dm_dtype dtype;
+    size_t K, W;
 };
 
 static void pack_part(void *ctx, size_t id, size_t begin, size_t end)
 {
     (void)id;
     const struct packing *p = ctx;
-    const struct dm_kern *k = dm_kern();
-    k->pack(p->pack + begin * p->K, k->nr, p->b.p + begin * p->b.cs, p->b.cs, p->b.rs, end - begin,
-            p->K);
+    p->mm->pack_panels(p->pack + begin * p->W * WORD, p->W * p->mm->nr, p->mm->nr,
+                       p->b.p + begin * p->b.cs, p->b.cs, p->b.rs, end - begin, p->K);
 }
 
-void dm_gemm_pack(float *pack, struct dm_mat b, size_t N, size_t K)
+static struct packing packing(enum dm_format fmt, void *pack, size_t n0, size_t K)
 {
-    struct packing p = {pack, b, K};
-    dm_par_for(N, dm_kern()->nr, pack_part, &p);
+    const struct dm_kern_mm *mm = kernels(fmt);
+    const size_t W = (K + mm->unit - 1) / mm->unit;
+    return (struct packing){.mm = mm, .pack = (char *)pack + n0 * W * WORD, .K = K, .W = W};
 }
 
-void dm_gemm_packed(float *c, size_t ldc, bool add, struct dm_mat a, const float *pack, size_t M,
-                    size_t N, size_t K)
+void dm_gemm_pack(enum dm_format fmt, void *pack, struct dm_mat b, size_t N, size_t K)
 {
-    struct product p = {dm_kern(), c, ldc, add, NULL, a, {0}, pack, M, N, K, false};
-    run(&p);
+    struct packing p = packing(fmt, pack, 0, K);
+    p.b = b;
+    dm_par_for(N, p.mm->nr, pack_part, &p);
 }
 
-void dm_gemm_affine(float *c, size_t ldc, const float *bias, struct dm_mat a, struct dm_mat b,
-                    const float *pack, size_t M, size_t N, size_t K)
+/* Other types pass through float32, a block of a panel at a time. */
+static void raw_part(void *ctx, size_t id, size_t begin, size_t end)
 {
-    struct product p = {dm_kern(), c, ldc, false, bias, a, b, pack, M, N, K, false};
-    run(&p);
+    (void)id;
+    const struct packing *p = ctx;
+    const size_t nr = p->mm->nr, size = dm_dtype_size(p->dtype), step = DM_KC * p->mm->unit;
+    char *pack = p->pack + begin * p->W * WORD;
+    const char *raw = p->raw + begin * p->K * size;
+    if (p->mm->pack_raw && p->dtype == DM_BF16) {
+        p->mm->pack_raw(pack, p->W * nr, raw, p->K, end - begin, p->K);
+        return;
+    }
+    float *block_of = (float *)(void *)b_buf;
+    for (size_t n = begin; n < end; n += nr, pack += p->W * nr * WORD, raw += nr * p->K * size)
+        for (size_t k = 0; k < p->K; k += step) {
+            const size_t rows = min_size(nr, end - n), kk = min_size(step, p->K - k);
+            for (size_t i = 0; i < rows; i++)
+                dm_dtype_to_f32(block_of + i * step, raw + (i * p->K + k) * size, p->dtype, kk);
+            p->mm->pack_panels(pack + k / p->mm->unit * nr * WORD, p->W * nr, nr, block_of, step, 1,
+                               rows, kk);
+        }
+}
+
+void dm_gemm_pack_raw(enum dm_format fmt, void *pack, const void *raw, enum dm_dtype dtype,
+                      size_t n0, size_t n, size_t K)
+{
+    struct packing p = packing(fmt, pack, n0, K);
+    assert(n0 % DM_PANEL == 0 && DM_PANEL % p.mm->nr == 0);
+    p.raw = raw;
+    p.dtype = dtype;
+    dm_par_for(n, p.mm->nr, raw_part, &p);
 }

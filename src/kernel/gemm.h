@@ -1,36 +1,44 @@
 /* SPDX-License-Identifier: MIT */
 /* gemm.h - matrix product, blocked, packed and threaded.
  *
- * C (M,N) = A (M,K) B (K,N), or C += A B. Element (m,k) of A is a.p[m*a.rs + k*a.cs], so a
- * transposed operand is a swap of strides; C is row-major with leading dimension ldc. Each element
- * of C is one chain of fused multiply-adds in the order of k (started from 0, or from C when
- * adding): its bits depend neither on M and N, nor on the thread count, nor on which of the
- * functions below computed it. Aliasing of C with A or B is not allowed. */
+ * C (M,N) = bias + A B, A (M,K), B (K,N), all float32 in memory; in bf16, A and B are rounded to it
+ * on the way. Each element of C is one chain of sums in the order of k (kern.h): its bits depend
+ * neither on M and N, nor on the thread count, nor on whether B was packed before. */
 #ifndef DM_KERNEL_GEMM_H
 #define DM_KERNEL_GEMM_H
 
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "src/base/dtype.h"
+#include "src/kernel/format.h"
+
+/* Element (m,k) is p[m*rs + k*cs], so a transposed operand is a swap of strides. */
 struct dm_mat {
     const float *p;
     size_t rs, cs; /* row and column stride in floats */
 };
 
-void dm_gemm(float *c, size_t ldc, bool add, struct dm_mat a, struct dm_mat b, size_t M, size_t N,
-             size_t K);
+struct dm_gemm {
+    enum dm_format fmt; /* f32 or bf16 */
+    float *c;           /* row-major, leading dimension ldc; may not alias A or B */
+    size_t ldc;
+    bool add;          /* C += A B; then no bias */
+    const float *bias; /* (N) or NULL: what every row of C starts from */
+    struct dm_mat a, b;
+    const void *pack; /* B by dm_gemm_pack(), or NULL */
+    size_t M, N, K;
+};
+void dm_gemm(const struct dm_gemm *g);
 
-/* B packed once for many products: panels of the kernel's nr columns, k-major, the layout that
- * streams at memory speed for few rows. dm_gemm_pack_floats() tells how many floats. A pack
- * belongs to the kernel table that made it. */
-size_t dm_gemm_pack_floats(size_t N, size_t K);
-void dm_gemm_pack(float *pack, struct dm_mat b, size_t N, size_t K);
-void dm_gemm_packed(float *c, size_t ldc, bool add, struct dm_mat a, const float *pack, size_t M,
-                    size_t N, size_t K);
+/* B packed once for many products: panels of nr columns, k by k, the layout that streams at memory
+ * speed for few rows. Only the bf16 pack has the same bytes for every kernel table. */
+size_t dm_gemm_pack_bytes(enum dm_format fmt, size_t N, size_t K);
+void dm_gemm_pack(enum dm_format fmt, void *pack, struct dm_mat b, size_t N, size_t K);
 
-/* C = bias + A B: row m of C starts from bias (N), or from 0 when bias is NULL. B comes from `pack`
- * or, when that is NULL, from b. */
-void dm_gemm_affine(float *c, size_t ldc, const float *bias, struct dm_mat a, struct dm_mat b,
-                    const float *pack, size_t M, size_t N, size_t K);
+/* Columns n0 .. n0+n of the same pack from `raw` (n,K), row-major: the columns of B lie along k.
+ * n0 is a multiple of DM_PANEL, and so is n unless the columns end there; raw may be unaligned. */
+void dm_gemm_pack_raw(enum dm_format fmt, void *pack, const void *raw, enum dm_dtype dtype,
+                      size_t n0, size_t n, size_t K);
 
 #endif

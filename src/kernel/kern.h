@@ -10,21 +10,57 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "src/kernel/format.h"
 #include "src/kernel/kern_int.h"
+
+/* Blocks of a packed A: DM_KC words of k; rows that lie along k are DM_A_STRIDE words apart, which
+ * is no multiple of a page, so that they spread over L1, and a constant, so that addresses are. */
+enum { DM_KC = 512, DM_A_STRIDE = DM_KC + 16 };
+
+/* What a tile fetches ahead, one piece per word of k: c, mr rows of nr sums, ldc apart; b. */
+struct dm_ahead {
+    const float *c;
+    const char *b;
+    size_t step; /* bytes */
+};
+
+/* Products C = A B in one number format; driver: gemm.h. k is counted in words of 4 bytes: `unit`
+ * values of k in each, one float32 or two bf16, the last one zero-padded. A and B come packed:
+ *   A by rows: word w of row i at i*DM_A_STRIDE + w (w < DM_KC); or A across: panels of mr rows,
+ *     word w of row i at (i/mr*W + w)*mr + i%mr
+ *   B: panels of nr columns, word w of column j at (j/nr*W + w)*nr + j%nr
+ * Every element of C is one chain of sums in the order of k (inside a word the instruction's
+ * order), so its bits depend neither on m, n nor on its place, nor on the function. */
+struct dm_kern_mm {
+    size_t mr, nr, unit;
+
+    /* Element (i,k) is src[i*is + k*ks], i < n, k < K; ks = 1 for pack_rows. Missing rows of the
+     * last panel are zero; `stride` is from panel to panel in words. */
+    void (*pack_rows)(void *dst, const float *src, size_t is, size_t n, size_t K);
+    void (*pack_panels)(void *dst, size_t stride, size_t width, const float *src, size_t is,
+                        size_t ks, size_t n, size_t K); /* width = mr or nr */
+    /* pack_panels of nr rows along k that are bf16 already, unaligned if need be; NULL in f32. */
+    void (*pack_raw)(void *dst, size_t stride, const void *src, size_t is, size_t n, size_t K);
+
+    /* One micro-tile: c (m <= mr, n <= nr; leading dimension ldc) = or += A B over W words. */
+    void (*tile)(float *c, size_t ldc, bool add, const void *a, bool across, const void *b,
+                 size_t m, size_t n, size_t W, const struct dm_ahead *ahead);
+    /* m <= mr rows against n columns in panels W*nr words apart, streamed in order. A by rows, in
+     * blocks of DM_KC words: m*DM_A_STRIDE words, then the next block. */
+    void (*few)(float *c, size_t ldc, bool add, const void *a, const void *b, size_t m, size_t n,
+                size_t W);
+};
 
 struct dm_kern {
     const char *name; /* as DM_ISA */
-    size_t mr, nr;    /* gemm micro-tile: mr rows of A by nr columns of B */
+    const struct dm_kern_mm *f32, *bf16;
+    size_t mr, nr; /* those of f32 */
 
-    /* Micro-tile of gemm: c (m <= mr, n <= nr; leading dimension ldc) = or += sum over k < K of
+    /* For attention: c (m <= mr, n <= nr; leading dimension ldc) = or += sum over k < K of
      * a[k*mr + i] * b[k*nr + j]; a and b are packed panels, zero-padded to mr and nr. Every element
-     * is one chain of fused multiply-adds in the order of k, so its bits depend neither on m, n nor
-     * on its place in the tile. */
+     * is one chain of fused multiply-adds in the order of k, as in f32->tile. */
     void (*gemm_tile)(float *c, size_t ldc, bool add, const float *a, const float *b, size_t m,
                       size_t n, size_t K);
-    /* The same, and next + k*step, k < K, is prefetched: what the caller's later tiles read. */
-    void (*gemm_tile_next)(float *c, size_t ldc, bool add, const float *a, const float *b, size_t m,
-                           size_t n, size_t K, const float *next, size_t step);
     /* The same for few rows (1 <= m <= 4) of A as they lie in memory: a[i*lda + k]; several panels
      * of b, K*nr floats apart, are streamed in order. n columns in all. Same bits as gemm_tile. */
     void (*gemm_few)(float *c, size_t ldc, bool add, const float *a, size_t lda, const float *b,

@@ -11,9 +11,10 @@
 #define DM_EXPORT1(name, isa) DM_EXPORT2(name, isa)
 #define DM_EXPORT(name) DM_EXPORT1(name, DM_ISA)
 
-#define DM_DECLARE_EXPORTS(isa)                \
-    extern const struct dm_kern dm_kern_##isa; \
-    extern const struct dm_int_kern dm_int_kern_##isa;
+#define DM_DECLARE_EXPORTS(isa)                        \
+    extern const struct dm_kern dm_kern_##isa;         \
+    extern const struct dm_int_kern dm_int_kern_##isa; \
+    extern const struct dm_kern_mm dm_kern_bf16_##isa;
 
 DM_DECLARE_EXPORTS(ref)
 #ifdef __x86_64__

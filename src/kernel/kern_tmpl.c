@@ -22,117 +22,37 @@
 #endif
 #define NR ((size_t)NV * DM_VW)
 
-INLINE size_t lanes_left(size_t n, size_t at)
+typedef vf vw;
+INLINE vw vw_load(const char *p)
 {
-    return n > at ? n - at : 0;
+    return vf_load((const float *)(const void *)p);
+}
+INLINE vw vw_set1(const char *p)
+{
+    return vf_set1(*(const float *)(const void *)p);
+}
+INLINE vf vw_dot(vw a, vw b, vf c)
+{
+    return vf_fma(a, b, c);
 }
 
-/* One value of k: NV vectors of b times m elements of a, which lie `is` floats apart. */
-INLINE void tile_step(vf acc[MR][NV], const float *a, size_t is, const float *b, size_t m)
-{
-    vf bv[NV];
-#pragma GCC unroll 4
-    for (size_t j = 0; j < NV; j++)
-        bv[j] = vf_load(b + j * DM_VW);
-#pragma GCC unroll 16
-    for (size_t i = 0; i < m; i++) {
-        const vf av = vf_set1(a[i * is]);
-#pragma GCC unroll 4
-        for (size_t j = 0; j < NV; j++)
-            acc[i][j] = vf_fma(av, bv[j], acc[i][j]);
-    }
-}
-
-/* m is a constant at every call, so that the sums live in registers. */
-INLINE void tile_start(vf acc[MR][NV], const float *c, size_t ldc, bool add, size_t m, size_t n)
-{
-#pragma GCC unroll 16
-    for (size_t i = 0; i < m; i++)
-#pragma GCC unroll 4
-        for (size_t j = 0; j < NV; j++)
-            acc[i][j] = add ? vf_load_n(c + i * ldc + j * DM_VW, lanes_left(n, j * DM_VW))
-                            : vf_set1(0.0f);
-}
-
-INLINE void tile_end(float *c, size_t ldc, vf acc[MR][NV], size_t m, size_t n)
-{
-#pragma GCC unroll 16
-    for (size_t i = 0; i < m; i++)
-#pragma GCC unroll 4
-        for (size_t j = 0; j < NV; j++)
-            vf_store_n(c + i * ldc + j * DM_VW, acc[i][j], lanes_left(n, j * DM_VW));
-}
-
-/* Prefetches the MR rows of c below a full tile, one line per k: a burst of them would hold up the
- * loads of a and b. */
-INLINE void tile(float *c, size_t ldc, bool add, const float *a, const float *b, size_t m, size_t n,
-                 size_t K, const float *next, size_t step)
-{
-    vf acc[MR][NV];
-    size_t k = 0;
-    tile_start(acc, c, ldc, add, m, n);
-    if (m == MR && K >= MR * ((NR + 15) / 16)) {
-        const float *below = c + MR * ldc;
-        for (size_t i = 0; i < MR; i++, below += ldc)
-            for (size_t j = 0; j < NR; j += 16, k++) {
-                __builtin_prefetch(below + j, 1);
-                tile_step(acc, a + k * MR, 1, b + k * NR, m);
-            }
-    }
-    for (; k < K; k++) {
-        __builtin_prefetch(next + k * step, 0, 2);
-        tile_step(acc, a + k * MR, 1, b + k * NR, m);
-    }
-    tile_end(c, ldc, acc, m, n);
-}
-
-/* One case per number of rows: a tile at the lower edge costs its rows only. */
-static void gemm_tile_next(float *c, size_t ldc, bool add, const float *a, const float *b, size_t m,
-                           size_t n, size_t K, const float *next, size_t step)
-{
-    assert(m >= 1 && m <= MR && n >= 1 && n <= NR);
-#define ROWS(rows)                                           \
-    case rows:                                               \
-        if (rows <= MR)                                      \
-            tile(c, ldc, add, a, b, rows, n, K, next, step); \
-        break;
-    switch (m) {
-        ROWS(1)
-        ROWS(2)
-        ROWS(3)
-        ROWS(4)
-        ROWS(5)
-        ROWS(6)
-        ROWS(7)
-        ROWS(8)
-        ROWS(9)
-        ROWS(10)
-        ROWS(11)
-        ROWS(12)
-        ROWS(13)
-        ROWS(14)
-    }
-#undef ROWS
-}
+#include "src/kernel/mm.h"
 
 static void gemm_tile(float *c, size_t ldc, bool add, const float *a, const float *b, size_t m,
                       size_t n, size_t K)
 {
-    gemm_tile_next(c, ldc, add, a, b, m, n, K, b, 0);
+    mm_tile(c, ldc, add, a, true, b, m, n, K, &(struct dm_ahead){c, (const char *)b, 0});
 }
 
-/* Few rows of a as they lie; 4 KiB ahead hides the latency of memory for one sequential stream. */
+/* Few rows of a as they lie. */
 INLINE void few(float *c, size_t ldc, bool add, const float *a, size_t lda, const float *b,
                 size_t m, size_t n, size_t K)
 {
     vf acc[MR][NV];
-    tile_start(acc, c, ldc, add, m, n);
-    for (size_t k = 0; k < K; k++, b += NR) {
-        for (size_t j = 0; j < NR; j += 16)
-            __builtin_prefetch(b + 1024 + j);
-        tile_step(acc, a + k, lda, b, m);
-    }
-    tile_end(c, ldc, acc, m, n);
+    mm_start(acc, c, ldc, add, m, n);
+    for (size_t k = 0; k < K; k++, b += NR)
+        mm_step(acc, (const char *)(a + k), lda * WORD, (const char *)b, m);
+    mm_end(c, ldc, acc, m, n);
 }
 
 static void gemm_few(float *c, size_t ldc, bool add, const float *a, size_t lda, const float *b,
@@ -197,13 +117,14 @@ INLINE void pack_columns(float *dst, size_t width, const float *src, size_t ks, 
     }
 }
 
-INLINE void pack_all(float *dst, size_t width, const float *src, size_t is, size_t ks, size_t n,
-                     size_t K)
+/* `stride` is from panel to panel. */
+INLINE void pack_all(float *dst, size_t stride, size_t width, const float *src, size_t is,
+                     size_t ks, size_t n, size_t K)
 {
     const size_t k_step = ks == 1 ? K : PACK_K;
     for (size_t k = 0; k < K; k += k_step)
         for (size_t p = 0; p < n; p += width) {
-            float *to = dst + p / width * (K * width);
+            float *to = dst + p / width * stride;
             const float *from = src + p * is;
             const bool full = n - p >= width;
             if (ks == 1 && full)
@@ -217,20 +138,33 @@ INLINE void pack_all(float *dst, size_t width, const float *src, size_t is, size
         }
 }
 
-static void pack(float *dst, size_t width, const float *src, size_t is, size_t ks, size_t n,
-                 size_t K)
+static void mm_pack_panels(void *to, size_t stride, size_t width, const float *src, size_t is,
+                           size_t ks, size_t n, size_t K)
 {
     assert(width == MR || width == NR);
+    float *dst = to;
     if (is != 1 && ks != 1) {
-        for (size_t p = 0; p < n; p += width, dst += width * K)
+        for (size_t p = 0; p < n; p += width, dst += stride)
             for (size_t k = 0; k < K; k++)
                 for (size_t i = 0; i < width; i++)
                     dst[k * width + i] = p + i < n ? src[(p + i) * is + k * ks] : 0.0f;
     } else if (width == MR) {
-        pack_all(dst, MR, src, is, ks, n, K);
+        pack_all(dst, stride, MR, src, is, ks, n, K);
     } else {
-        pack_all(dst, NR, src, is, ks, n, K);
+        pack_all(dst, stride, NR, src, is, ks, n, K);
     }
+}
+
+static void pack(float *dst, size_t width, const float *src, size_t is, size_t ks, size_t n,
+                 size_t K)
+{
+    mm_pack_panels(dst, K * width, width, src, is, ks, n, K);
+}
+
+static void mm_pack_rows(void *dst, const float *src, size_t is, size_t n, size_t K)
+{
+    for (size_t i = 0; i < n; i++)
+        memcpy((float *)dst + i * DM_A_STRIDE, src + i * is, K * sizeof(*src));
 }
 
 static float dot(const float *x, const float *y, size_t n)
@@ -402,14 +336,25 @@ static void gelu_grad(float *d, const float *x, size_t n)
         vf_store_n(d + i, gelu_grad_of(vf_load_n(d + i, n - i), vf_load_n(x + i, n - i)), n - i);
 }
 
+static const struct dm_kern_mm mm = {
+    .mr = MR,
+    .nr = NR,
+    .unit = 1,
+    .pack_rows = mm_pack_rows,
+    .pack_panels = mm_pack_panels,
+    .tile = mm_tile,
+    .few = mm_few,
+};
+
 #define STR2(x) #x
 #define STR(x) STR2(x)
 const struct dm_kern DM_EXPORT(dm_kern) = {
     .name = STR(DM_ISA),
+    .f32 = &mm,
+    .bf16 = &DM_EXPORT(dm_kern_bf16),
     .mr = MR,
     .nr = NR,
     .gemm_tile = gemm_tile,
-    .gemm_tile_next = gemm_tile_next,
     .gemm_few = gemm_few,
     .pack = pack,
     .dot = dot,

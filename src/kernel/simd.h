@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* simd.h - vectors of DM_VW floats under one set of names; only for kern_tmpl.c.
+/* simd.h - vectors of DM_VW floats under one set of names; only for kern_*_tmpl.c.
  *
  * DM_VW is 1 (plain C), 8 (AVX2 and FMA) or 16 (AVX-512). The _n forms touch only the first
  * min(n, DM_VW) elements of memory. */
@@ -99,13 +99,9 @@ INLINE void vf_quads(vf x[4])
     x[2] = _mm512_castpd_ps(_mm512_unpacklo_pd(hi01, hi23));
     x[3] = _mm512_castpd_ps(_mm512_unpackhi_pd(hi01, hi23));
 }
-/* out[k] lane r = row[r][k]: a transpose in registers. */
-INLINE void vf_columns(vf out[16], const float *const row[16], size_t k)
+/* out[k] lane r = x[r] lane k; x is lost. */
+INLINE void vf_transpose(vf out[16], vf x[16])
 {
-    vf x[16];
-#pragma GCC unroll 16
-    for (size_t r = 0; r < 16; r++)
-        x[r] = _mm512_loadu_ps(row[r] + k);
 #pragma GCC unroll 4
     for (size_t g = 0; g < 4; g++)
         vf_quads(x + 4 * g);
@@ -213,12 +209,8 @@ INLINE void vf_quads(vf x[4])
     x[2] = _mm256_castpd_ps(_mm256_unpacklo_pd(hi01, hi23));
     x[3] = _mm256_castpd_ps(_mm256_unpackhi_pd(hi01, hi23));
 }
-INLINE void vf_columns(vf out[8], const float *const row[8], size_t k)
+INLINE void vf_transpose(vf out[8], vf x[8])
 {
-    vf x[8];
-#pragma GCC unroll 8
-    for (size_t r = 0; r < 8; r++)
-        x[r] = _mm256_loadu_ps(row[r] + k);
     vf_quads(x);
     vf_quads(x + 4);
 #pragma GCC unroll 4
@@ -303,11 +295,21 @@ INLINE vf vf_scale(vf x, vf n)
     memcpy(&f2, &b2, sizeof(f2));
     return x * f1 * f2;
 }
-INLINE void vf_columns(vf out[1], const float *const row[1], size_t k)
+INLINE void vf_transpose(vf out[1], vf x[1])
 {
-    out[0] = row[0][k];
+    out[0] = x[0];
 }
 #endif
+
+/* out[k] lane r = row[r][k]: a transpose in registers. */
+INLINE void vf_columns(vf out[DM_VW], const float *const row[DM_VW], size_t k)
+{
+    vf x[DM_VW];
+#pragma GCC unroll 16
+    for (size_t r = 0; r < DM_VW; r++)
+        x[r] = vf_load(row[r] + k);
+    vf_transpose(out, x);
+}
 
 /* Sum of the lanes: halves added until one is left, the same order at every width. */
 #if DM_VW == 1

@@ -9,17 +9,30 @@
 #include "src/kernel/int.h"
 #include "src/kernel/kern.h"
 
+static bool is_int(const struct dm_weight *w)
+{
+    return w->fmt == DM_FMT_INT8 || w->fmt == DM_FMT_INT4;
+}
+
 void dm_linear_forward(float *restrict out, const float *restrict inp, const struct dm_weight *w,
                        const float *b, size_t N)
 {
     assert(w->w || w->pack);
-    if (w->fmt == DM_FMT_INT8 || w->fmt == DM_FMT_INT4) {
+    if (is_int(w)) {
         dm_int_affine(out, b, inp, w->fmt, w->pack, w->w, N, w->O, w->C);
         return;
     }
-    assert(w->fmt == DM_FMT_F32);
-    dm_gemm_affine(out, w->O, b, (struct dm_mat){inp, w->C, 1}, (struct dm_mat){w->w, 1, w->C},
-                   w->pack, N, w->O, w->C);
+    // out[n,o] = b[o] + inp[n,:] . w[o,:]
+    dm_gemm(&(struct dm_gemm){.fmt = w->fmt,
+                              .c = out,
+                              .ldc = w->O,
+                              .bias = b,
+                              .a = {inp, w->C, 1},
+                              .b = {w->w, 1, w->C},
+                              .pack = w->pack,
+                              .M = N,
+                              .N = w->O,
+                              .K = w->C});
 }
 
 struct column_sums {
@@ -43,13 +56,17 @@ static void add_columns(void *ctx, size_t part, size_t begin, size_t end)
 static void input_gradient(float *dinp, bool add, const float *dout, const struct dm_weight *w,
                            size_t N)
 {
-    const size_t C = w->C, O = w->O;
-    const struct dm_mat a = {dout, O, 1};
-    assert(w->fmt == DM_FMT_F32);
-    if (w->pack_t)
-        dm_gemm_packed(dinp, C, add, a, w->pack_t, N, C, O);
-    else
-        dm_gemm(dinp, C, add, a, (struct dm_mat){w->w, C, 1}, N, C, O);
+    assert(w->w || w->pack_t);
+    dm_gemm(&(struct dm_gemm){.fmt = w->fmt,
+                              .c = dinp,
+                              .ldc = w->C,
+                              .add = add,
+                              .a = {dout, w->O, 1},
+                              .b = {w->w, w->C, 1},
+                              .pack = w->pack_t,
+                              .M = N,
+                              .N = w->C,
+                              .K = w->O});
 }
 
 void dm_linear_backward_input(float *restrict dinp, const float *dout, const struct dm_weight *w,
@@ -62,12 +79,19 @@ void dm_linear_backward(float *restrict dinp, float *restrict dw, float *restric
                         const float *dout, const float *inp, const struct dm_weight *w, size_t N)
 {
     const size_t C = w->C, O = w->O;
-    assert(w->fmt == DM_FMT_F32);
     // forward: out[n,o] = w[o,:] . inp[n,:] + b[o]
     if (dinp)
         input_gradient(dinp, true, dout, w, N);
     if (dw)
-        dm_gemm(dw, C, true, (struct dm_mat){dout, 1, O}, (struct dm_mat){inp, C, 1}, O, C, N);
+        dm_gemm(&(struct dm_gemm){.fmt = w->fmt,
+                                  .c = dw,
+                                  .ldc = C,
+                                  .add = true,
+                                  .a = {dout, 1, O},
+                                  .b = {inp, C, 1},
+                                  .M = O,
+                                  .N = C,
+                                  .K = N});
     if (db) {
         struct column_sums s = {db, dout, N, O};
         dm_par_for(O, 64, add_columns, &s);
@@ -76,25 +100,34 @@ void dm_linear_backward(float *restrict dinp, float *restrict dw, float *restric
 
 size_t dm_linear_pack_bytes(const struct dm_weight *w)
 {
-    if (w->fmt == DM_FMT_INT8 || w->fmt == DM_FMT_INT4)
+    if (is_int(w))
         return dm_int_pack_bytes(w->fmt, w->O, w->C);
-    return dm_gemm_pack_floats(w->O, w->C) * sizeof(float);
+    return dm_gemm_pack_bytes(w->fmt, w->O, w->C);
 }
 
 void dm_linear_pack(void *pack, const struct dm_weight *w)
 {
-    if (w->fmt == DM_FMT_INT8 || w->fmt == DM_FMT_INT4)
+    if (is_int(w))
         dm_int_pack_rows(pack, w->fmt, w->C, w->w, DM_F32, 0, w->O);
     else
-        dm_gemm_pack(pack, (struct dm_mat){w->w, 1, w->C}, w->O, w->C);
+        dm_gemm_pack(w->fmt, pack, (struct dm_mat){w->w, 1, w->C}, w->O, w->C);
+}
+
+void dm_linear_pack_rows(void *pack, const struct dm_weight *w, const void *raw,
+                         enum dm_dtype dtype, size_t o0, size_t n)
+{
+    if (is_int(w))
+        dm_int_pack_rows(pack, w->fmt, w->C, raw, dtype, o0, n);
+    else
+        dm_gemm_pack_raw(w->fmt, pack, raw, dtype, o0, n, w->C);
 }
 
 size_t dm_linear_pack_t_bytes(const struct dm_weight *w)
 {
-    return dm_gemm_pack_floats(w->C, w->O) * sizeof(float);
+    return dm_gemm_pack_bytes(w->fmt, w->C, w->O);
 }
 
 void dm_linear_pack_t(void *pack, const struct dm_weight *w)
 {
-    dm_gemm_pack(pack, (struct dm_mat){w->w, w->C, 1}, w->C, w->O);
+    dm_gemm_pack(w->fmt, pack, (struct dm_mat){w->w, w->C, 1}, w->C, w->O);
 }

@@ -1,0 +1,391 @@
+/* SPDX-License-Identifier: MIT */
+/* Products in bf16: a word is a pair of values of k, the even one in its low half. Sums are
+ * float32. The instruction multiplies a pair and adds it in its own order, with subnormals taken as
+ * zero; the other tables add the odd product, then the even one. */
+#include "src/kernel/kern_tables.h"
+
+#include <assert.h>
+
+#include "src/kernel/simd.h"
+
+#if defined(__AVX512BF16__)
+#define MR 14
+#define NV 2
+#elif DM_VW == 16
+#define MR 12
+#define NV 2
+#elif DM_VW == 8
+#define MR 4
+#define NV 2
+#else
+#define MR 4
+#define NV 4
+#endif
+#define NR ((size_t)DM_PANEL)
+
+/* vb: DM_VW words as integers. */
+#if DM_VW == 16
+typedef __m512i vb;
+INLINE vb vb_load(const void *p)
+{
+    return _mm512_loadu_si512(p);
+}
+INLINE vb vb_set1(const void *p)
+{
+    int w;
+    memcpy(&w, p, sizeof(w));
+    return _mm512_set1_epi32(w);
+}
+INLINE vf vb_even(vb x) /* as float32 */
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(x, 16));
+}
+INLINE vf vb_odd(vb x)
+{
+    return _mm512_castsi512_ps(_mm512_and_si512(x, _mm512_set1_epi32(-65536)));
+}
+#elif DM_VW == 8
+typedef __m256i vb;
+INLINE vb vb_load(const void *p)
+{
+    return _mm256_loadu_si256((const __m256i *)p);
+}
+INLINE vb vb_set1(const void *p)
+{
+    int w;
+    memcpy(&w, p, sizeof(w));
+    return _mm256_set1_epi32(w);
+}
+INLINE vf vb_even(vb x)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(x, 16));
+}
+INLINE vf vb_odd(vb x)
+{
+    return _mm256_castsi256_ps(_mm256_and_si256(x, _mm256_set1_epi32(-65536)));
+}
+#else
+typedef uint32_t vb;
+INLINE vb vb_load(const void *p)
+{
+    vb x;
+    memcpy(&x, p, sizeof(x));
+    return x;
+}
+INLINE vb vb_set1(const void *p)
+{
+    return vb_load(p);
+}
+INLINE vf vb_float(uint32_t x)
+{
+    vf f;
+    memcpy(&f, &x, sizeof(f));
+    return f;
+}
+INLINE vf vb_even(vb x)
+{
+    return vb_float(x << 16);
+}
+INLINE vf vb_odd(vb x)
+{
+    return vb_float(x & 0xffff0000u);
+}
+#endif
+
+#ifdef __AVX512BF16__
+typedef __m512bh vw;
+INLINE vw vw_load(const void *p)
+{
+    return (vw)vb_load(p);
+}
+INLINE vw vw_set1(const void *p)
+{
+    return (vw)vb_set1(p);
+}
+INLINE vf vw_dot(vw a, vw b, vf c)
+{
+    return _mm512_dpbf16_ps(c, a, b);
+}
+#else
+typedef struct {
+    vf even, odd;
+} vw;
+INLINE vw vw_load(const void *p)
+{
+    return (vw){vb_even(vb_load(p)), vb_odd(vb_load(p))};
+}
+INLINE vw vw_set1(const void *p)
+{
+    return (vw){vb_even(vb_set1(p)), vb_odd(vb_set1(p))};
+}
+INLINE vf vw_dot(vw a, vw b, vf c)
+{
+    return vf_fma(a.even, b.even, vf_fma(a.odd, b.odd, c));
+}
+#endif
+
+#include "src/kernel/mm.h"
+
+/* Conversion to the nearest, ties to even; NaN stays NaN, a subnormal becomes zero of its sign. The
+ * result is the upper half of the lane, the lower one is 0. */
+INLINE uint32_t round_bits(float x)
+{
+    uint32_t u;
+    memcpy(&u, &x, sizeof(u));
+    if ((u & 0x7fffffffu) > 0x7f800000u)
+        return (u & 0xffff0000u) | 0x400000u;
+    if ((u & 0x7f800000u) == 0)
+        return u & 0x80000000u;
+    return (u + 0x7fffu + (u >> 16 & 1u)) & 0xffff0000u;
+}
+
+INLINE uint32_t raw_word(const char *p, bool both)
+{
+    uint16_t x[2] = {0, 0};
+    memcpy(x, p, both ? 4 : 2);
+    for (size_t i = 0; i < 2; i++)
+        if ((x[i] & 0x7f80u) == 0)
+            x[i] &= 0x8000u;
+    return x[0] | (uint32_t)x[1] << 16;
+}
+
+/* vb_pair: words of the rows k and k + 1. vb_along: words of 2 * DM_VW values in a row. */
+#if defined(__AVX512BF16__)
+INLINE vb vb_pair(vf even, vf odd)
+{
+    static const uint16_t zip[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                     8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    return _mm512_permutexvar_epi16(_mm512_loadu_si512(zip),
+                                    (__m512i)_mm512_cvtne2ps_pbh(odd, even));
+}
+INLINE vb vb_along(const float *p)
+{
+    return (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(p + 16), _mm512_loadu_ps(p));
+}
+#elif DM_VW == 16
+INLINE __m512i vb_round(vf x)
+{
+    const __m512i u = _mm512_castps_si512(x), one = _mm512_set1_epi32(1);
+    const __m512i up = _mm512_add_epi32(_mm512_and_si512(_mm512_srli_epi32(u, 16), one),
+                                        _mm512_set1_epi32(0x7fff));
+    __m512i r = _mm512_add_epi32(u, up);
+    r = _mm512_mask_or_epi32(r, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), u,
+                             _mm512_set1_epi32(0x400000));
+    r = _mm512_mask_and_epi32(r, _mm512_testn_epi32_mask(u, _mm512_set1_epi32(0x7f800000)), u,
+                              _mm512_set1_epi32((int)0x80000000u));
+    return _mm512_and_si512(r, _mm512_set1_epi32(-65536));
+}
+INLINE vb vb_pair(vf even, vf odd)
+{
+    return _mm512_or_si512(_mm512_srli_epi32(vb_round(even), 16), vb_round(odd));
+}
+INLINE vb vb_along(const float *p)
+{
+    const __m256i lo = _mm512_cvtepi32_epi16(_mm512_srli_epi32(vb_round(vf_load(p)), 16));
+    const __m256i hi = _mm512_cvtepi32_epi16(_mm512_srli_epi32(vb_round(vf_load(p + 16)), 16));
+    return _mm512_inserti64x4(_mm512_castsi256_si512(lo), hi, 1);
+}
+#elif DM_VW == 8
+INLINE __m256i vb_round(vf x)
+{
+    const __m256i u = _mm256_castps_si256(x), one = _mm256_set1_epi32(1);
+    const __m256i up = _mm256_add_epi32(_mm256_and_si256(_mm256_srli_epi32(u, 16), one),
+                                        _mm256_set1_epi32(0x7fff));
+    const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+    const __m256i tiny = _mm256_cmpeq_epi32(_mm256_and_si256(u, _mm256_set1_epi32(0x7f800000)),
+                                            _mm256_setzero_si256());
+    __m256i r = _mm256_add_epi32(u, up);
+    r = _mm256_blendv_epi8(r, _mm256_or_si256(u, _mm256_set1_epi32(0x400000)), nan);
+    r = _mm256_blendv_epi8(r, _mm256_and_si256(u, _mm256_set1_epi32((int)0x80000000u)), tiny);
+    return _mm256_and_si256(r, _mm256_set1_epi32(-65536));
+}
+INLINE vb vb_pair(vf even, vf odd)
+{
+    return _mm256_or_si256(_mm256_srli_epi32(vb_round(even), 16), vb_round(odd));
+}
+INLINE vb vb_along(const float *p)
+{
+    const __m256i lo = _mm256_srli_epi32(vb_round(vf_load(p)), 16);
+    const __m256i hi = _mm256_srli_epi32(vb_round(vf_load(p + 8)), 16);
+    return _mm256_permute4x64_epi64(_mm256_packus_epi32(lo, hi), 0xd8);
+}
+#else
+INLINE vb vb_pair(vf even, vf odd)
+{
+    return round_bits(even) >> 16 | round_bits(odd);
+}
+INLINE vb vb_along(const float *p)
+{
+    return vb_pair(p[0], p[1]);
+}
+#endif
+
+/* Words of a row that is bf16 already; subnormals become zero as in the conversion. */
+#if DM_VW == 16
+INLINE vb vb_raw(const char *p)
+{
+    const __m512i x = _mm512_loadu_si512(p);
+    const __mmask32 tiny = _mm512_testn_epi16_mask(x, _mm512_set1_epi16(0x7f80));
+    const __m512i zero = _mm512_and_si512(x, _mm512_set1_epi16((short)0x8000));
+    return _mm512_mask_blend_epi16(tiny, x, zero);
+}
+#elif DM_VW == 8
+INLINE vb vb_raw(const char *p)
+{
+    const __m256i x = _mm256_loadu_si256((const __m256i *)p);
+    const __m256i exponent = _mm256_and_si256(x, _mm256_set1_epi16(0x7f80));
+    const __m256i tiny = _mm256_cmpeq_epi16(exponent, _mm256_setzero_si256());
+    const __m256i zero = _mm256_and_si256(x, _mm256_set1_epi16((short)0x8000));
+    return _mm256_blendv_epi8(x, zero, tiny);
+}
+#else
+INLINE vb vb_raw(const char *p)
+{
+    return raw_word(p, true);
+}
+#endif
+
+INLINE vf vb_floats(vb x) /* the same bits */
+{
+    vf f;
+    memcpy(&f, &x, sizeof(f));
+    return f;
+}
+
+/* The word at k < K of a row whose values lie ks apart. */
+INLINE uint32_t word_at(const float *row, size_t ks, size_t k, size_t K)
+{
+    return round_bits(row[k * ks]) >> 16 | (k + 1 < K ? round_bits(row[(k + 1) * ks]) : 0u);
+}
+
+static void pack_rows(void *dst, const float *src, size_t is, size_t n, size_t K)
+{
+    for (size_t i = 0; i < n; i++) {
+        char *to = (char *)dst + i * DM_A_STRIDE * WORD;
+        const float *row = src + i * is;
+        size_t k = 0;
+        for (; k + 2 * DM_VW <= K; k += 2 * DM_VW) {
+            const vb x = vb_along(row + k);
+            memcpy(to + k / 2 * WORD, &x, sizeof(x));
+        }
+        for (; k < K; k += 2) {
+            const uint32_t x = word_at(row, 1, k, K);
+            memcpy(to + k / 2 * WORD, &x, sizeof(x));
+        }
+    }
+}
+
+/* One panel whose rows lie along k: blocks of DM_VW rows by DM_VW words are transposed. The values
+ * are float32, or bf16 when `raw`; rows are `is` bytes apart. */
+INLINE void panel_along(char *dst, size_t width, const char *src, size_t is, size_t n, size_t K,
+                        bool raw)
+{
+    const size_t size = raw ? 2 : 4;
+    for (size_t i0 = 0; i0 < width; i0 += DM_VW) {
+        const char *row[DM_VW];
+        const size_t w = width - i0, have = lanes_left(n, i0);
+        for (size_t r = 0; r < DM_VW; r++) // rows that do not exist are read from row 0, then cut
+            row[r] = src + (r < have ? i0 + r : 0) * is;
+        size_t k = 0;
+        for (; k + 2 * DM_VW <= K; k += 2 * DM_VW) {
+            vf x[DM_VW], col[DM_VW];
+#pragma GCC unroll 16
+            for (size_t r = 0; r < DM_VW; r++)
+                x[r] = vb_floats(raw ? vb_raw(row[r] + 2 * k)
+                                     : vb_along((const float *)(const void *)row[r] + k));
+            vf_transpose(col, x);
+#pragma GCC unroll 16
+            for (size_t j = 0; j < DM_VW; j++)
+                vf_store_n((float *)(void *)(dst + ((k / 2 + j) * width + i0) * WORD),
+                           vf_first(col[j], vf_set1(0.0f), have), w);
+        }
+        for (; k < K; k += 2)
+            for (size_t r = 0; r < DM_VW && r < w; r++) {
+                uint32_t x = 0;
+                if (r < have && raw)
+                    x = raw_word(row[r] + k * size, k + 1 < K);
+                else if (r < have)
+                    x = word_at((const float *)(const void *)row[r], 1, k, K);
+                memcpy(dst + (k / 2 * width + i0 + r) * WORD, &x, sizeof(x));
+            }
+    }
+}
+
+/* Words for all panels before the next ones, which reads whole lines of few pages. */
+#define PACK_WORDS ((size_t)4)
+
+/* The part of one panel from word w0 to w1, its rows across k. */
+INLINE void panel_across(char *dst, size_t width, const float *src, size_t ks, size_t n, size_t w0,
+                         size_t w1, size_t K)
+{
+#pragma GCC unroll 4
+    for (size_t w = w0; w < w1; w++) {
+        const float *even = src + 2 * w * ks, *ahead = even + 2 * PACK_WORDS * ks;
+        for (size_t i = 0; i < width; i += 16) {
+            __builtin_prefetch(ahead + i);
+            __builtin_prefetch(ahead + ks + i);
+        }
+        for (size_t i = 0; i < width; i += DM_VW) {
+            const size_t have = lanes_left(n, i);
+            const vf x = vf_load_n(even + i, have);
+            const vf y = 2 * w + 1 < K ? vf_load_n(even + ks + i, have) : vf_set1(0.0f);
+            vf_store_n((float *)(void *)(dst + (w * width + i) * WORD), vb_floats(vb_pair(x, y)),
+                       width - i);
+        }
+    }
+}
+
+INLINE void pack_all(char *dst, size_t stride, size_t width, const float *src, size_t is, size_t ks,
+                     size_t n, size_t K)
+{
+    const size_t W = (K + 1) / 2, step = ks == 1 ? W : PACK_WORDS;
+    for (size_t w = 0; w < W; w += step)
+        for (size_t p = 0; p < n; p += width) {
+            char *to = dst + p / width * stride * WORD;
+            const float *from = src + p * is;
+            if (ks == 1)
+                panel_along(to, width, (const char *)from, is * sizeof(*src),
+                            n - p < width ? n - p : width, K, false);
+            else if (n - p >= width && 2 * (w + step) <= K)
+                panel_across(to, width, from, ks, width, w, w + PACK_WORDS, K);
+            else
+                panel_across(to, width, from, ks, n - p < width ? n - p : width, w,
+                             W - w < step ? W : w + step, K);
+        }
+}
+
+static void pack_panels(void *dst, size_t stride, size_t width, const float *src, size_t is,
+                        size_t ks, size_t n, size_t K)
+{
+    assert(width == MR || width == NR);
+    if (is != 1 && ks != 1) {
+        for (size_t i = 0; i < (n + width - 1) / width * width; i++)
+            for (size_t k = 0; k < K; k += 2) {
+                const uint32_t x = i < n ? word_at(src + i * is, ks, k, K) : 0;
+                memcpy((char *)dst + (i / width * stride + k / 2 * width + i % width) * WORD, &x,
+                       sizeof(x));
+            }
+    } else if (width == MR) {
+        pack_all(dst, stride, MR, src, is, ks, n, K);
+    } else {
+        pack_all(dst, stride, NR, src, is, ks, n, K);
+    }
+}
+
+static void pack_raw(void *dst, size_t stride, const void *src, size_t is, size_t n, size_t K)
+{
+    for (size_t p = 0; p < n; p += NR)
+        panel_along((char *)dst + p / NR * stride * WORD, NR, (const char *)src + 2 * p * is,
+                    2 * is, n - p < NR ? n - p : NR, K, true);
+}
+
+const struct dm_kern_mm DM_EXPORT(dm_kern_bf16) = {
+    .mr = MR,
+    .nr = NR,
+    .unit = 2,
+    .pack_rows = pack_rows,
+    .pack_panels = pack_panels,
+    .pack_raw = pack_raw,
+    .tile = mm_tile,
+    .few = mm_few,
+};

@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: MIT */
+/* mm.h - the micro-tile of struct dm_kern_mm, whatever the number format; only for kern_*_tmpl.c.
+ *
+ * The includer defines MR and NV (the tile's rows, and vectors of sums in a row), NR (columns of a
+ * panel, a multiple of NV * DM_VW), and for words of k: vw, the type of DM_VW of them in registers;
+ * vw_load(p); vw_set1(p), one word in all lanes; vw_dot(a, b, c), which is c + a*b. */
+#ifndef DM_KERNEL_MM_H
+#define DM_KERNEL_MM_H
+
+#include <assert.h>
+#include <stdbool.h>
+
+#include "src/kernel/kern.h"
+#include "src/kernel/simd.h"
+
+#define WORD ((size_t)4)
+#define COLUMNS ((size_t)NV * DM_VW) /* of a panel that pass at once */
+#define C_LINES ((COLUMNS + 15) / 16)
+
+INLINE size_t lanes_left(size_t n, size_t at)
+{
+    return n > at ? n - at : 0;
+}
+
+/* One word of k: NV vectors of b times m words of a, which lie `is` bytes apart. m and is are
+ * constants at every call, so that the sums live in registers. */
+INLINE void mm_step(vf acc[MR][NV], const char *a, size_t is, const char *b, size_t m)
+{
+    vw bv[NV];
+#pragma GCC unroll 4
+    for (size_t j = 0; j < NV; j++)
+        bv[j] = vw_load(b + j * DM_VW * WORD);
+#pragma GCC unroll 16
+    for (size_t i = 0; i < m; i++) {
+        const vw av = vw_set1(a + i * is);
+#pragma GCC unroll 4
+        for (size_t j = 0; j < NV; j++)
+            acc[i][j] = vw_dot(av, bv[j], acc[i][j]);
+    }
+}
+
+INLINE void mm_start(vf acc[MR][NV], const float *c, size_t ldc, bool add, size_t m, size_t n)
+{
+#pragma GCC unroll 16
+    for (size_t i = 0; i < m; i++)
+#pragma GCC unroll 4
+        for (size_t j = 0; j < NV; j++)
+            acc[i][j] = add ? vf_load_n(c + i * ldc + j * DM_VW, lanes_left(n, j * DM_VW))
+                            : vf_set1(0.0f);
+}
+
+INLINE void mm_end(float *c, size_t ldc, vf acc[MR][NV], size_t m, size_t n)
+{
+#pragma GCC unroll 16
+    for (size_t i = 0; i < m; i++)
+#pragma GCC unroll 4
+        for (size_t j = 0; j < NV; j++)
+            vf_store_n(c + i * ldc + j * DM_VW, acc[i][j], lanes_left(n, j * DM_VW));
+}
+
+/* ks: from word to word of a. The rows of c ahead are fetched one line per word: a burst of them
+ * would hold up the loads of a and b. */
+INLINE void mm_columns(float *c, size_t ldc, bool add, const char *a, size_t is, size_t ks,
+                       const char *b, size_t m, size_t n, size_t W, const struct dm_ahead *ahead)
+{
+    vf acc[MR][NV];
+    const size_t step = ahead->step;
+    const char *next = ahead->b;
+    size_t w = 0;
+    mm_start(acc, c, ldc, add, m, n);
+    if (m == MR && W >= MR * C_LINES) {
+        const float *row = ahead->c;
+        for (size_t i = 0; i < MR; i++, row += ldc)
+            for (size_t j = 0; j < C_LINES; j++, w++) {
+                __builtin_prefetch(row + 16 * j, 1);
+                mm_step(acc, a + w * ks, is, b + w * NR * WORD, m);
+            }
+        next += w * step;
+    }
+    for (; w < W; w++, next += step) {
+        __builtin_prefetch(next, 0, 2);
+        mm_step(acc, a + w * ks, is, b + w * NR * WORD, m);
+    }
+    mm_end(c, ldc, acc, m, n);
+}
+
+INLINE void mm_rows(float *c, size_t ldc, bool add, const char *a, bool across, const char *b,
+                    size_t m, size_t n, size_t W, const struct dm_ahead *ahead)
+{
+    for (size_t j = 0; j < NR && j < n; j += COLUMNS) {
+        if (across)
+            mm_columns(c + j, ldc, add, a, WORD, MR * WORD, b + j * WORD, m, n - j, W, ahead);
+        else
+            mm_columns(c + j, ldc, add, a, DM_A_STRIDE * WORD, WORD, b + j * WORD, m, n - j, W,
+                       ahead);
+    }
+}
+
+/* CALL once for every number of rows, which is a constant there: a tile at the lower edge costs its
+ * rows only. */
+#define ROWS_CASE(rows, CALL) \
+    case rows:                \
+        if (rows <= MR)       \
+            CALL(rows);       \
+        break;
+#define FOR_ROWS(m, CALL)   \
+    switch (m) {            \
+        ROWS_CASE(1, CALL)  \
+        ROWS_CASE(2, CALL)  \
+        ROWS_CASE(3, CALL)  \
+        ROWS_CASE(4, CALL)  \
+        ROWS_CASE(5, CALL)  \
+        ROWS_CASE(6, CALL)  \
+        ROWS_CASE(7, CALL)  \
+        ROWS_CASE(8, CALL)  \
+        ROWS_CASE(9, CALL)  \
+        ROWS_CASE(10, CALL) \
+        ROWS_CASE(11, CALL) \
+        ROWS_CASE(12, CALL) \
+        ROWS_CASE(13, CALL) \
+        ROWS_CASE(14, CALL) \
+    }
+
+static void mm_tile(float *c, size_t ldc, bool add, const void *a, bool across, const void *b,
+                    size_t m, size_t n, size_t W, const struct dm_ahead *ahead)
+{
+    assert(m >= 1 && m <= MR && n >= 1 && n <= NR && (across || W <= DM_KC));
+#define ACROSS(rows) mm_rows(c, ldc, add, a, true, b, rows, n, W, ahead)
+#define BY_ROWS(rows) mm_rows(c, ldc, add, a, false, b, rows, n, W, ahead)
+    if (across)
+        FOR_ROWS(m, ACROSS)
+    else
+        FOR_ROWS(m, BY_ROWS)
+#undef ACROSS
+#undef BY_ROWS
+}
+
+/* 4 KiB ahead hides the latency of memory for one sequential stream. */
+INLINE void mm_stream(float *c, size_t ldc, bool add, const char *a, const char *b, size_t m,
+                      size_t n, size_t W)
+{
+    vf acc[MR][NV];
+    mm_start(acc, c, ldc, add, m, n);
+    for (size_t w0 = 0; w0 < W; w0 += DM_KC, a += m * DM_A_STRIDE * WORD) {
+        const size_t end = W - w0 < DM_KC ? W - w0 : DM_KC;
+        for (size_t w = 0; w < end; w++, b += NR * WORD) {
+#pragma GCC unroll 4
+            for (size_t j = 0; j < NR * WORD; j += 64)
+                __builtin_prefetch(b + 4096 + j);
+            mm_step(acc, a + w * WORD, DM_A_STRIDE * WORD, b, m);
+        }
+    }
+    mm_end(c, ldc, acc, m, n);
+}
+
+static void mm_few(float *c, size_t ldc, bool add, const void *a, const void *b, size_t m, size_t n,
+                   size_t W)
+{
+    assert(m >= 1 && m <= MR);
+    const char *panel = b;
+    for (size_t p = 0; p < n; p += NR, panel += W * NR * WORD)
+        for (size_t j = 0; j < NR && p + j < n; j += COLUMNS) {
+#define STREAM(rows) mm_stream(c + p + j, ldc, add, a, panel + j * WORD, rows, n - p - j, W)
+            FOR_ROWS(m, STREAM)
+#undef STREAM
+        }
+}
+
+#endif
