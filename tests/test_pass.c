@@ -189,14 +189,14 @@ static void assert_same_grads(const struct trained *x, const struct trained *y,
         assert_memory_equal(a[i].data, b[i].data, a[i].n * sizeof(float));
 }
 
-static void test_bits_do_not_depend_on_threads(void **state)
+static void bits_of_threads(enum dm_format fmt)
 {
-    (void)state;
     struct dm_model m;
     const struct dm_config c = tiny_config();
     float *logits[3];
     struct trained base[3], heads[3];
     tiny_model(&m, &c);
+    dm_model_set_format(&m, fmt);
     for (size_t i = 0; i < 3; i++) {
         dm_par_set_threads(i + 1);
         logits[i] = tiny_logits(&m, tiny_ids, 2, T, 2);
@@ -217,6 +217,145 @@ static void test_bits_do_not_depend_on_threads(void **state)
         dm_arena_release(&heads[i].mem);
     }
     dm_model_release(&m);
+}
+
+static void test_bits_do_not_depend_on_threads(void **state)
+{
+    (void)state;
+    bits_of_threads(DM_FMT_F32);
+    bits_of_threads(DM_FMT_BF16);
+}
+
+/* Relative distance of two gradients, over all tensors of a scope. */
+static double grads_apart(const struct trained *x, const struct trained *y,
+                          const struct dm_config *c, enum dm_scope scope, double *worst)
+{
+    struct dm_tensor a[64], b[64];
+    const size_t n = dm_params_list(&x->grads, c, scope, NULL);
+    double all_off = 0.0, all = 0.0;
+    assert_true(n <= 64);
+    dm_params_list(&x->grads, c, scope, a);
+    dm_params_list(&y->grads, c, scope, b);
+    *worst = 0.0;
+    for (size_t i = 0; i < n; i++) {
+        double off = 0.0, size = 0.0;
+        for (size_t j = 0; j < a[i].n; j++) {
+            off += pow((double)a[i].data[j] - (double)b[i].data[j], 2.0);
+            size += pow((double)b[i].data[j], 2.0);
+        }
+        all_off += off;
+        all += size;
+        *worst = fmax(*worst, sqrt(off / size));
+    }
+    return sqrt(all_off / all);
+}
+
+/* All matrices of a model rounded to bfloat16. */
+static void round_matrices(struct dm_model *m)
+{
+    struct dm_tensor t[64];
+    uint16_t half[4096];
+    const size_t n = dm_params_list(&m->params, &m->cfg, DM_SCOPE_ALL, t);
+    assert_true(n <= 64);
+    for (size_t i = 0; i < n; i++)
+        if (t[i].cols) {
+            assert_true(t[i].n <= 4096);
+            dm_dtype_from_f32(half, DM_BF16, t[i].data, t[i].n);
+            dm_dtype_to_f32(t[i].data, half, DM_BF16, t[i].n);
+        }
+}
+
+/* What rounding costs depends on the model; so the measure is what rounding the weights alone,
+ * once, does to the gradients of a float32 pass. A bf16 pass also rounds the inputs of every
+ * product, and in the backward the gradients and the weights again: five independent roundings of
+ * the same size where that model has one, so sqrt(5) times as much, and 4 times at the very most.
+ */
+static void test_bf16_gradients_are_those_of_f32_to_rounding(void **state)
+{
+    (void)state;
+    static const enum dm_pass_kind kinds[] = {DM_PASS_BASE, DM_PASS_HEADS};
+    const struct dm_config c = tiny_config();
+    for (int k = 0; k < 2; k++) {
+        const enum dm_scope scope = k ? DM_SCOPE_HEADS : DM_SCOPE_BASE;
+        struct dm_model m;
+        struct trained f32, bf16, rounded;
+        double worst[2];
+        tiny_model(&m, &c);
+        train_once(&f32, &m, kinds[k], tiny_ids, 2, T, 1.0f, NULL);
+        dm_model_set_format(&m, DM_FMT_BF16);
+        train_once(&bf16, &m, kinds[k], tiny_ids, 2, T, 1.0f, NULL);
+        dm_model_set_format(&m, DM_FMT_F32);
+        round_matrices(&m);
+        train_once(&rounded, &m, kinds[k], tiny_ids, 2, T, 1.0f, NULL);
+        const double off = grads_apart(&bf16, &f32, &c, scope, &worst[0]);
+        const double one = grads_apart(&rounded, &f32, &c, scope, &worst[1]);
+        print_message("%s: apart by %.3g, worst tensor %.3g; rounded weights alone %.3g, %.3g\n",
+                      k ? "heads" : "base", off, worst[0], one, worst[1]);
+        assert_true(off > one && off < 4.0 * one && worst[0] < 4.0 * worst[1]);
+        for (size_t n = k ? 2 : 1; n <= (k ? 3 : 1); n++)
+            assert_true(fabs(bf16.loss[n - 1] / f32.loss[n - 1] - 1.0) < 5e-3);
+        dm_arena_release(&f32.mem);
+        dm_arena_release(&bf16.mem);
+        dm_arena_release(&rounded.mem);
+        dm_model_release(&m);
+    }
+}
+
+/* Along the gradient itself the loss of a bf16 pass changes as the gradient says: over a step that
+ * is long against the rounding of the weights, both ways, so that the curvature cancels. */
+static void test_bf16_loss_follows_its_gradient(void **state)
+{
+    (void)state;
+    struct dm_model m;
+    const struct dm_config c = tiny_config();
+    struct trained t, side[2];
+    struct dm_tensor w[64], g[64];
+    tiny_model(&m, &c);
+    dm_model_set_format(&m, DM_FMT_BF16);
+    train_once(&t, &m, DM_PASS_BASE, tiny_ids, 2, T, 1.0f, NULL);
+    const size_t n = dm_params_list(&m.params, &c, DM_SCOPE_BASE, w);
+    assert_true(n <= 64);
+    dm_params_list(&t.grads, &c, DM_SCOPE_BASE, g);
+    double square = 0.0;
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < g[i].n; j++)
+            square += (double)g[i].data[j] * (double)g[i].data[j];
+    const double h = 0.1 / square; // the loss is to change by 0.1 each way
+    for (int s = 0; s < 2; s++) {
+        for (size_t i = 0; i < n; i++)
+            for (size_t j = 0; j < w[i].n; j++)
+                w[i].data[j] += (float)((s ? -2.0 : 1.0) * h * (double)g[i].data[j]);
+        train_once(&side[s], &m, DM_PASS_BASE, tiny_ids, 2, T, 1.0f, NULL);
+        dm_arena_release(&side[s].mem);
+    }
+    const double change = side[0].loss[0] - side[1].loss[0];
+    print_message("loss changes by %.4f, the gradient says 0.2\n", change);
+    assert_true(fabs(change - 0.2) < 0.01);
+    dm_arena_release(&t.mem);
+    dm_model_release(&m);
+}
+
+/* The figures of docs/training.md, in MFLOP per token. */
+static void test_flops_of_published_shapes(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *size;
+        enum dm_pass_kind kind;
+        double mflop;
+    } want[] = {{"70m", DM_PASS_HEADS, 281.0},
+                {"160m", DM_PASS_HEADS, 563.0},
+                {"410m", DM_PASS_HEADS, 1172.0},
+                {"70m", DM_PASS_BASE, 277.2}};
+    for (size_t i = 0; i < 4; i++) {
+        struct dm_config c;
+        struct dm_err e;
+        assert_ok(dm_config_named(&c, want[i].size, &e), e);
+        c.K = want[i].kind == DM_PASS_HEADS ? 3 : 1;
+        c.D = 1;
+        const double got = dm_pass_flops(&c, want[i].kind, 512) * 1e-6;
+        assert_true(fabs(got - want[i].mflop) < 0.6);
+    }
 }
 
 static void test_a_pass_takes_smaller_batches(void **state)
@@ -270,6 +409,9 @@ int main(void)
         cmocka_unit_test(test_head_losses_and_gradients_match_pytorch),
         cmocka_unit_test(test_training_adds_scaled_and_weighted_gradients),
         cmocka_unit_test(test_bits_do_not_depend_on_threads),
+        cmocka_unit_test(test_bf16_gradients_are_those_of_f32_to_rounding),
+        cmocka_unit_test(test_bf16_loss_follows_its_gradient),
+        cmocka_unit_test(test_flops_of_published_shapes),
         cmocka_unit_test(test_a_pass_takes_smaller_batches),
         cmocka_unit_test(test_short_memory_is_reported),
     };

@@ -75,6 +75,7 @@ static void write_rows(const char *prefix, size_t from, size_t to, size_t resume
                                        .norm = 0.5,
                                        .loss = loss,
                                        .tokens_per_s = 1000.0,
+                                       .mfu = step % 2 ? NAN : 0.25,
                                        .seconds = (double)step,
                                        .val = step % 2 ? NULL : &p};
         assert_ok(dm_log_row(l, &row, &e), e);
@@ -101,11 +102,12 @@ static void test_logs_have_a_row_per_step(void **state)
     slurp(&csv, prefix, ".csv");
     slurp(&jsonl, prefix, ".jsonl");
     assert_string_equal(
-        csv, "step,tokens,seconds,lr,loss_1,loss_2,loss_3,grad_norm,tokens_per_second,val_windows,"
-             "val_ppl_1,val_ppl_2,val_ppl_3,val_ppl_1:2,val_ppl_1:3\n"
-             "1,64,1.000,0.001,,2.5,3.5,0.5,1000,,,,,,\n"
-             "2,128,2.000,0.001,,2.5,3.5,0.5,1000,2,3.71545074,8.91290298,21.3809428,5.40594893,"
-             "7.86560927\n");
+        csv,
+        "step,tokens,seconds,lr,loss_1,loss_2,loss_3,grad_norm,tokens_per_second,mfu,val_windows,"
+        "val_ppl_1,val_ppl_2,val_ppl_3,val_ppl_1:2,val_ppl_1:3\n"
+        "1,64,1.000,0.001,,2.5,3.5,0.5,1000,,,,,,,\n"
+        "2,128,2.000,0.001,,2.5,3.5,0.5,1000,0.25,2,3.71545074,8.91290298,21.3809428,5.40594893,"
+        "7.86560927\n");
     const char *second = strchr(jsonl, '\n') + 1;
     json_t *j;
     assert_ok(dm_json_parse(second, strlen(second), "log", &j, &e), e);

@@ -74,6 +74,8 @@ static const char *make_config(void)
     return path;
 }
 
+static const char *const precisions[] = {"bf16", "f32"};
+
 /* Names that outlive tmp_path's ring. */
 static char shard_path[600], config_path[600], base_path[600];
 
@@ -149,14 +151,16 @@ static void assert_same_file(const char *a, const char *b)
 }
 
 /* 12 steps at once against 5 (the checkpoint after step 4 is overtaken), 4 and the rest. */
-static void resume(enum dm_train_kind kind)
+static void resume(enum dm_train_kind kind, const char *precision)
 {
     struct dm_train_opt o;
     struct dm_train_report r;
     struct dm_err e;
     const char *whole = named("whole", kind), *parts = named("parts", kind);
     const char *ckpt = named("ckpt", kind);
+    unlink(parts);
     options(&o, kind, whole);
+    o.precision = precision;
     complete(&o);
     o.output = parts;
     o.checkpoint = ckpt;
@@ -175,6 +179,7 @@ static void resume(enum dm_train_kind kind)
         assert_ok(dm_run_restore(&o, &e), e);
         assert_string_equal(o.output, parts);
         assert_int_equal(o.batch, 5);
+        assert_string_equal(o.precision, precision);
         assert_ok(go(&o, &r, &e), e);
         assert_int_equal(r.steps, i ? 12 : 9);
         dm_train_report_release(&r);
@@ -187,8 +192,10 @@ static void test_a_resumed_run_gives_the_same_bytes(void **state)
 {
     (void)state;
     make_base();
-    resume(DM_TRAIN_BASE);
-    resume(DM_TRAIN_HEADS);
+    for (int i = 0; i < 2; i++) {
+        resume(DM_TRAIN_BASE, precisions[i]);
+        resume(DM_TRAIN_HEADS, precisions[i]);
+    }
 }
 
 static void test_the_file_does_not_depend_on_threads(void **state)
@@ -196,13 +203,14 @@ static void test_the_file_does_not_depend_on_threads(void **state)
     (void)state;
     static const enum dm_train_kind kinds[] = {DM_TRAIN_BASE, DM_TRAIN_HEADS};
     make_base();
-    for (int k = 0; k < 2; k++) {
-        const char *one = named("t1", kinds[k]);
+    for (int k = 0; k < 4; k++) {
+        const char *one = named("t1", kinds[k % 2]);
         for (size_t threads = 1; threads <= 3; threads++) {
             struct dm_train_opt o;
-            const char *path = threads == 1 ? one : named("tn", kinds[k]);
+            const char *path = threads == 1 ? one : named("tn", kinds[k % 2]);
             dm_par_set_threads(threads);
-            options(&o, kinds[k], path);
+            options(&o, kinds[k % 2], path);
+            o.precision = precisions[k / 2];
             complete(&o);
             dm_train_opt_release(&o);
             assert_same_file(one, path);
@@ -225,6 +233,34 @@ static void test_the_seed_changes_the_weights(void **state)
     assert_ok(dm_model_hash(o.output, b, &e), e);
     assert_string_not_equal(a, b);
     dm_train_opt_release(&o);
+}
+
+/* Also in the file, where the precision stands, and in the report. */
+static void test_precisions_train_alike_but_not_the_same(void **state)
+{
+    (void)state;
+    struct dm_train_report r[2];
+    struct dm_err e;
+    char hash[2][65];
+    make_base();
+    for (int i = 0; i < 2; i++) {
+        struct dm_train_opt o;
+        options(&o, DM_TRAIN_HEADS, tmp_path(precisions[i]));
+        o.precision = precisions[i];
+        o.steps = 40;
+        assert_ok(go(&o, &r[i], &e), e);
+        assert_ok(dm_model_hash(o.output, hash[i], &e), e);
+        const json_t *stored = json_object_get(r[i].provenance, "options");
+        assert_string_equal(json_string_value(json_object_get(stored, "precision")), precisions[i]);
+        dm_train_opt_release(&o);
+    }
+    assert_string_not_equal(hash[0], hash[1]);
+    // Weights of 8 bits against 24: the losses part in the third digit at most.
+    for (size_t n = 1; n <= 3; n++)
+        assert_true(fabs(dm_ppl_head(&r[0].val, n) / dm_ppl_head(&r[1].val, n) - 1.0) < 5e-3);
+    assert_true(r[0].flops == r[1].flops && r[0].flops > 0.0);
+    dm_train_report_release(&r[0]);
+    dm_train_report_release(&r[1]);
 }
 
 static const struct dm_load_opt masters = {.masters = true};
@@ -334,7 +370,7 @@ static void test_what_does_not_fit_is_refused(void **state)
     refused(&o, DM_ERANGE, "--context 25");
     options(&o, DM_TRAIN_HEADS, out);
     o.head_depth = 4;
-    refused(&o, DM_ERANGE, "--head-depth 4");
+    refused(&o, DM_ERANGE, "4 are to be copied");
     options(&o, DM_TRAIN_HEADS, out);
     o.head_weights = "1";
     refused(&o, DM_ERANGE, "--head-weights");
@@ -449,6 +485,7 @@ int main(void)
         cmocka_unit_test(test_a_resumed_run_gives_the_same_bytes),
         cmocka_unit_test(test_the_file_does_not_depend_on_threads),
         cmocka_unit_test(test_the_seed_changes_the_weights),
+        cmocka_unit_test(test_precisions_train_alike_but_not_the_same),
         cmocka_unit_test(test_heads_leave_the_base_as_it_was),
         cmocka_unit_test(test_variants_of_heads_train),
         cmocka_unit_test(test_what_does_not_fit_is_refused),

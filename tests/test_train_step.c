@@ -14,6 +14,8 @@
 
 enum { T = TINY_T, B = 6 };
 
+static enum dm_format format; /* of the models that train() makes */
+
 static struct dm_step_opt options(enum dm_pass_kind kind, size_t micro)
 {
     return (struct dm_step_opt){.kind = kind,
@@ -59,6 +61,7 @@ static float *train(enum dm_pass_kind kind, size_t micro, double *loss, double *
     int32_t ids[3 * B * T];
     fill_ids(ids, 3 * B * T);
     tiny_model(&m, &c);
+    dm_model_set_format(&m, format);
     assert_ok(dm_step_init(&s, &m, &o, &e), e);
     for (size_t i = 0; i < 3; i++)
         assert_ok(dm_step_run(&s, ids + i * B * T, B, 1e-3, &e), e);
@@ -104,13 +107,14 @@ static void test_step_bits_do_not_depend_on_threads(void **state)
 {
     (void)state;
     static const enum dm_pass_kind kinds[] = {DM_PASS_BASE, DM_PASS_HEADS};
-    for (int k = 0; k < 2; k++) {
+    for (int k = 0; k < 4; k++) {
         float *one = NULL;
         double loss[3], norm, norm_one = 0.0;
         size_t n;
+        format = k < 2 ? DM_FMT_F32 : DM_FMT_BF16;
         for (size_t threads = 1; threads <= 3; threads++) {
             dm_par_set_threads(threads);
-            float *x = train(kinds[k], 4, loss, &norm, &n);
+            float *x = train(kinds[k % 2], 4, loss, &norm, &n);
             if (one) {
                 assert_memory_equal(one, x, n * sizeof(float));
                 assert_true(norm == norm_one);
@@ -123,6 +127,7 @@ static void test_step_bits_do_not_depend_on_threads(void **state)
         free(one);
     }
     dm_par_set_threads(0);
+    format = DM_FMT_F32;
 }
 
 static void test_only_the_trained_scope_moves(void **state)

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "src/base/par.h"
+#include "src/kernel/kern.h"
 
 /* Boundaries between threads: 4096 floats are a multiple of a page, so no cache line is shared. */
 #define GRAIN 4096u
@@ -81,26 +82,18 @@ double dm_adamw_clip(double norm, double max_norm)
 }
 
 struct update {
-    struct dm_adamw *a;
-    float scale, beta1, beta2, rest1, rest2; /* rest = 1 - beta, rounded once as PyTorch does */
-    float keep;                              /* 1 - lr * decay */
-    float rate, inv_root2, eps;              /* lr / (1 - beta1^t), 1 / sqrt(1 - beta2^t) */
+    const struct dm_adamw *a;
+    struct dm_adamw_rates rates;
 };
 
 static void update_range(const struct update *u, const struct dm_adamw_slot *s, size_t begin,
                          size_t end)
 {
-    float *restrict p = s->p, *restrict m = s->m, *restrict v = s->v;
-    const float *restrict g = s->g;
-    const float keep = s->decay ? u->keep : 1.0f;
-    const float scale = u->scale, beta1 = u->beta1, beta2 = u->beta2, rest1 = u->rest1;
-    const float rest2 = u->rest2, rate = u->rate, inv_root2 = u->inv_root2, eps = u->eps;
-    for (size_t i = begin; i < end; i++) {
-        const float gi = g[i] * scale;
-        m[i] = beta1 * m[i] + rest1 * gi;
-        v[i] = beta2 * v[i] + rest2 * gi * gi;
-        p[i] = keep * p[i] - rate * m[i] / (sqrtf(v[i]) * inv_root2 + eps);
-    }
+    struct dm_adamw_rates r = u->rates;
+    if (!s->decay)
+        r.keep = 1.0f;
+    dm_kern()->train->adamw(s->p + begin, s->m + begin, s->v + begin, s->g + begin, &r,
+                            end - begin);
 }
 
 /* All tensors laid end to end: one parallel region per step, however many tensors there are. */
@@ -121,15 +114,16 @@ void dm_adamw_step(struct dm_adamw *a, double lr, double grad_scale)
 {
     const struct dm_adamw_opt *o = &a->opt;
     a->t++;
-    struct update u = {.a = a,
-                       .scale = (float)grad_scale,
-                       .beta1 = (float)o->beta1,
-                       .beta2 = (float)o->beta2,
-                       .rest1 = (float)(1.0 - o->beta1),
-                       .rest2 = (float)(1.0 - o->beta2),
-                       .keep = (float)(1.0 - lr * o->decay),
-                       .rate = (float)(lr / (1.0 - pow(o->beta1, (double)a->t))),
-                       .inv_root2 = (float)(1.0 / sqrt(1.0 - pow(o->beta2, (double)a->t))),
-                       .eps = (float)o->eps};
-    dm_par_for(a->n_total, GRAIN, update_part, &u);
+    const struct update u = {
+        .a = a,
+        .rates = {.scale = (float)grad_scale,
+                  .beta1 = (float)o->beta1,
+                  .beta2 = (float)o->beta2,
+                  .rest1 = (float)(1.0 - o->beta1), // rounded once, as PyTorch does
+                  .rest2 = (float)(1.0 - o->beta2),
+                  .keep = (float)(1.0 - lr * o->decay),
+                  .rate = (float)(lr / (1.0 - pow(o->beta1, (double)a->t))),
+                  .inv_root2 = (float)(1.0 / sqrt(1.0 - pow(o->beta2, (double)a->t))),
+                  .eps = (float)o->eps}};
+    dm_par_for(a->n_total, GRAIN, update_part, (void *)&u);
 }

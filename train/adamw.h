@@ -39,7 +39,8 @@ enum dm_status dm_adamw_init(struct dm_adamw *a, const struct dm_adamw_opt *opt,
                              size_t n, struct dm_err *e);
 void dm_adamw_release(struct dm_adamw *a);
 
-/* Gradients to 0 / their global 2-norm, the squares summed in fixed blocks in tensor order. */
+/* Gradients to 0, when a step is given up / their global 2-norm, the squares summed in fixed blocks
+ * in tensor order. */
 void dm_adamw_zero_grads(struct dm_adamw *a);
 double dm_adamw_grad_norm(const struct dm_adamw *a);
 
@@ -47,7 +48,8 @@ double dm_adamw_grad_norm(const struct dm_adamw *a);
  * min(1, max_norm / (norm + 1e-6)); max_norm 0 never clips. */
 double dm_adamw_clip(double norm, double max_norm);
 
-/* One update at rate lr with the gradients times grad_scale; gradients are only read.
+/* One update at rate lr with the gradients times grad_scale; gradients become 0, ready for the next
+ * step to add to.
  *   p *= 1 - lr * decay
  *   m = beta1 m + (1 - beta1) g,  v = beta2 v + (1 - beta2) g^2
  *   p -= lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "train/cmd_common.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "src/base/json.h"
@@ -51,7 +52,10 @@ static void print_report(const struct dm_train_opt *o, const struct dm_train_rep
 {
     printf("%s\t%zu steps of %zu, %zu tokens, %zu parameters trained\n",
            dm_train_kind_name(o->kind), r->steps, r->total_steps, r->tokens, r->n_params);
-    printf("time\t%.1f s, %.0f tokens/s\n", r->seconds, r->tokens_per_s);
+    printf("time\t%.1f s, %.0f tokens/s", r->seconds, r->tokens_per_s);
+    if (isfinite(r->mfu))
+        printf(", %.1f %% of the peak's %.0f GFLOP/s", 100.0 * r->mfu, r->peak_gflops);
+    putchar('\n');
     for (size_t n = 1; n <= r->val.K; n++)
         printf("PPL_%zu\t%.3f\n", n, dm_ppl_head(&r->val, n));
     for (size_t n = 2; n <= r->val.K; n++)

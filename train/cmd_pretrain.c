@@ -7,7 +7,7 @@ int cmd_pretrain(int argc, char **argv)
 {
     static const char doc[] =
         "Trains all parameters of a GPT-NeoX model from scratch on token shards: AdamW, linear "
-        "warm-up, cosine, float32.\v"
+        "warm-up, cosine.\v"
         "Example:\n"
         "  dynamo pretrain --config 14m --vocab-rows auto --data text.h5 -o base.h5\n\n"
         "Ctrl-C or SIGTERM finishes the step, saves the checkpoint and prints the command that "

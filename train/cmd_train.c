@@ -6,8 +6,8 @@
 int cmd_train(int argc, char **argv)
 {
     static const char doc[] =
-        "Trains token heads 2..K on a frozen base (DynaMo, eq. 1): AdamW, linear warm-up, cosine, "
-        "float32. The base's tensors go into the output byte for byte.\v"
+        "Trains token heads 2..K on a frozen base (DynaMo, eq. 1): AdamW, linear warm-up, cosine. "
+        "The base's tensors go into the output byte for byte.\v"
         "Example:\n"
         "  dynamo train base.h5 --data text.h5 --heads 3 --epochs 1 -o heads.h5\n\n"
         "The learning rate's default is the paper's rate for the heads of the 70m model (100 times "

@@ -30,55 +30,6 @@ enum dm_status dm_heads_weights(float *w, size_t K, const char *text, struct dm_
     return DM_OK;
 }
 
-static enum dm_status copy_base(struct dm_model *m, const struct dm_model *base, struct dm_err *e)
-{
-    const size_t n = dm_params_list(NULL, &m->cfg, DM_SCOPE_BASE, NULL);
-    struct dm_tensor *to = dm_alloc(n, sizeof(*to)), *from = dm_alloc(n, sizeof(*from));
-    if (to && from) {
-        dm_params_list(&m->params, &m->cfg, DM_SCOPE_BASE, to);
-        dm_params_list(&base->params, &base->cfg, DM_SCOPE_BASE, from);
-        for (size_t i = 0; i < n; i++)
-            memcpy(to[i].data, from[i].data, to[i].n * sizeof(float));
-    }
-    const bool failed = !to || !from;
-    free(to);
-    free(from);
-    return failed ? dm_fail(e, DM_ENOMEM, "out of memory for %zu tensors", n) : DM_OK;
-}
-
-enum dm_status dm_heads_model(struct dm_model *m, const struct dm_model *base,
-                              const struct dm_train_opt *o, struct dm_err *e)
-{
-    struct dm_config c = base->cfg;
-    const bool copy = !strcmp(o->init, "copy");
-    *m = (struct dm_model){0};
-    if (c.K != 1)
-        return dm_fail(e, DM_EUNSUPPORTED,
-                       "%s: has %zu token heads already; give the base without heads", o->base,
-                       c.K);
-    if (copy && o->head_depth > c.L)
-        return dm_fail(e, DM_ERANGE, "--head-depth %zu: the base has %zu layers to copy",
-                       o->head_depth, c.L);
-    if (o->context > c.T_max)
-        return dm_fail(e, DM_ERANGE, "--context %zu is more than the %zu positions of %s",
-                       o->context, c.T_max, o->base);
-    c.K = o->heads;
-    c.D = o->head_depth;
-    c.from_final = !strcmp(o->head_input, "final");
-    DM_TRY(dm_config_check(&c, o->base, e));
-    DM_TRY(dm_model_init(m, &c, e));
-    enum dm_status st = copy_base(m, base, e);
-    if (!st && copy)
-        dm_params_init_copy(&m->params, &c);
-    else if (!st)
-        dm_params_init_random(&m->params, &c, DM_SCOPE_HEADS, o->seed);
-    if (!st)
-        st = dm_model_pack(m, DM_SCOPE_BASE, e);
-    if (st)
-        dm_model_release(m);
-    return st;
-}
-
 static enum dm_status head_dtype(const struct dm_train_opt *o, const struct dm_config *c,
                                  enum dm_dtype *t, struct dm_err *e)
 {
@@ -106,17 +57,28 @@ static enum dm_status save(const struct dm_train_opt *o, const struct dm_model *
     return st;
 }
 
-/* The model of a run, from files. */
-static enum dm_status open_model(struct dm_model *m, struct dm_model_meta *meta,
-                                 const struct dm_train_opt *o, struct dm_err *e)
+enum dm_status dm_heads_model(struct dm_model *m, struct dm_model_meta *meta,
+                              const struct dm_train_opt *o, struct dm_err *e)
 {
-    struct dm_model base = {0};
-    enum dm_status st = dm_model_load(&base, o->base, &(struct dm_load_opt){.masters = true}, meta,
-                                      e);
-    if (!st)
-        st = dm_heads_model(m, &base, o, e);
-    dm_model_release(&base);
-    return st;
+    const bool copy = !strcmp(o->init, "copy");
+    const struct dm_load_opt load = {.format = (int)dm_train_opt_format(o),
+                                     .gradients = true,
+                                     .K = o->heads,
+                                     .D = o->head_depth,
+                                     .from_final = !strcmp(o->head_input, "final"),
+                                     .copy = copy};
+    DM_TRY(dm_model_load(m, o->base, &load, meta, e));
+    if (o->context > m->cfg.T_max) {
+        enum dm_status st = dm_fail(e, DM_ERANGE,
+                                    "--context %zu is more than the %zu positions of %s",
+                                    o->context, m->cfg.T_max, o->base);
+        dm_model_release(m);
+        dm_model_meta_release(meta);
+        return st;
+    }
+    if (!copy)
+        dm_params_init_random(&m->params, &m->cfg, DM_SCOPE_HEADS, o->seed);
+    return DM_OK;
 }
 
 enum dm_status dm_train_heads(const struct dm_train_opt *o, struct dm_train_report *out,
@@ -129,7 +91,7 @@ enum dm_status dm_train_heads(const struct dm_train_opt *o, struct dm_train_repo
     float weight[DM_PPL_MAX_HEADS];
     *out = (struct dm_train_report){0};
     DM_TRY_GOTO(dm_heads_weights(weight, o->heads, o->head_weights, e));
-    DM_TRY_GOTO(open_model(&m, &meta, o, e));
+    DM_TRY_GOTO(dm_heads_model(&m, &meta, o, e));
     DM_TRY_GOTO(dm_model_hash(o->base, base_hash, e));
     if (meta.tokenizer)
         dm_sha256(meta.tokenizer, strlen(meta.tokenizer), tokenizer_hash);

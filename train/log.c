@@ -83,7 +83,7 @@ static void write_header(FILE *f, size_t K)
     fputs("step,tokens,seconds,lr", f);
     for (size_t n = 1; n <= K; n++)
         fprintf(f, ",loss_%zu", n);
-    fputs(",grad_norm,tokens_per_second,val_windows", f);
+    fputs(",grad_norm,tokens_per_second,mfu,val_windows", f);
     for (size_t n = 1; n <= K; n++)
         fprintf(f, ",val_ppl_%zu", n);
     for (size_t n = 2; n <= K; n++)
@@ -127,6 +127,7 @@ static void write_csv(FILE *f, const struct dm_log_row *r, size_t K)
         put(f, r->loss[n]);
     put(f, r->norm);
     put(f, r->tokens_per_s);
+    put(f, r->mfu);
     if (r->val)
         fprintf(f, ",%zu", r->val->windows);
     else
@@ -150,6 +151,8 @@ static enum dm_status write_jsonl(FILE *f, const struct dm_log_row *r, size_t K,
             comma = ",";
         }
     fprintf(f, "},\"grad_norm\":%.9g,\"tokens_per_second\":%.6g", r->norm, r->tokens_per_s);
+    if (isfinite(r->mfu))
+        fprintf(f, ",\"mfu\":%.4g", r->mfu);
     if (r->val) {
         json_t *val = dm_ppl_json(r->val);
         char *text = val ? json_dumps(val, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;

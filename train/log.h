@@ -14,7 +14,7 @@ struct dm_log_row {
     size_t step, tokens; /* done so far */
     double lr, norm;
     const double *loss;       /* (K), NaN for heads that are not trained */
-    double tokens_per_s;      /* of this step */
+    double tokens_per_s, mfu; /* of this step; mfu: share of the peak, NaN = not known */
     double seconds;           /* since this run began */
     const struct dm_ppl *val; /* NULL when this step was not validated */
 };

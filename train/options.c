@@ -19,6 +19,7 @@ enum { BOTH = DM_TRAIN_BASE | DM_TRAIN_HEADS, FIRST_KEY = 0x200 };
 
 static const char *const dtypes[] = {"f32", "f16", "bf16", NULL};
 static const char *const dtypes_heads[] = {"base", "f32", "f16", "bf16", NULL};
+static const char *const precisions[] = {"bf16", "f32", NULL};
 static const char *const inits[] = {"copy", "random", NULL};
 static const char *const inputs[] = {"penultimate", "final", NULL};
 
@@ -47,9 +48,12 @@ static const struct row rows[] = {
      "rows of the embeddings: as the config says, or the tokenizer's size rounded up to a multiple "
      "of 64, or N"},
     {"dtype", 0, WORD, FIXED, DM_TRAIN_BASE, AT(dtype), 0, 0, dtypes, "TYPE",
-     "f32, f16 or bf16: how the weights are stored; training itself is float32"},
+     "f32, f16 or bf16: how the weights are stored"},
     {"dtype", 0, WORD, FIXED, DM_TRAIN_HEADS, AT(dtype), 0, 0, dtypes_heads, "TYPE",
      "base, f32, f16 or bf16: how the heads' weights are stored; base: as the base's"},
+    {"precision", 0, WORD, FIXED, BOTH, AT(precision), 0, 0, precisions, "TYPE",
+     "of matrix products: bf16 rounds weights and inputs and sums in float32, f32 rounds nothing; "
+     "trained weights, their gradients and the optimiser are float32 in both"},
     {"heads", 0, SIZE, FIXED, DM_TRAIN_HEADS, AT(heads), 2, 16, NULL, "K",
      "tokens per step; heads 2..K are trained"},
     {"head-depth", 0, SIZE, FIXED, DM_TRAIN_HEADS, AT(head_depth), 1, 16, NULL, "D",
@@ -123,6 +127,7 @@ void dm_train_opt_init(struct dm_train_opt *o, enum dm_train_kind kind)
     *o = (struct dm_train_opt){.kind = kind,
                                .vocab_rows = "config",
                                .dtype = heads ? "base" : "bf16",
+                               .precision = "bf16",
                                .init = "copy",
                                .head_input = "penultimate",
                                .heads = 3,
@@ -259,6 +264,11 @@ error_t dm_train_opt_parse(struct dm_train_opt *o, int key, const char *arg, str
         return 0;
     }
     return ARGP_ERR_UNKNOWN;
+}
+
+enum dm_format dm_train_opt_format(const struct dm_train_opt *o)
+{
+    return strcmp(o->precision, "f32") ? DM_FMT_BF16 : DM_FMT_F32;
 }
 
 const char *dm_train_opt_fixed(const struct dm_train_opt *o)

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "src/base/status.h"
+#include "src/kernel/format.h"
 
 enum dm_train_kind { DM_TRAIN_BASE = 1, DM_TRAIN_HEADS = 2 }; /* bits: a row can serve both */
 
@@ -21,7 +22,7 @@ struct dm_paths {
 struct dm_train_opt {
     enum dm_train_kind kind;
     const char *base, *config, *tokenizer, *vocab_rows, *dtype; /* strings are borrowed */
-    const char *init, *head_input, *head_weights;
+    const char *precision, *init, *head_input, *head_weights;
     size_t heads, head_depth;
     struct dm_paths data, val;
     double val_fraction;
@@ -52,6 +53,9 @@ void dm_train_opt_argp(const struct dm_train_opt *o, struct argp_option *out, ch
 error_t dm_train_opt_parse(struct dm_train_opt *o, int key, const char *arg, struct argp_state *s);
 /* Appends to a list; DM_ENOMEM. */
 enum dm_status dm_train_opt_add_path(struct dm_paths *p, const char *path, struct dm_err *e);
+
+/* Of the products: f32 or bf16. */
+enum dm_format dm_train_opt_format(const struct dm_train_opt *o);
 
 /* With --resume: the name of an option that was given although the checkpoint fixes it, or NULL. */
 const char *dm_train_opt_fixed(const struct dm_train_opt *o);

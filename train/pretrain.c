@@ -91,6 +91,7 @@ enum dm_status dm_pretrain(const struct dm_train_opt *o, struct dm_train_report 
     DM_TRY_GOTO(dm_tokenizer_load(&t, o->tokenizer ? o->tokenizer : o->data.path[0], e));
     DM_TRY_GOTO(make_config(&c, o, t, e));
     DM_TRY_GOTO(dm_model_init(&m, &c, e));
+    dm_model_set_format(&m, dm_train_opt_format(o));
     dm_params_init_random(&m.params, &c, DM_SCOPE_BASE, o->seed);
     const struct dm_run run = {
         .opt = o, .model = &m, .tokenizer_hash = dm_tokenizer_hash(t), .console = console};

@@ -10,6 +10,7 @@
 #include "src/base/progress.h"
 #include "src/base/provenance.h"
 #include "src/base/stop.h"
+#include "src/kernel/peak.h"
 #include "train/checkpoint.h"
 #include "train/log.h"
 #include "train/schedule.h"
@@ -61,6 +62,10 @@ json_t *dm_train_report_json(const struct dm_train_report *r)
                           "train_windows", (json_int_t)r->train_windows, "val_windows",
                           (json_int_t)r->val_windows, "seconds", r->seconds, "tokens_per_second",
                           r->tokens_per_s, "loss", loss);
+    json_object_set_new(o, "flops_per_token", json_real(r->flops));
+    json_object_set_new(o, "peak_gflops", json_real(r->peak_gflops));
+    if (isfinite(r->mfu))
+        json_object_set_new(o, "mfu", json_real(r->mfu));
     if (r->val.K)
         json_object_set_new(o, "validation", dm_ppl_json(&r->val));
     if (r->best_step) {
@@ -240,6 +245,8 @@ static enum dm_status set_up(struct state *s, struct dm_err *e)
     DM_TRY(dm_log_open(&s->log, log, s->run->model->cfg.K, (size_t)s->at.step, e));
     s->begun = (size_t)s->at.step;
     s->started = dm_now();
+    out->flops = dm_pass_flops(&s->run->model->cfg, s->step.opt.kind, o->context);
+    out->peak_gflops = dm_peak_flops(dm_train_opt_format(o));
     out->total_steps = s->schedule.steps;
     out->n_params = s->step.adam.n_total;
     out->train_windows = dm_loader_train_windows(s->loader);
@@ -300,11 +307,20 @@ static void show(struct state *s, const struct dm_log_row *row)
     if (!row->val && (s->progress.tty || !due))
         return;
     const double left = (double)(steps - row->step) * row->seconds / (double)done;
-    fprintf(s->run->console, "%s, lr %.3g, norm %.3g, %.0f tokens/s, %d:%02d left", note, row->lr,
-            row->norm, row->tokens_per_s, (int)(left / 60.0), (int)left % 60);
+    fprintf(s->run->console, "%s, lr %.3g, norm %.3g, %.0f tokens/s", note, row->lr, row->norm,
+            row->tokens_per_s);
+    if (isfinite(row->mfu))
+        fprintf(s->run->console, " (%.0f %% MFU)", 100.0 * row->mfu);
+    fprintf(s->run->console, ", %d:%02d left", (int)(left / 60.0), (int)left % 60);
     if (row->val)
         show_validation(s->run->console, row->val);
     fputc('\n', s->run->console);
+}
+
+/* Model FLOP utilisation. */
+static double mfu(const struct dm_train_report *r, double tokens_per_s)
+{
+    return r->peak_gflops > 0.0 ? r->flops * tokens_per_s / (r->peak_gflops * 1e9) : NAN;
 }
 
 /* One optimiser step and what is due after it. */
@@ -315,6 +331,7 @@ static enum dm_status advance(struct state *s, struct dm_err *e)
     DM_TRY(dm_loader_next(s->loader, &s->at.pos, s->ids, o->batch, e));
     DM_TRY(dm_step_run(&s->step, s->ids, o->batch, lr, e));
     const double seconds = dm_now() - t0;
+    const double rate = (double)(o->batch * o->context) / seconds;
     const size_t step = (size_t)++s->at.step;
     const bool val = s->val_windows && (step % s->val_every == 0 || step == s->schedule.steps);
     s->step_seconds += seconds;
@@ -325,7 +342,8 @@ static enum dm_status advance(struct state *s, struct dm_err *e)
                                    .lr = lr,
                                    .norm = s->step.norm,
                                    .loss = s->step.loss,
-                                   .tokens_per_s = (double)(o->batch * o->context) / seconds,
+                                   .tokens_per_s = rate,
+                                   .mfu = mfu(s->out, rate),
                                    .seconds = dm_now() - s->started,
                                    .val = val ? &s->out->val : NULL};
     DM_TRY(dm_log_row(s->log, &row, e));
@@ -366,6 +384,7 @@ static enum dm_status report(struct state *s, struct dm_err *e)
     out->seconds = dm_now() - s->started;
     if (s->step_seconds > 0.0)
         out->tokens_per_s = (double)((out->steps - s->begun) * per_step) / s->step_seconds;
+    out->mfu = s->step_seconds > 0.0 ? mfu(out, out->tokens_per_s) : NAN;
     for (size_t n = 0; n < DM_PPL_MAX_HEADS; n++)
         out->loss[n] = n < s->run->model->cfg.K && out->steps > s->begun ? s->step.loss[n] : NAN;
     out->best = s->at.best;

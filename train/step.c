@@ -72,13 +72,11 @@ void dm_step_release(struct dm_step *s)
     *s = (struct dm_step){0};
 }
 
-enum dm_status dm_step_run(struct dm_step *s, const int32_t *ids, size_t B, double lr,
-                           struct dm_err *e)
+/* The gradients of the batch, added to zeros, and the losses. */
+static enum dm_status gradients(struct dm_step *s, const int32_t *ids, size_t B, struct dm_err *e)
 {
     const size_t T = s->opt.T, step = (size_t)s->adam.t + 1, K = s->model->cfg.K;
     const size_t first = dm_step_first_head(s->opt.kind), last = last_head(s);
-    assert(B > 0);
-    dm_adamw_zero_grads(&s->adam);
     for (size_t n = 1; n <= K; n++)
         s->loss[n - 1] = n < first || n > last ? NAN : 0.0;
     for (size_t b = 0; b < B; b += s->opt.micro) {
@@ -98,6 +96,18 @@ enum dm_status dm_step_run(struct dm_step *s, const int32_t *ids, size_t B, doub
     s->norm = dm_adamw_grad_norm(&s->adam);
     if (!isfinite(s->norm))
         return dm_fail(e, DM_ENAN, "step %zu: the norm of the gradient is %g", step, s->norm);
+    return DM_OK;
+}
+
+enum dm_status dm_step_run(struct dm_step *s, const int32_t *ids, size_t B, double lr,
+                           struct dm_err *e)
+{
+    assert(B > 0);
+    enum dm_status st = gradients(s, ids, B, e);
+    if (st) {
+        dm_adamw_zero_grads(&s->adam);
+        return st;
+    }
     dm_adamw_step(&s->adam, lr, dm_adamw_clip(s->norm, s->opt.clip));
     return DM_OK;
 }

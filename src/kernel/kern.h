@@ -51,9 +51,34 @@ struct dm_kern_mm {
                 size_t W);
 };
 
+/* One AdamW update as train/adamw.h has it. */
+struct dm_adamw_rates {
+    float scale;                      /* of the gradient */
+    float beta1, beta2, rest1, rest2; /* rest = 1 - beta */
+    float keep;                       /* 1 - lr * decay */
+    float rate, inv_root2, eps;       /* lr / (1 - beta1^t), 1 / sqrt(1 - beta2^t) */
+};
+
+struct dm_kern_train {
+    /* One row of LayerNorm, y = (x - mean) * rstd * w + b; mean and rstd = 1/sqrt(var + eps) are
+     * written; y may be x. */
+    void (*layernorm)(float *y, float *mean, float *rstd, const float *x, const float *w,
+                      const float *b, double eps, size_t n);
+    /* Its adjoint: dx += ... */
+    void (*layernorm_grad)(float *dx, const float *dy, const float *x, const float *w, float mean,
+                           float rstd, size_t n);
+    /* dw[i] += sum over rows of dy * (x - mean) * rstd, db[i] += sum of dy; rows `stride` apart,
+     * in order. */
+    void (*layernorm_sums)(float *dw, float *db, const float *dy, const float *x, size_t stride,
+                           const float *mean, const float *rstd, size_t rows, size_t n);
+    /* p, m and v are updated, g becomes 0. */
+    void (*adamw)(float *p, float *m, float *v, float *g, const struct dm_adamw_rates *u, size_t n);
+};
+
 struct dm_kern {
     const char *name; /* as DM_ISA */
     const struct dm_kern_mm *f32, *bf16;
+    const struct dm_kern_train *train;
     size_t mr, nr; /* those of f32 */
 
     /* For attention: c (m <= mr, n <= nr; leading dimension ldc) = or += sum over k < K of

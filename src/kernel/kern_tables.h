@@ -14,7 +14,8 @@
 #define DM_DECLARE_EXPORTS(isa)                        \
     extern const struct dm_kern dm_kern_##isa;         \
     extern const struct dm_int_kern dm_int_kern_##isa; \
-    extern const struct dm_kern_mm dm_kern_bf16_##isa;
+    extern const struct dm_kern_mm dm_kern_bf16_##isa; \
+    extern const struct dm_kern_train dm_kern_train_##isa;
 
 DM_DECLARE_EXPORTS(ref)
 #ifdef __x86_64__

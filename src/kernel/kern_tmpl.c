@@ -352,6 +352,7 @@ const struct dm_kern DM_EXPORT(dm_kern) = {
     .name = STR(DM_ISA),
     .f32 = &mm,
     .bf16 = &DM_EXPORT(dm_kern_bf16),
+    .train = &DM_EXPORT(dm_kern_train),
     .mr = MR,
     .nr = NR,
     .gemm_tile = gemm_tile,

@@ -67,6 +67,10 @@ INLINE vf vf_div(vf a, vf b)
 {
     return _mm512_div_ps(a, b);
 }
+INLINE vf vf_sqrt(vf a)
+{
+    return _mm512_sqrt_ps(a);
+}
 INLINE vf vf_fma(vf a, vf b, vf c) /* a*b + c */
 {
     return _mm512_fmadd_ps(a, b, c);
@@ -173,6 +177,10 @@ INLINE vf vf_div(vf a, vf b)
 {
     return _mm256_div_ps(a, b);
 }
+INLINE vf vf_sqrt(vf a)
+{
+    return _mm256_sqrt_ps(a);
+}
 INLINE vf vf_fma(vf a, vf b, vf c)
 {
     return _mm256_fmadd_ps(a, b, c);
@@ -267,6 +275,10 @@ INLINE vf vf_mul(vf a, vf b)
 INLINE vf vf_div(vf a, vf b)
 {
     return a / b;
+}
+INLINE vf vf_sqrt(vf a)
+{
+    return sqrtf(a);
 }
 INLINE vf vf_fma(vf a, vf b, vf c)
 {

@@ -45,12 +45,14 @@ for c in pretrain train; do
     expect 0 "default 0.95" "$dynamo" $c --help
     expect 2 "unrecognized option" "$dynamo" $c --no-such-option
     expect 2 "--batch: \"0\"" "$dynamo" $c --batch 0
+    expect 2 "--precision" "$dynamo" $c --precision fp8
     expect 2 "--lr: \"1e-3x\"" "$dynamo" $c --lr 1e-3x
 done
 expect 2 "config is missing" "$dynamo" pretrain --data shard.h5 -o x.h5
 expect 2 "data is missing" "$dynamo" pretrain --config 14m -o x.h5
 expect 2 "-o is missing" "$dynamo" pretrain --config 14m --data shard.h5
 expect 2 "base model's file is missing" "$dynamo" train --data shard.h5 -o x.h5
+expect 2 "precision cannot change in a resumed run" "$dynamo" pretrain --resume c.h5 --precision f32
 expect 2 "lr cannot change in a resumed run" "$dynamo" pretrain --resume c.h5 --lr 1
 expect 1 "^dynamo train: .*nothing.h5" "$dynamo" train nothing.h5 --data shard.h5 -o x.h5
 expect 1 "^dynamo pretrain: .*c.h5" "$dynamo" pretrain --resume c.h5
@@ -94,6 +96,9 @@ expect 0 "PPL_1:3" "${run[@]}" -o heads.h5
 expect 0 '"ppl_1:3":' "${run[@]}" -o heads2.h5 --threads 3 --json
 cmp heads.h5 heads2.h5 || fail "heads depend on the number of threads"
 head -1 heads.log.csv | grep -q 'val_ppl_3,val_ppl_1:2,val_ppl_1:3$' || fail "log's columns"
+head -1 heads.log.csv | grep -q 'tokens_per_second,mfu,val_windows' || fail "log has no MFU"
+expect 0 '"flops_per_token":' "${run[@]}" -o heads3.h5 --precision f32 --json
+cmp -s heads.h5 heads3.h5 && fail "both precisions gave the same weights"
 expect 1 "heads already" "$dynamo" train heads.h5 --data shard.h5 -o x.h5
 [ ! -e x.h5 ] || fail "a refused run wrote a file"
 
