@@ -188,14 +188,14 @@ enum dm_status dm_bench_gemm(struct dm_bench *b, struct dm_err *e)
 /* Copies of one pack, read in turn, so that every call reads memory and no cache. */
 struct packs {
     struct dm_weight w;
-    char *copies;
+    struct dm_peak_mem mem; /* as a model's packs: in huge pages */
     size_t bytes, n, next;
     float *inp, *out; /* 8 rows */
 };
 
 static void packs_free(struct packs *p)
 {
-    free(p->copies);
+    dm_peak_mem_release(&p->mem);
     free(p->inp);
     free(p->out);
 }
@@ -208,11 +208,11 @@ static enum dm_status packs_new(struct packs *p, struct dm_bench *b, enum dm_for
     *p = (struct packs){.w = {.fmt = fmt, .O = c->Vp, .C = c->C}};
     p->bytes = (dm_linear_pack_bytes(&p->w) + DM_ALIGN - 1) / DM_ALIGN * DM_ALIGN;
     p->n = (want + p->bytes - 1) / p->bytes;
-    p->copies = dm_alloc(p->n, p->bytes);
+    DM_TRY(dm_peak_mem_init(&p->mem, p->n * p->bytes, e));
     p->inp = dm_alloc(8 * c->C, sizeof(float));
     p->out = dm_alloc(8 * c->Vp, sizeof(float));
     float *values = dm_alloc(c->Vp * c->C, sizeof(float));
-    if (!p->copies || !p->inp || !p->out || !values) {
+    if (!p->inp || !p->out || !values) {
         packs_free(p);
         free(values);
         return dm_fail(e, DM_ENOMEM, "out of memory for weights of %zu MB", want >> 20);
@@ -220,11 +220,12 @@ static enum dm_status packs_new(struct packs *p, struct dm_bench *b, enum dm_for
     dm_bench_fill(p->inp, 8 * c->C, 1);
     dm_bench_fill(values, c->Vp * c->C, 2);
     p->w.w = values;
-    dm_linear_pack(p->copies, &p->w);
+    char *first = p->mem.p;
+    dm_linear_pack(first, &p->w);
     p->w.w = NULL;
     free(values);
     for (size_t i = 1; i < p->n; i++)
-        memcpy(p->copies + i * p->bytes, p->copies, p->bytes);
+        memcpy(first + i * p->bytes, first, p->bytes);
     return DM_OK;
 }
 
@@ -233,7 +234,7 @@ static double stream_packs(struct packs *p, size_t rows, size_t n)
 {
     const double t = dm_now();
     for (size_t i = 0; i < n; i++, p->next = (p->next + 1) % p->n) {
-        p->w.pack = p->copies + p->next * p->bytes;
+        p->w.pack = (const char *)p->mem.p + p->next * p->bytes;
         dm_linear_forward(p->out, p->inp, &p->w, NULL, rows);
     }
     return dm_now() - t;
