@@ -26,9 +26,6 @@ const char *const dm_bench_titles[DM_BENCH_N] = {
 };
 const char *const dm_bench_formats[] = {"f32", "bf16", "int8", "int4", NULL};
 
-/* Which formats the products have. */
-const bool dm_bench_ready[DM_BENCH_FORMATS] = {true, false, true, true};
-
 struct dm_bench_opt dm_bench_opt_default(void)
 {
     struct dm_bench_opt o = {.threads = {1}, .n_threads = 1, .runs = 5};
@@ -36,7 +33,7 @@ struct dm_bench_opt dm_bench_opt_default(void)
     if (all > 1)
         o.threads[o.n_threads++] = all;
     for (int i = 0; i < DM_BENCH_FORMATS; i++)
-        o.fmt[i] = dm_bench_ready[i];
+        o.fmt[i] = true;
     for (int i = 0; i < DM_BENCH_N; i++)
         o.what[i] = true;
     dm_config_named(&o.cfg, "70m", NULL);

@@ -43,8 +43,6 @@ struct dm_bench_spread {
     double min, median, max;
 };
 
-extern const bool dm_bench_ready[DM_BENCH_FORMATS];
-
 /* One measurement. The last value is the one to look at: the share of a limit, or a ratio. */
 struct dm_bench_row {
     enum dm_bench_what what;

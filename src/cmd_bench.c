@@ -73,12 +73,8 @@ static void parse_formats(struct argp_state *s, struct dm_bench_opt *o, char *ar
 {
     char *rest = arg, *item;
     memset(o->fmt, 0, sizeof(o->fmt));
-    while ((item = strsep(&rest, ","))) {
-        const int fmt = dm_opt_word(s, "--format", item, dm_bench_formats);
-        if (!dm_bench_ready[fmt])
-            argp_error(s, "--format: %s has no products yet", item);
-        o->fmt[fmt] = true;
-    }
+    while ((item = strsep(&rest, ",")))
+        o->fmt[dm_opt_word(s, "--format", item, dm_bench_formats)] = true;
 }
 
 static void parse_what(struct argp_state *s, struct dm_bench_opt *o, char *arg)

@@ -186,8 +186,12 @@ __attribute__((target("avx512f"))) static uint64_t read_zmm(const char *p, size_
             _mm_prefetch(p + i + j * 64 + AHEAD, _MM_HINT_T0);
             s[j] = _mm512_add_epi64(s[j], _mm512_loadu_si512(p + i + j * 64));
         }
-    return (uint64_t)_mm512_reduce_add_epi64(
-        _mm512_add_epi64(_mm512_add_epi64(s[0], s[1]), _mm512_add_epi64(s[2], s[3])));
+    uint64_t word[8], sum = 0;
+    _mm512_storeu_si512(
+        word, _mm512_add_epi64(_mm512_add_epi64(s[0], s[1]), _mm512_add_epi64(s[2], s[3])));
+    for (size_t j = 0; j < 8; j++)
+        sum += word[j];
+    return sum;
 }
 
 __attribute__((target("avx2"))) static uint64_t read_ymm(const char *p, size_t n)

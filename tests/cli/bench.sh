@@ -40,11 +40,11 @@ END
 for title in "Limits" "Matrix products" "Few rows" "One token" "Chunks" "All heads" "Joint" "Training"; do
     has table.txt "$title"
 done
-for word in "logits 64x500x32 weight gradient" "4 rows x 500x32" "3 heads" "order 3, top_k 50"; do
+for word in "logits 64x500x32 weight gradient" "4 rows x 500x32" "3 heads" "order 3, top_k 50" "int4"; do
     has table.txt "$word"
 done
 
-"$dynamo" bench --config tiny.json --quick --runs 2 --format f32 --what gemm,decode,heads --json --plot p.svg > r.json
+"$dynamo" bench --config tiny.json --quick --runs 2 --format bf16 --what gemm,decode,heads --json --plot p.svg > r.json
 [ "$(wc -l < r.json)" = 1 ] || fail "not one line: $(cat r.json)"
 for word in '"isa":' '"sections":{"gemm":[{"name":' '"share":[' '"heads":[{' '"quick":true' \
     '"goals":[{"name":"matrix products' '"goal":0.9' '"reached":' '"met":null'; do
@@ -64,6 +64,6 @@ done > a.txt
 "$dynamo" bench m.h5 --cooc cooc.h5 --data a.h5 --quick --format f32 --threads 1 --what load,speedup > table.txt
 has table.txt "from a warm page cache"
 has table.txt "tokens_per_forward"
-"$dynamo" bench m.h5 --quick --format f32 --threads 1 --what speedup --json > r.json
+"$dynamo" bench m.h5 --quick --format bf16 --threads 1 --what speedup --json > r.json
 has r.json '"speedup":[{"name":"eps_b'
 has r.json '"ratio":['
