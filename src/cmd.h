@@ -17,6 +17,7 @@
     X("cooc", cmd_cooc, "count co-occurrences of a corpus")                           \
     X("score", cmd_score, "log p and rank of every token under every head")           \
     X("calibrate", cmd_calibrate, "choose the back-off threshold on held-out text")   \
+    X("quantize", cmd_quantize, "model file with weights of 16, 8 or 4 bits")         \
     X("generate", cmd_generate, "continue a prompt, several tokens per forward pass") \
     X("bench", cmd_bench, "measure this machine and what we reach of it")
 

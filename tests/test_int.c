@@ -93,7 +93,7 @@ static struct weight make(int fmt, size_t O, size_t C)
     fill_named(s.w, O * C, "w", 0.05f);
     fill_named(s.b, O, "b", 1.0f);
     dm_dtype_rows_from_f32(s.rows, type_of(fmt), s.w, O, C);
-    dm_int_pack_rows(s.pack, (enum dm_format)fmt, C, s.w, DM_F32, 0, O);
+    dm_int_pack(s.pack, (enum dm_format)fmt, O, C, s.w);
     return s;
 }
 

@@ -167,3 +167,13 @@ void dm_dtype_rows_from_f32(void *dst, enum dm_dtype t, const float *src, size_t
     for (size_t r = 0; r < rows; r++)
         dm_dtype_from_f32((char *)dst + r * bytes, t, src + r * cols, cols);
 }
+
+bool dm_dtype_finite(const void *raw, enum dm_dtype t, size_t rows, size_t cols)
+{
+    size_t bytes;
+    if (!types[t].block)
+        return true;
+    const bool fits = dm_dtype_bytes(t, rows, cols, &bytes);
+    assert(fits);
+    return dm_qblock_finite(raw, t, bytes / types[t].block);
+}

@@ -46,4 +46,7 @@ void dm_dtype_from_f32(void *dst, enum dm_dtype t, const float *src, size_t n);
 void dm_dtype_rows_to_f32(float *dst, const void *src, enum dm_dtype t, size_t rows, size_t cols);
 void dm_dtype_rows_from_f32(void *dst, enum dm_dtype t, const float *src, size_t rows, size_t cols);
 
+/* False if a scale or offset of a block type is infinite or NaN. */
+bool dm_dtype_finite(const void *raw, enum dm_dtype t, size_t rows, size_t cols);
+
 #endif

@@ -81,13 +81,15 @@ enum dm_status dm_h5_names(struct dm_h5 *f, const char *prefix, char ***names, s
                            struct dm_err *e);
 void dm_h5_free_names(char **names);
 
-/* Tensors: f32 as IEEE F32LE, f16 and bf16 as U16LE bit patterns; attributes `dtype` and `sha256`
- * (of the raw little-endian bytes). raw: rows*cols elements of t (cols = 0: 1-D). */
+/* Tensors: f32 as IEEE F32LE, f16 and bf16 as U16LE bit patterns, block types as (rows, bytes of a
+ * row) U8 with an attribute `cols`; attributes `dtype` and `sha256` (of the raw little-endian
+ * bytes). Shapes are in elements. raw: rows*cols elements of t (cols = 0: 1-D, no block type). */
 enum dm_status dm_h5_write_tensor(struct dm_h5 *f, const char *name, enum dm_dtype t,
                                   const void *raw, size_t rows, size_t cols, struct dm_err *e);
 enum dm_status dm_h5_tensor_shape(struct dm_h5 *f, const char *name, enum dm_dtype *t, size_t *rows,
                                   size_t *cols, struct dm_err *e);
-/* Reads the raw bytes (rows*cols*size) and verifies the hash: DM_EFORMAT when it differs. */
+/* Reads the raw bytes (dm_dtype_bytes) and verifies the hash: DM_EFORMAT when it differs, and when
+ * a scale of a block type is not finite. */
 enum dm_status dm_h5_read_tensor(struct dm_h5 *f, const char *name, void *raw, size_t rows,
                                  size_t cols, struct dm_err *e);
 

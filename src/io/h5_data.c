@@ -2,6 +2,7 @@
 /* Datasets: whole, growing, read by range, and tensors. */
 #include "src/io/h5.h"
 
+#include <assert.h>
 #include <hdf5.h>
 #include <stdlib.h>
 #include <string.h>
@@ -360,26 +361,52 @@ enum dm_status dm_h5_close_appenders(struct dm_h5 *f, struct dm_err *e)
 
 /* ---- Tensors ------------------------------------------------------------------------------- */
 
+/* What a tensor's dataset looks like: `cols` numbers of *disk in a row. */
+static bool tensor_layout(enum dm_dtype t, size_t cols, enum dm_h5_type *disk, size_t *disk_cols)
+{
+    *disk = dm_dtype_is_block(t) ? DM_H5_U8 : t == DM_F32 ? DM_H5_F32 : DM_H5_U16;
+    *disk_cols = cols;
+    return !dm_dtype_is_block(t) || (cols && dm_dtype_row_bytes(t, cols, disk_cols));
+}
+
 enum dm_status dm_h5_write_tensor(struct dm_h5 *f, const char *name, enum dm_dtype t,
                                   const void *raw, size_t rows, size_t cols, struct dm_err *e)
 {
-    DM_TRY(dm_h5_write(f, name, t == DM_F32 ? DM_H5_F32 : DM_H5_U16, raw, rows, cols, 0, e));
+    enum dm_h5_type disk;
+    size_t disk_cols;
+    if (!tensor_layout(t, cols, &disk, &disk_cols)) {
+        f->failed = true;
+        return dm_fail(e, DM_ERANGE, "%s: %s cannot be %s", f->path, name, dm_dtype_name(t));
+    }
+    DM_TRY(dm_h5_write(f, name, disk, raw, rows, disk_cols, 0, e));
+    if (dm_dtype_is_block(t))
+        DM_TRY(dm_h5_set_u64(f, name, "cols", cols, e));
     return dm_h5_set_string(f, name, "dtype", dm_dtype_name(t), e);
 }
 
 enum dm_status dm_h5_tensor_shape(struct dm_h5 *f, const char *name, enum dm_dtype *t, size_t *rows,
                                   size_t *cols, struct dm_err *e)
 {
-    enum dm_h5_type disk;
+    enum dm_h5_type disk, want;
+    size_t stored, disk_cols = 0;
     char *text;
-    DM_TRY(dm_h5_shape(f, name, &disk, rows, cols, e));
+    DM_TRY(dm_h5_shape(f, name, &disk, rows, &stored, e));
     DM_TRY(dm_h5_get_string(f, name, "dtype", &text, e));
-    enum dm_status st = dm_dtype_parse(text, t, e);
-    if (st || disk != (*t == DM_F32 ? DM_H5_F32 : DM_H5_U16))
+    enum dm_status st = DM_OK;
+    *cols = stored;
+    if (!dm_dtype_named(text, t) || !(tensor_layout(*t, 1, &want, &disk_cols), disk == want))
         st = dm_fail(e, DM_EFORMAT, "%s: tensor %s is stored as %s, but its dtype is \"%.20s\"",
                      f->path, name, dm_h5_type_name[disk], text);
     free(text);
-    return st;
+    if (st || !dm_dtype_is_block(*t))
+        return st;
+    uint64_t n;
+    DM_TRY(dm_h5_get_u64(f, name, "cols", &n, e));
+    *cols = (size_t)n;
+    if (!tensor_layout(*t, *cols, &want, &disk_cols) || disk_cols != stored)
+        return dm_fail(e, DM_EFORMAT, "%s: tensor %s has rows of %zu bytes, which are not %zu %s",
+                       f->path, name, stored, *cols, dm_dtype_name(*t));
+    return DM_OK;
 }
 
 enum dm_status dm_h5_read_tensor(struct dm_h5 *f, const char *name, void *raw, size_t rows,
@@ -390,5 +417,16 @@ enum dm_status dm_h5_read_tensor(struct dm_h5 *f, const char *name, void *raw, s
     DM_TRY(dm_h5_tensor_shape(f, name, &t, &r, &c, e));
     if (!dm_h5_plain_attr(f, name, "sha256"))
         return dm_fail(e, DM_EFORMAT, "%s: tensor %s has no hash", f->path, name);
-    return dm_h5_read(f, name, t == DM_F32 ? DM_H5_F32 : DM_H5_U16, raw, rows, cols, e);
+    if (r != rows || c != cols)
+        return dm_fail(e, DM_ESHAPE, "%s: tensor %s is (%zu,%zu), want (%zu,%zu)", f->path, name, r,
+                       c, rows, cols);
+    enum dm_h5_type disk;
+    size_t disk_cols;
+    const bool fits = tensor_layout(t, cols, &disk, &disk_cols); // as checked by the shape
+    assert(fits);
+    DM_TRY(dm_h5_read(f, name, disk, raw, rows, disk_cols, e));
+    if (dm_dtype_is_block(t) && !dm_dtype_finite(raw, t, rows, cols))
+        return dm_fail(e, DM_EFORMAT, "%s: tensor %s has a scale that is not finite", f->path,
+                       name);
+    return DM_OK;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Rounded input rows fill a buffer of the calling thread, as many as fit, and all threads read them
  * while each streams its own panels. Few rows take the panels in order; more of them pass a panel
- * in groups, while it is in L2, and the last group prefetches the next panel. A row longer than the
+ * in groups, while it is in L2. A row longer than the
  * buffer is cut: the chain goes on from c, so that this does not show in the bits. */
 #include "src/kernel/int.h"
 
@@ -15,7 +15,6 @@
 #define INPUTS ((size_t)8192)     /* blocks of all rows: 384 KiB */
 #define ROW_BLOCKS ((size_t)1024) /* blocks of one row: so that the buffer holds 8 of them */
 #define OWN_BLOCKS ((size_t)64)   /* the same when panels are packed on the way: 68 KiB */
-#define AHEAD ((size_t)4096)      /* bytes that a stream is prefetched */
 #define SMALL ((size_t)1 << 19)   /* multiply-adds below which waking a thread costs more */
 
 struct product {
@@ -72,11 +71,11 @@ static void start_rows(const struct product *p, size_t begin, size_t end)
 }
 
 static void few(const struct product *p, size_t i, size_t m, size_t o, size_t n,
-                const uint8_t *panels, size_t stride, size_t ahead)
+                const uint8_t *panels, size_t stride)
 {
-    (p->fmt == DM_FMT_INT8 ? p->k->int8_few : p->k->int4_few)(
-        p->c + (p->m0 + i) * p->O + o, p->O, p->x + i * p->blocks, p->blocks, panels, stride,
-        p->blocks, m, n, ahead);
+    (p->fmt == DM_FMT_INT8 ? p->k->int8_few : p->k->int4_few)(p->c + (p->m0 + i) * p->O + o, p->O,
+                                                              p->x + i * p->blocks, p->blocks,
+                                                              panels, stride, p->blocks, m, n);
 }
 
 static void outputs(void *ctx, size_t part, size_t begin, size_t end)
@@ -88,14 +87,14 @@ static void outputs(void *ctx, size_t part, size_t begin, size_t end)
     if (!p->k0)
         start_rows(p, begin, end);
     if (at && p->m <= p->k->rows) {
-        few(p, 0, p->m, begin, end - begin, at, stride, AHEAD);
+        few(p, 0, p->m, begin, end - begin, at, stride);
         return;
     }
     for (size_t o = begin; o < end; o += DM_PANEL) {
         const uint8_t *panel = at ? at + (o - begin) / DM_PANEL * stride : pack_panel(p, o);
         for (size_t i = 0; i < p->m; i += p->k->rows)
-            few(p, i, min_size(p->k->rows, p->m - i), o, min_size(DM_PANEL, end - o), panel, stride,
-                at && i + p->k->rows >= p->m ? stride : 0);
+            few(p, i, min_size(p->k->rows, p->m - i), o, min_size(DM_PANEL, end - o), panel,
+                stride);
     }
 }
 

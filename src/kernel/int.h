@@ -15,6 +15,9 @@
 /* Bytes of a pack of a weight (O,C) in fmt, DM_FMT_INT8 or DM_FMT_INT4. */
 size_t dm_int_pack_bytes(enum dm_format fmt, size_t O, size_t C);
 
+/* The pack of w (O,C) in float32, by all threads; the rest is by the calling thread. */
+void dm_int_pack(void *pack, enum dm_format fmt, size_t O, size_t C, const float *w);
+
 /* Outputs o0 .. o0 + n of a pack of rows of C inputs, from raw (n,C) as dtype (dtype.h), rounded to
  * blocks unless it holds them already. o0 is a multiple of DM_PANEL, and so is n unless the outputs
  * end there. */

@@ -42,7 +42,7 @@ static void put(uint8_t *p, enum dm_format fmt, size_t lane, const struct dm_qbl
     memcpy(p + 2 * (DM_PANEL + lane), &offset, 2);
     for (size_t quad = 0; quad < 8; quad += 2, to += 4 * DM_PANEL)
         for (size_t k = 0; k < 4; k++)
-            to[k] = b ? (uint8_t)(b->q[4 * quad + k] | b->q[4 * quad + 4 + k] << 4) : 0;
+            to[k] = (uint8_t)(b ? b->q[4 * quad + k] | b->q[4 * quad + 4 + k] << 4 : 0);
 }
 
 /* Inputs k .. k + n of a row as a block of type `to`. */
@@ -78,31 +78,35 @@ void dm_int_pack_panel(void *panel, enum dm_format fmt, size_t C, const void *ra
         }
 }
 
-struct packing {
-    uint8_t *pack; /* of the first panel */
-    enum dm_format fmt;
-    size_t C;
-    const char *raw;
-    enum dm_dtype dtype;
-    size_t row_bytes;
-};
-
-static void pack_panels(void *ctx, size_t part, size_t begin, size_t end)
-{
-    (void)part;
-    const struct packing *p = ctx;
-    for (size_t o = begin; o < end; o += DM_PANEL)
-        dm_int_pack_panel(p->pack + dm_int_pack_bytes(p->fmt, o, p->C), p->fmt, p->C,
-                          p->raw + o * p->row_bytes, p->dtype, p->row_bytes,
-                          end - o < DM_PANEL ? end - o : DM_PANEL);
-}
-
 void dm_int_pack_rows(void *pack, enum dm_format fmt, size_t C, const void *raw,
                       enum dm_dtype dtype, size_t o0, size_t n)
 {
-    assert(o0 % DM_PANEL == 0 && C > 0);
-    struct packing p = {(uint8_t *)pack + dm_int_pack_bytes(fmt, o0, C), fmt, C, raw, dtype, 0};
-    const bool fits = dm_dtype_row_bytes(dtype, C, &p.row_bytes);
-    assert(fits);
-    dm_par_for(n, DM_PANEL, pack_panels, &p);
+    char *panel = (char *)pack + dm_int_pack_bytes(fmt, o0, C);
+    const size_t bytes = dm_int_pack_bytes(fmt, 1, C);
+    size_t row;
+    const bool fits = dm_dtype_row_bytes(dtype, C, &row);
+    assert(fits && o0 % DM_PANEL == 0 && C > 0);
+    for (size_t o = 0; o < n; o += DM_PANEL, panel += bytes)
+        dm_int_pack_panel(panel, fmt, C, (const char *)raw + o * row, dtype, row,
+                          n - o < DM_PANEL ? n - o : DM_PANEL);
+}
+
+struct packing {
+    void *pack;
+    enum dm_format fmt;
+    size_t C;
+    const float *w;
+};
+
+static void pack_part(void *ctx, size_t part, size_t begin, size_t end)
+{
+    (void)part;
+    const struct packing *p = ctx;
+    dm_int_pack_rows(p->pack, p->fmt, p->C, p->w + begin * p->C, DM_F32, begin, end - begin);
+}
+
+void dm_int_pack(void *pack, enum dm_format fmt, size_t O, size_t C, const float *w)
+{
+    struct packing p = {pack, fmt, C, w};
+    dm_par_for(O, DM_PANEL, pack_part, &p);
 }

@@ -39,14 +39,11 @@ struct dm_int_kern {
     void (*input)(struct dm_int_input *to, const float *x, size_t K);
 
     /* c (m <= rows, n; leading dimension ldc) += m rows of blocks, ldx apart, times n outputs of
-     * consecutive panels, `stride` bytes apart, of which `blocks` blocks each are used. What lies
-     * `ahead` bytes further is prefetched. */
+     * consecutive panels, `stride` bytes apart, of which `blocks` blocks each are used. */
     void (*int8_few)(float *c, size_t ldc, const struct dm_int_input *x, size_t ldx,
-                     const void *panels, size_t stride, size_t blocks, size_t m, size_t n,
-                     size_t ahead);
+                     const void *panels, size_t stride, size_t blocks, size_t m, size_t n);
     void (*int4_few)(float *c, size_t ldc, const struct dm_int_input *x, size_t ldx,
-                     const void *panels, size_t stride, size_t blocks, size_t m, size_t n,
-                     size_t ahead);
+                     const void *panels, size_t stride, size_t blocks, size_t m, size_t n);
 };
 
 #endif

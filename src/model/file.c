@@ -125,6 +125,9 @@ static enum dm_status check_shape(struct dm_h5 *f, const struct dm_tensor *t, en
     size_t rows, cols;
     dm_model_tensor_path(path, t);
     DM_TRY(dm_h5_tensor_shape(f, path, dtype, &rows, &cols, e));
+    if (dm_dtype_is_block(*dtype) && (!t->cols || t->part == DM_PART_EMBED))
+        return dm_fail(e, DM_EUNSUPPORTED, "%s: %s is %s, which only matrices of products can be",
+                       dm_h5_path(f), t->name, dm_dtype_name(*dtype));
     if (rows != t->rows || cols != t->cols)
         return dm_fail(e, DM_ESHAPE, "%s: %s is (%zu,%zu), want (%zu,%zu)", dm_h5_path(f), t->name,
                        rows, cols, t->rows, t->cols);
@@ -153,7 +156,8 @@ enum dm_status dm_model_read_raw(struct dm_h5 *f, const struct dm_tensor *t, voi
     char path[128];
     *raw = NULL;
     DM_TRY(check_shape(f, t, dtype, e));
-    *raw = dm_alloc(t->n, dm_dtype_size(*dtype));
+    size_t bytes;
+    *raw = dm_dtype_bytes(*dtype, t->rows, t->cols, &bytes) ? dm_alloc(bytes, 1) : NULL;
     if (!*raw)
         return dm_fail(e, DM_ENOMEM, "%s: out of memory for %s", dm_h5_path(f), t->name);
     dm_model_tensor_path(path, t);

@@ -92,6 +92,11 @@ static enum dm_status make_entries(struct dm_h5 *f, const struct dm_tensor *list
         dm_model_tensor_path(path, list + i);
         *t = (struct dm_st_entry){.name = list[i].name};
         DM_TRY(dm_h5_tensor_shape(f, path, &t->dtype, &t->rows, &t->cols, e));
+        if (dm_dtype_is_block(t->dtype))
+            return dm_fail(e, DM_EUNSUPPORTED,
+                           "%s: its weights are %s, which a Hugging Face directory cannot hold; "
+                           "export the model that it was made from",
+                           dm_h5_path(f), dm_dtype_name(t->dtype));
     }
     return DM_OK;
 }

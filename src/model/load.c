@@ -45,11 +45,20 @@ static enum dm_status extend_config(struct dm_config *c, const struct dm_load_op
     return dm_config_check(c, path, e);
 }
 
-static enum dm_format auto_format(const struct dm_load_opt *o, enum dm_dtype t)
+/* That of the first layer's matrices: LayerNorms may be kept in another. */
+static enum dm_format auto_format(const struct loader *l)
 {
-    if (o->format != DM_FORMAT_AUTO)
-        return (enum dm_format)o->format;
-    return t == DM_BF16 ? DM_FMT_BF16 : DM_FMT_F32;
+    static const enum dm_format of[] = {[DM_F32] = DM_FMT_F32,
+                                        [DM_F16] = DM_FMT_F32,
+                                        [DM_BF16] = DM_FMT_BF16,
+                                        [DM_INT8] = DM_FMT_INT8,
+                                        [DM_INT4] = DM_FMT_INT4};
+    size_t i = 0;
+    if (l->o->format != DM_FORMAT_AUTO)
+        return (enum dm_format)l->o->format;
+    while (l->target[i].t.part != DM_PART_LAYER || !l->target[i].t.cols)
+        i++;
+    return of[l->target[i].dtype];
 }
 
 /* Checks the file's tensors before memory is taken, since a config may claim anything, and lists
@@ -134,7 +143,13 @@ static enum dm_status read_target(struct loader *l, struct target *t, struct dm_
         return dm_fail(e, DM_ENOMEM, "%s: out of memory for %s", dm_h5_path(l->f), t->t.name);
     }
     if (x)
-        dm_dtype_to_f32(x, raw, dtype, t->t.n);
+        dm_dtype_rows_to_f32(x, raw, dtype, t->t.rows, t->t.cols);
+    if (t->pack && dm_dtype_is_block(dtype) && l->fmt >= DM_FMT_INT8) {
+        dm_linear_pack_rows(t->pack, t->w, raw, dtype, 0, t->t.rows);
+        free(raw);
+        free(x);
+        return DM_OK;
+    }
     free(raw);
     if (t->pack) {
         struct dm_weight w = *t->w;
@@ -170,7 +185,7 @@ static enum dm_status load_all(struct loader *l, const struct dm_config *in_file
     const enum dm_held base = l->o->masters ? DM_HELD_ALL : DM_HELD_VECTORS;
     DM_TRY(extend_config(&c, l->o, dm_h5_path(l->f), e));
     DM_TRY(list_file(l, in_file, e));
-    l->fmt = auto_format(l->o, in_file->dtype);
+    l->fmt = auto_format(l);
     DM_TRY(dm_model_init_held(m, &c, base, l->o->K ? DM_HELD_ALL : base, e));
     dm_model_set_format(m, l->fmt == DM_FMT_F32 ? DM_FMT_F32 : DM_FMT_BF16);
     DM_TRY(set_targets(l, e));

@@ -108,7 +108,7 @@ size_t dm_linear_pack_bytes(const struct dm_weight *w)
 void dm_linear_pack(void *pack, const struct dm_weight *w)
 {
     if (is_int(w))
-        dm_int_pack_rows(pack, w->fmt, w->C, w->w, DM_F32, 0, w->O);
+        dm_int_pack(pack, w->fmt, w->O, w->C, w->w);
     else
         dm_gemm_pack(w->fmt, pack, (struct dm_mat){w->w, 1, w->C}, w->O, w->C);
 }
