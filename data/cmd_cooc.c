@@ -15,46 +15,73 @@
 
 enum {
     OPT_ORDER = 256,
+    OPT_MIN,
     OPT_MIN2,
     OPT_MIN3,
-    OPT_SIZE,
+    OPT_MIN4,
+    OPT_SCORE,
+    OPT_BYTES,
+    OPT_BY,
     OPT_MEMORY,
     OPT_THREADS,
     OPT_JSON,
-    OPT_SHOW,
-    OPT_TOP
+    OPT_TOP,
+    OPT_PLOT
 };
 
-static const struct argp_option options[] = {
-    {"output", 'o', "FILE", 0, "the table to write (required)", 0},
-    {"order", OPT_ORDER, "N", 0, "longest n-gram counted, 2 or 3 (default 3)", 0},
-    {"min-count2", OPT_MIN2, "N", 0,
-     "keep pairs that occur N times, or that lead a kept triplet (default 1: all)", 0},
-    {"min-count3", OPT_MIN3, "N", 0, "keep triplets that occur N times (default 1: all)", 0},
-    {"max-size", OPT_SIZE, "BYTES", 0,
-     "raise the minimum count of triplets, then, once none is left, of pairs, until the file takes "
-     "at most BYTES, such as 200M (default 0: no limit)",
-     0},
-    {"memory", OPT_MEMORY, "BYTES", 0,
-     "memory for counting, at least 16Mi; more distinct n-grams than fit are an error "
-     "(default 4Gi)",
-     0},
-    {"threads", OPT_THREADS, "N", 0, "threads (default 0: all cores)", 0},
-    {"json", OPT_JSON, 0, 0, "report as one line of JSON", 0},
-    {"show", OPT_SHOW, "TEXT", 0,
-     "count nothing: the argument is a table, and the strongest and weakest continuations of TEXT "
-     "(one or two tokens) are listed with their counts and ratios",
-     0},
-    {"top", OPT_TOP, "N", 0, "continuations listed from either end (default 10)", 0},
-    {0},
-};
+static const char *const orders[] = {"unigrams", "pairs", "triplets", "quadruples"};
+static const char *const scores[] = {"count", "weight", NULL};
+
+/* ---- Counting and merging ------------------------------------------------------------------ */
+
+#define COMMON                                                                                  \
+    {"output", 'o', "FILE", 0, "the table to write (required)", 0},                             \
+        {"min-count", OPT_MIN, "N", 0, "keep n-grams that occur N times (default 1: all)", 0},  \
+        {"min-count2", OPT_MIN2, "N", 0, "for pairs alone (default 1)", 0},                     \
+        {"min-count3", OPT_MIN3, "N", 0, "for triplets alone (default 1)", 0},                  \
+        {"min-count4", OPT_MIN4, "N", 0, "for quadruples alone (default 1)", 0},                \
+        {"by",                                                                                  \
+         OPT_BY,                                                                                \
+         "SCORE",                                                                               \
+         0,                                                                                     \
+         "what --max-bytes and --min-score go by: count, or weight = |log r_n| * count "        \
+         "(default weight)",                                                                    \
+         0},                                                                                    \
+        {"min-score", OPT_SCORE, "X", 0, "keep n-grams with that score (default 0: all)", 0},   \
+        {"max-bytes",                                                                           \
+         OPT_BYTES,                                                                             \
+         "BYTES",                                                                               \
+         0,                                                                                     \
+         "raise the minimum score until the file takes at most BYTES, such as 16M (default 0: " \
+         "no limit)",                                                                           \
+         0},                                                                                    \
+        {"memory",                                                                              \
+         OPT_MEMORY,                                                                            \
+         "BYTES",                                                                               \
+         0,                                                                                     \
+         "memory of the whole process, at least 128Mi; what does not fit is kept in nameless "  \
+         "files beside the output (default 1Gi)",                                               \
+         0},                                                                                    \
+        {"threads", OPT_THREADS, "N", 0, "threads (default 0: all cores)", 0},                  \
+    {                                                                                           \
+        "json", OPT_JSON, 0, 0, "report as one line of JSON", 0                                 \
+    }
+
+static const struct argp_option count_options[] = {
+    {"order", OPT_ORDER, "N", 0, "longest n-gram counted, 2 to 4 (default 3)", -1}, COMMON, {0}};
+static const struct argp_option merge_options[] = {COMMON, {0}};
 
 struct args {
     struct dm_cooc_opt o;
-    size_t threads, top;
+    size_t threads;
     bool json;
-    const char *show;
 };
+
+static void all_orders(struct dm_cooc_rule *r, uint64_t min)
+{
+    for (size_t i = 0; i < DM_NGRAM_ORDER_MAX - 1; i++)
+        r->min_count[i] = min;
+}
 
 static error_t parse(int key, char *arg, struct argp_state *s)
 {
@@ -64,19 +91,27 @@ static error_t parse(int key, char *arg, struct argp_state *s)
         a->o.out = arg;
         break;
     case OPT_ORDER:
-        a->o.order = dm_opt_size(s, "--order", arg, 2, 3);
+        a->o.order = dm_opt_size(s, "--order", arg, 2, DM_NGRAM_ORDER_MAX);
+        break;
+    case OPT_MIN:
+        all_orders(&a->o.rule, dm_opt_size(s, "--min-count", arg, 1, UINT32_MAX));
         break;
     case OPT_MIN2:
-        a->o.min_count[0] = dm_opt_size(s, "--min-count2", arg, 1, UINT32_MAX);
-        break;
     case OPT_MIN3:
-        a->o.min_count[1] = dm_opt_size(s, "--min-count3", arg, 1, UINT32_MAX);
+    case OPT_MIN4:
+        a->o.rule.min_count[key - OPT_MIN2] = dm_opt_size(s, "--min-count2..4", arg, 1, UINT32_MAX);
         break;
-    case OPT_SIZE:
-        a->o.max_size = dm_opt_size(s, "--max-size", arg, 0, SIZE_MAX);
+    case OPT_BY:
+        a->o.rule.by_weight = dm_opt_word(s, "--by", arg, scores) == 1;
+        break;
+    case OPT_SCORE:
+        a->o.rule.min_score = dm_opt_real(s, "--min-score", arg, 0.0, 1e12);
+        break;
+    case OPT_BYTES:
+        a->o.max_bytes = dm_opt_size(s, "--max-bytes", arg, 0, SIZE_MAX);
         break;
     case OPT_MEMORY:
-        a->o.memory = dm_opt_size(s, "--memory", arg, DM_NGRAM_MIN_MEMORY, SIZE_MAX);
+        a->o.memory = dm_opt_size(s, "--memory", arg, DM_COOC_MIN_MEMORY, SIZE_MAX);
         break;
     case OPT_THREADS:
         a->threads = dm_opt_size(s, "--threads", arg, 0, 1024);
@@ -84,23 +119,15 @@ static error_t parse(int key, char *arg, struct argp_state *s)
     case OPT_JSON:
         a->json = true;
         break;
-    case OPT_SHOW:
-        a->show = arg;
-        break;
-    case OPT_TOP:
-        a->top = dm_opt_size(s, "--top", arg, 1, UINT32_MAX);
-        break;
     case ARGP_KEY_ARGS:
-        a->o.shards = (const char *const *)(s->argv + s->next);
-        a->o.n_shards = (size_t)(s->argc - s->next);
+        a->o.inputs = (const char *const *)(s->argv + s->next);
+        a->o.n_inputs = (size_t)(s->argc - s->next);
         break;
     case ARGP_KEY_NO_ARGS:
         argp_error(s, "no file given");
         break;
     case ARGP_KEY_END:
-        if (a->show && (a->o.out || a->o.n_shards != 1))
-            argp_error(s, "--show takes one table and no output");
-        if (!a->show && !a->o.out)
+        if (!a->o.out)
             argp_error(s, "no output given (-o FILE)");
         break;
     default:
@@ -111,40 +138,149 @@ static error_t parse(int key, char *arg, struct argp_state *s)
 
 static double rate(const struct dm_cooc_stats *s)
 {
-    return s->count_seconds > 0.0 ? (double)s->tokens / s->count_seconds : 0.0;
+    const double seconds = s->count_seconds + s->write_seconds;
+    return seconds > 0.0 ? (double)s->tokens / seconds : 0.0;
 }
 
 static void report_json(const struct args *a, const struct dm_cooc_stats *s)
 {
-    static const char *const name[] = {"unigrams", "pairs", "triplets"};
     json_t *root = json_pack(
-        "{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f}", "output", a->o.out, "order",
-        (json_int_t)a->o.order, "tokens", (json_int_t)s->tokens, "min_count2",
-        (json_int_t)s->min_count[0], "min_count3", (json_int_t)s->min_count[1], "bytes",
-        (json_int_t)s->file_bytes, "peak_memory", (json_int_t)s->peak_memory, "count_seconds",
+        "{s:s, s:I, s:I, s:s, s:f, s:I, s:I, s:I, s:f, s:f, s:f}", "output", a->o.out, "order",
+        (json_int_t)s->order, "tokens", (json_int_t)s->tokens, "score", scores[s->rule.by_weight],
+        "min_score", s->rule.min_score, "bytes", (json_int_t)s->file_bytes, "peak_memory",
+        (json_int_t)s->peak_memory, "spilled", (json_int_t)s->spilled, "count_seconds",
         s->count_seconds, "write_seconds", s->write_seconds, "tokens_per_second", rate(s));
-    for (size_t i = 0; i < a->o.order; i++)
-        json_object_set_new(root, name[i],
-                            json_pack("{s:I, s:I, s:I}", "counted", (json_int_t)s->total[i],
-                                      "distinct", (json_int_t)s->distinct[i], "kept",
-                                      (json_int_t)s->kept[i]));
+    for (size_t i = 0; i < s->order; i++)
+        json_object_set_new(
+            root, orders[i],
+            json_pack("{s:I, s:I, s:I, s:I}", "counted", (json_int_t)s->tally[i].total, "distinct",
+                      (json_int_t)s->tally[i].distinct, "kept", (json_int_t)s->tally[i].kept,
+                      "min_count", (json_int_t)(i ? s->rule.min_count[i - 1] : 1)));
     dm_json_print(root);
 }
 
 static void report_text(const struct args *a, const struct dm_cooc_stats *s)
 {
-    static const char *const name[] = {"unigrams", "pairs", "triplets"};
+    uint64_t kept = 0;
     printf("order\tcounted\tdistinct\tkept\tmin_count\n");
-    for (size_t i = 0; i < a->o.order; i++)
-        printf("%s\t%" PRIu64 "\t%" PRIu64 "\t%" PRIu64 "\t%" PRIu64 "\n", name[i], s->total[i],
-               s->distinct[i], s->kept[i], i ? s->min_count[i - 1] : 1);
-    printf("%s: %zu bytes from %" PRIu64 " tokens; counted in %.2f s (%.3g tokens/s), written in "
-           "%.2f s\n",
-           a->o.out, s->file_bytes, s->tokens, s->count_seconds, rate(s), s->write_seconds);
+    for (size_t i = 0; i < s->order; i++) {
+        printf("%s\t%" PRIu64 "\t%" PRIu64 "\t%" PRIu64 "\t%" PRIu64 "\n", orders[i],
+               s->tally[i].total, s->tally[i].distinct, s->tally[i].kept,
+               i ? s->rule.min_count[i - 1] : 1);
+        kept += i ? s->tally[i].kept : 0;
+    }
+    printf("%s: %zu bytes, %.2f for each n-gram", a->o.out, s->file_bytes,
+           kept ? (double)s->file_bytes / (double)kept : 0.0);
+    if (s->rule.min_score > 0.0)
+        printf("; %s from %.4g", scores[s->rule.by_weight], s->rule.min_score);
+    if (s->tokens)
+        printf("; from %" PRIu64 " tokens (%.3g/s)", s->tokens, rate(s));
+    printf("; read in %.2f s, written in %.2f s\n", s->count_seconds, s->write_seconds);
+}
+
+static int build(int argc, char **argv, const struct argp *argp, bool merge)
+{
+    struct args a = {.o = {.order = 3, .memory = (size_t)1 << 30}};
+    struct dm_cooc_stats s;
+    struct dm_progress p;
+    struct dm_err e;
+    a.o.rule.by_weight = true;
+    all_orders(&a.o.rule, 1);
+    argp_parse(argp, argc, argv, 0, 0, &a);
+    dm_par_set_threads(a.threads);
+    dm_stop_install();
+    if (merge ? dm_cooc_merge(&a.o, &p, &s, &e) : dm_cooc_build(&a.o, &p, &s, &e)) {
+        fprintf(stderr, "%s: %s\n", argv[0], e.msg);
+        return 1;
+    }
+    if (a.json)
+        report_json(&a, &s);
+    else
+        report_text(&a, &s);
+    return 0;
+}
+
+static int count(int argc, char **argv)
+{
+    static const struct argp argp = {
+        count_options,
+        parse,
+        "SHARD...\nmerge TABLE... -o FILE\nshow TABLE [TEXT]",
+        "Count unigrams, pairs and triplets of token shards and write the co-occurrence table that "
+        "decoding uses. Counts are exact within the given memory, nothing spans two documents, and "
+        "the file does not depend on the threads, the memory or the order of the shards. `merge` "
+        "adds up tables of parts and prunes; `show` explains a table; each has its own --help."
+        "\vExample:\n  dynamo cooc corpus-*.h5 -o cooc.h5\n"
+        "  dynamo cooc merge cooc.h5 -o small.h5 --max-bytes 16M\n"
+        "  dynamo cooc show small.h5 ' of'",
+        0,
+        0,
+        0};
+    return build(argc, argv, &argp, false);
+}
+
+static int merge(int argc, char **argv)
+{
+    static const struct argp argp = {
+        merge_options,
+        parse,
+        "TABLE...",
+        "Add up the tables of parts of a corpus. The result is the table of the whole, byte for "
+        "byte but for its provenance. The parts must hold all their n-grams: prune the result. "
+        "One table alone may be given to prune it."
+        "\vExample:\n  dynamo cooc merge part-*.h5 -o cooc.h5 --memory 500M\n"
+        "  dynamo cooc merge cooc.h5 -o small.h5 --by weight --max-bytes 16M",
+        0,
+        0,
+        0};
+    return build(argc, argv, &argp, true);
+}
+
+/* ---- Showing ------------------------------------------------------------------------------- */
+
+static const struct argp_option show_options[] = {
+    {"top", OPT_TOP, "N", 0, "continuations listed from either end (default 10)", 0},
+    {"plot", OPT_PLOT, "FILE", 0, "write counts against ranks as an SVG", 0},
+    {"json", OPT_JSON, 0, 0, "report as one line of JSON", 0},
+    {0},
+};
+
+struct show_args {
+    const char *table, *text, *plot;
+    size_t top;
+    bool json;
+};
+
+static error_t parse_show(int key, char *arg, struct argp_state *s)
+{
+    struct show_args *a = s->input;
+    switch (key) {
+    case OPT_TOP:
+        a->top = dm_opt_size(s, "--top", arg, 1, UINT32_MAX);
+        break;
+    case OPT_PLOT:
+        a->plot = arg;
+        break;
+    case OPT_JSON:
+        a->json = true;
+        break;
+    case ARGP_KEY_ARG:
+        if (s->arg_num > 1)
+            argp_error(s, "a table and one text are enough");
+        *(s->arg_num ? &a->text : &a->table) = arg;
+        break;
+    case ARGP_KEY_END:
+        if (!a->table)
+            argp_error(s, "no table given");
+        break;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+    return 0;
 }
 
 /* One continuation as a line of text or an object of JSON. */
-static void report_next(const struct args *a, const struct dm_tokenizer *t,
+static void report_next(const struct show_args *a, const struct dm_tokenizer *t,
                         const struct dm_cooc_next *n, json_t *list)
 {
     size_t len;
@@ -159,11 +295,11 @@ static void report_next(const struct args *a, const struct dm_tokenizer *t,
     free(text);
 }
 
-static void report_shown(const struct args *a, const struct dm_tokenizer *t,
+static void report_shown(const struct show_args *a, const struct dm_tokenizer *t,
                          const struct dm_cooc_shown *s)
 {
     json_t *strongest = json_array(), *weakest = json_array();
-    char *context = dm_cooc_escape(a->show, strlen(a->show));
+    char *context = dm_cooc_escape(a->text, strlen(a->text));
     if (!a->json)
         printf("%s: %" PRIu64 " times, %zu continuations kept\ntext\tid\tcount\tr\n",
                context ? context : "", s->count, s->n);
@@ -184,58 +320,94 @@ static void report_shown(const struct args *a, const struct dm_tokenizer *t,
     json_decref(weakest);
 }
 
-static enum dm_status show(const struct args *a, struct dm_err *e)
+static void report_table(const struct show_args *a, const struct dm_cooc *c)
 {
-    struct dm_cooc c;
+    struct dm_cooc_summary s[DM_COOC_ORDER_MAX];
+    json_t *root = json_pack("{s:s, s:I, s:I, s:b}", "table", c->path, "vocab", (json_int_t)c->V,
+                             "order", (json_int_t)c->order, "complete", c->complete);
+    dm_cooc_summarise(s, c);
+    if (!a->json)
+        printf("%s: order %zu, %zu ids, %s\norder\tcounted\tkept\tcovered\tlargest\tonce\ttwice"
+               "\tdiscount\n",
+               c->path, c->order, c->V, c->complete ? "complete" : "pruned");
+    for (size_t k = 0; k < c->order; k++) {
+        const double covered = s[k].total ? (double)s[k].sum / (double)s[k].total : 0.0;
+        if (!a->json)
+            printf("%s\t%" PRIu64 "\t%" PRIu64 "\t%.4f\t%u\t%" PRIu64 "\t%" PRIu64 "\t%.4f\n",
+                   orders[k], s[k].total, s[k].kept, covered, s[k].largest, s[k].ones, s[k].twos,
+                   s[k].discount);
+        else
+            json_object_set_new(root, orders[k],
+                                json_pack("{s:I, s:I, s:f, s:I, s:I, s:I, s:f}", "counted",
+                                          (json_int_t)s[k].total, "kept", (json_int_t)s[k].kept,
+                                          "covered", covered, "largest", (json_int_t)s[k].largest,
+                                          "once", (json_int_t)s[k].ones, "twice",
+                                          (json_int_t)s[k].twos, "discount", s[k].discount));
+    }
+    if (a->json)
+        dm_json_print(root);
+    else
+        json_decref(root);
+}
+
+static enum dm_status show_text(const struct show_args *a, const struct dm_cooc *c,
+                                struct dm_err *e)
+{
     struct dm_cooc_shown s = {0};
     struct dm_tokenizer *t = NULL;
-    enum dm_status st = dm_cooc_load(&c, a->o.shards[0], e);
+    enum dm_status st = dm_tokenizer_load(&t, a->table, e);
     if (!st)
-        st = dm_tokenizer_load(&t, a->o.shards[0], e);
-    if (!st)
-        st = dm_cooc_show(&s, &c, t, a->show, e);
+        st = dm_cooc_show(&s, c, t, a->text, e);
     if (!st)
         report_shown(a, t, &s);
     dm_cooc_shown_release(&s);
     dm_tokenizer_free(t);
-    dm_cooc_release(&c);
     return st;
 }
 
-static enum dm_status build(const struct args *a, struct dm_err *e)
+static int show(int argc, char **argv)
 {
-    struct dm_cooc_stats s;
-    struct dm_progress p;
-    dm_stop_install();
-    DM_TRY(dm_cooc_build(&a->o, &p, &s, e));
-    if (a->json)
-        report_json(a, &s);
-    else
-        report_text(a, &s);
-    return DM_OK;
+    static const struct argp argp = {
+        show_options,
+        parse_show,
+        "TABLE [TEXT]",
+        "What a co-occurrence table holds: for each order the n-grams counted, those kept and the "
+        "share of the corpus that they cover; or the strongest and weakest continuations of TEXT, "
+        "which is one token or more, with their counts and ratios."
+        "\vExample:\n  dynamo cooc show cooc.h5 --plot ranks.svg\n"
+        "  dynamo cooc show cooc.h5 ' of' --top 5",
+        0,
+        0,
+        0};
+    struct show_args a = {.top = 10};
+    struct dm_cooc c;
+    struct dm_err e;
+    argp_parse(&argp, argc, argv, 0, 0, &a);
+    enum dm_status st = dm_cooc_load(&c, a.table, &e);
+    if (!st && a.plot)
+        st = dm_cooc_plot(&c, a.plot, &e);
+    if (!st && a.text)
+        st = show_text(&a, &c, &e);
+    else if (!st)
+        report_table(&a, &c);
+    dm_cooc_release(&c);
+    if (st)
+        fprintf(stderr, "%s: %s\n", argv[0], e.msg);
+    return st ? 1 : 0;
 }
 
 int cmd_cooc(int argc, char **argv)
 {
-    static const struct argp argp = {
-        options,
-        parse,
-        "SHARD...",
-        "Count unigrams, pairs and triplets of token shards and write the co-occurrence table that "
-        "decoding uses. Counts are exact, nothing spans two documents, and the file does not "
-        "depend on the number of threads or the order of the shards."
-        "\vExample:\n  dynamo cooc corpus-*.h5 -o cooc.h5 --min-count3 2 --max-size 200M\n"
-        "  dynamo cooc --show ' of' cooc.h5",
-        0,
-        0,
-        0};
-    struct args a = {.o = {.order = 3, .min_count = {1, 1}, .memory = (size_t)4 << 30}, .top = 10};
-    struct dm_err e;
-    argp_parse(&argp, argc, argv, 0, 0, &a);
-    dm_par_set_threads(a.threads);
-    if (a.show ? show(&a, &e) : build(&a, &e)) {
-        fprintf(stderr, "dynamo cooc: %s\n", e.msg);
-        return 1;
-    }
-    return 0;
+    static const struct {
+        const char *word, *name;
+        int (*run)(int argc, char **argv);
+    } sub[] = {{"merge", "dynamo cooc merge", merge}, {"show", "dynamo cooc show", show}};
+    for (size_t i = 0; argc > 1 && i < sizeof(sub) / sizeof(sub[0]); i++)
+        if (!strcmp(argv[1], sub[i].word)) {
+            char name[32];
+            snprintf(name, sizeof(name), "%s", sub[i].name);
+            argv[1] = name; // argp's messages and ours begin with it
+            return sub[i].run(argc - 1, argv + 1);
+        }
+    return count(argc, argv);
 }

@@ -1,140 +1,150 @@
 /* SPDX-License-Identifier: MIT */
-/* What other minimum counts keep is found by counting again instead of from a histogram: a pass
- * reads the keys once in order, at memory speed and on all threads, and the pairs that only a
- * triplet keeps come out exactly. */
 #include "data/cooc_prune.h"
 
-#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
 
-#include "src/base/par.h"
+#include "src/base/arena.h"
 
-#define PARTS_MAX 256u
+/* ---- From keys to n-grams of all orders ---------------------------------------------------- */
 
-bool dm_pair_next(const struct dm_ngram *g, size_t part, struct dm_pair *p)
+struct walk {
+    size_t order;
+    unsigned bits;
+    uint32_t id[DM_NGRAM_ORDER_MAX];
+    uint64_t count[DM_NGRAM_ORDER_MAX + 1]; /* of id[0..n), so far; [0] and [1] are not used */
+    size_t open;                            /* ids that are open */
+    uint64_t key;                           /* the last one */
+    dm_gram_fn *fn;
+    void *ctx;
+};
+
+/* Ends the n-grams longer than `keep`; each adds its count to the one it continues. */
+static enum dm_status end_longer(struct walk *w, size_t keep, struct dm_err *e)
 {
-    const struct dm_run *r = dm_ngram_part(g, part);
-    const unsigned bits = dm_ngram_id_bits(g), low = bits * (unsigned)(dm_ngram_order(g) - 2);
-    size_t i = p->end;
-    if (i >= r->n)
-        return false;
-    const uint64_t pair = r->key[i] >> low;
-    p->begin = i;
-    p->count = 0;
-    for (; i < r->n && r->key[i] >> low == pair; i++)
-        p->count += r->count[i];
-    p->end = i;
-    p->x1 = (uint32_t)(pair >> bits);
-    p->x2 = (uint32_t)(pair & (((uint64_t)1 << bits) - 1));
-    return true;
-}
-
-uint32_t dm_pair_third(const struct dm_ngram *g, size_t part, size_t i)
-{
-    const uint64_t mask = ((uint64_t)1 << dm_ngram_id_bits(g)) - 1;
-    return dm_ngram_order(g) < 3 ? 0 : (uint32_t)(dm_ngram_part(g, part)->key[i] & mask);
-}
-
-static void raise_to(uint64_t *largest, uint64_t count)
-{
-    if (*largest < count)
-        *largest = count;
-}
-
-static void count_part(const struct dm_ngram *g, size_t part, struct dm_cooc_tally *t)
-{
-    const struct dm_run *r = dm_ngram_part(g, part);
-    for (struct dm_pair p = {0}; dm_pair_next(g, part, &p);) {
-        if (!p.x2)
-            continue;
-        uint64_t kept = 0;
-        for (size_t i = p.begin; i < p.end; i++) {
-            if (!dm_pair_third(g, part, i))
-                continue;
-            t->total[1] += r->count[i];
-            t->distinct[1]++;
-            raise_to(&t->largest[1], r->count[i]);
-            kept += r->count[i] >= t->min_count[1];
-        }
-        t->kept[1] += kept;
-        t->total[0] += p.count;
-        t->distinct[0]++;
-        raise_to(&t->largest[0], p.count);
-        t->kept[0] += kept || p.count >= t->min_count[0];
+    for (; w->open > keep; w->open--) {
+        const struct dm_gram x = {w->id, w->open, w->count[w->open]};
+        if (w->open >= 2)
+            DM_TRY(w->fn(w->ctx, &x, e));
+        w->count[w->open - 1] += x.count;
+        w->count[w->open] = 0;
     }
+    return DM_OK;
+}
+
+static enum dm_status walk_keys(void *ctx, const struct dm_counts *c, struct dm_err *e)
+{
+    struct walk *w = ctx;
+    const unsigned bits = w->bits, order = (unsigned)w->order;
+    const uint64_t mask = ((uint64_t)1 << bits) - 1;
+    for (size_t i = 0; i < c->n; i++) {
+        const uint64_t key = c->key[i], differs = key ^ w->key;
+        size_t same = 0;
+        while (same < w->open && !(differs >> bits * (order - 1 - same)))
+            same++;
+        DM_TRY(end_longer(w, same, e));
+        for (; w->open < order; w->open++) {
+            const uint32_t id = (uint32_t)(key >> bits * (order - 1 - (unsigned)w->open) & mask);
+            if (!id)
+                break;
+            w->id[w->open] = id;
+        }
+        w->count[w->open] += c->count[i];
+        w->key = key;
+    }
+    return DM_OK;
+}
+
+enum dm_status dm_cooc_walk(struct dm_ngram *g, dm_gram_fn *fn, void *ctx, struct dm_err *e)
+{
+    struct walk w = {.order = dm_ngram_order(g), .bits = dm_ngram_id_bits(g), .fn = fn, .ctx = ctx};
+    DM_TRY(dm_ngram_scan(g, walk_keys, &w, e));
+    return end_longer(&w, 0, e);
+}
+
+/* ---- Scores -------------------------------------------------------------------------------- */
+
+enum dm_status dm_cooc_scorer_init(struct dm_cooc_scorer *s, const struct dm_ngram *g,
+                                   const struct dm_cooc_rule *rule, struct dm_err *e)
+{
+    const uint64_t *N = dm_ngram_totals(g), *c1 = dm_ngram_c1(g);
+    const size_t V = dm_ngram_vocab(g);
+    *s = (struct dm_cooc_scorer){.rule = *rule};
+    if (!rule->by_weight)
+        return DM_OK;
+    s->log_p = dm_alloc(V, sizeof(*s->log_p));
+    if (!s->log_p)
+        return dm_fail(e, DM_ENOMEM, "no memory for the frequencies of %zu ids", V);
+    for (size_t i = 0; i < V; i++)
+        s->log_p[i] = c1[i] ? log((double)c1[i] / (double)N[0]) : 0.0;
+    for (size_t j = 0; j < dm_ngram_order(g); j++)
+        s->log_n[j] = log((double)N[j]);
+    return DM_OK;
+}
+
+void dm_cooc_scorer_release(struct dm_cooc_scorer *s)
+{
+    free(s->log_p);
+    s->log_p = NULL;
+}
+
+double dm_cooc_score(const struct dm_cooc_scorer *s, const struct dm_gram *x)
+{
+    if (!s->rule.by_weight)
+        return (double)x->count;
+    double log_r = log((double)x->count) - s->log_n[x->n - 1];
+    for (size_t i = 0; i < x->n; i++)
+        log_r -= s->log_p[x->id[i]];
+    return fabs(log_r) * (double)x->count;
+}
+
+bool dm_cooc_keeps(const struct dm_cooc_scorer *s, const struct dm_gram *x)
+{
+    return x->count >= s->rule.min_count[x->n - 2] &&
+           (s->rule.min_score <= 0.0 || dm_cooc_score(s, x) >= s->rule.min_score);
+}
+
+/* Steps of 1/64 of a doubling from 2^-16 on; whole counts are steps of their own up to 92. */
+#define STEPS 64.0
+#define LOWEST 16.0
+
+double dm_cooc_histogram_at(size_t i)
+{
+    return i ? exp2((double)i / STEPS - LOWEST) : 0.0;
 }
 
 struct counting {
-    const struct dm_ngram *g;
-    struct dm_cooc_tally part[PARTS_MAX];
+    struct dm_cooc_scorer scorer;
+    struct dm_cooc_histogram *h;
 };
 
-static void count_parts(void *ctx, size_t part, size_t begin, size_t end)
+static enum dm_status count_score(void *ctx, const struct dm_gram *x, struct dm_err *e)
 {
-    (void)part;
     struct counting *c = ctx;
-    for (size_t p = begin; p < end; p++)
-        count_part(c->g, p, &c->part[p]);
-}
-
-void dm_cooc_count(const struct dm_ngram *g, const uint64_t min_count[2], struct dm_cooc_tally *t)
-{
-    struct counting c = {.g = g};
-    const size_t parts = dm_ngram_parts(g);
-    assert(parts <= PARTS_MAX && dm_ngram_order(g) <= 3);
-    *t = (struct dm_cooc_tally){.min_count = {min_count[0], min_count[1]}};
-    for (size_t p = 0; p < parts; p++)
-        c.part[p] = *t;
-    dm_par_for(parts, 1, count_parts, &c);
-    for (size_t p = 0; p < parts; p++)
-        for (size_t i = 0; i < 2; i++) {
-            t->total[i] += c.part[p].total[i];
-            t->distinct[i] += c.part[p].distinct[i];
-            t->kept[i] += c.part[p].kept[i];
-            raise_to(&t->largest[i], c.part[p].largest[i]);
-        }
-}
-
-/* Raises min_count[level] of t, which does not fit, as little as needed; *met is false if no value
- * is enough, and t is then the one that keeps nothing for its own count. */
-static enum dm_status raise_level(const struct dm_ngram *g, size_t level, dm_cooc_fits_fn *fits,
-                                  void *ctx, struct dm_cooc_tally *t, bool *met, struct dm_err *e)
-{
-    const uint64_t top = t->largest[level] + 1;
-    uint64_t min[2] = {t->min_count[0], t->min_count[1]};
-    uint64_t no = min[level], yes; // the largest known not to fit, the smallest known to fit
-    for (*met = false; !*met && no < top;) {
-        min[level] = no > top / 2 ? top : 2 * no;
-        dm_cooc_count(g, min, t);
-        DM_TRY(fits(ctx, t, met, e));
-        if (!*met)
-            no = min[level];
-    }
-    if (!*met)
+    (void)e;
+    if (!dm_cooc_keeps(&c->scorer, x))
         return DM_OK;
-    for (yes = min[level]; yes - no > 1;) {
-        bool ok;
-        min[level] = no + (yes - no) / 2;
-        dm_cooc_count(g, min, t);
-        DM_TRY(fits(ctx, t, &ok, e));
-        *(ok ? &yes : &no) = min[level];
-    }
-    min[level] = yes;
-    dm_cooc_count(g, min, t);
+    const double score = dm_cooc_score(&c->scorer, x);
+    const double at = score > 0.0 ? (log2(score) + LOWEST) * STEPS : 0.0;
+    size_t i = at < 0.0 ? 0 : at > DM_COOC_SCORES - 1 ? DM_COOC_SCORES - 1 : (size_t)at;
+    // rounding must not put a score into the step above or below its own
+    while (i && dm_cooc_histogram_at(i) > score)
+        i--;
+    while (i + 1 < DM_COOC_SCORES && dm_cooc_histogram_at(i + 1) <= score)
+        i++;
+    c->h->n[i]++;
     return DM_OK;
 }
 
-enum dm_status dm_cooc_prune(const struct dm_ngram *g, const uint64_t min_count[2],
-                             dm_cooc_fits_fn *fits, void *ctx, struct dm_cooc_tally *t, bool *met,
-                             struct dm_err *e)
+enum dm_status dm_cooc_count_scores(struct dm_cooc_histogram *h, struct dm_ngram *g,
+                                    const struct dm_cooc_rule *rule, struct dm_err *e)
 {
-    *met = true;
-    dm_cooc_count(g, min_count, t);
-    if (t->largest[0] > UINT32_MAX)
-        return dm_fail(e, DM_ERANGE, "a pair occurs %llu times, want at most %lu",
-                       (unsigned long long)t->largest[0], (unsigned long)UINT32_MAX);
-    if (fits)
-        DM_TRY(fits(ctx, t, met, e));
-    for (size_t level = 2; level-- > 0 && !*met;)
-        DM_TRY(raise_level(g, level, fits, ctx, t, met, e));
-    return DM_OK;
+    struct counting c = {.h = h};
+    *h = (struct dm_cooc_histogram){0};
+    DM_TRY(dm_cooc_scorer_init(&c.scorer, g, rule, e));
+    const enum dm_status st = dm_cooc_walk(g, count_score, &c, e);
+    dm_cooc_scorer_release(&c.scorer);
+    for (size_t i = DM_COOC_SCORES - 1; i-- > 0;)
+        h->n[i] += h->n[i + 1];
+    return st;
 }

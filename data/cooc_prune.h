@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* cooc_prune.h - which pairs and triplets of a counted corpus a co-occurrence table keeps.
+/* cooc_prune.h - which n-grams of a counted corpus a co-occurrence table keeps.
  *
- * A triplet is kept when it occurs at least min_count[1] times; a pair when it occurs at least
- * min_count[0] times or leads a kept triplet. */
+ * An n-gram is kept when it occurs at least min_count[n-2] times and its score is at least
+ * min_score, or when it begins a longer one that is kept. The score is its count, or its weight
+ * |log r_n| * count: how much more or less often the corpus has it than its tokens' frequencies
+ * alone say, in nats summed over its occurrences, which is what the table changes in J. */
 #ifndef DM_DATA_COOC_PRUNE_H
 #define DM_DATA_COOC_PRUNE_H
 
@@ -13,42 +15,48 @@
 #include "data/ngram.h"
 #include "src/base/status.h"
 
-/* The keys of one run that share their first two ids: [begin, end). x2 = 0 where x1 ends its
- * document. */
-struct dm_pair {
-    uint32_t x1, x2;
-    uint64_t count;
-    size_t begin, end;
+struct dm_cooc_rule {
+    uint64_t min_count[DM_NGRAM_ORDER_MAX - 1]; /* orders from 2, >= 1 */
+    bool by_weight;
+    double min_score; /* 0: no limit */
 };
 
-/* The pair after the one in *p (zeroed: the first), or false at the end of the part. */
-bool dm_pair_next(const struct dm_ngram *g, size_t part, struct dm_pair *p);
-
-/* The third id of key i of a part; 0 where there is none. */
-uint32_t dm_pair_third(const struct dm_ngram *g, size_t part, size_t i);
-
-/* Pairs [0] and triplets [1]: */
+/* Of one order. */
 struct dm_cooc_tally {
-    uint64_t min_count[2];
-    uint64_t total[2];    /* n-grams, before pruning */
-    uint64_t distinct[2]; /* before pruning */
-    uint64_t kept[2];     /* distinct, after pruning */
-    uint64_t largest[2];  /* the largest count */
+    uint64_t total, distinct, ones, twos; /* before pruning; n-grams that occur once, twice */
+    uint64_t kept;
 };
 
-/* Fills t for the two minimum counts. The result does not depend on the thread count. */
-void dm_cooc_count(const struct dm_ngram *g, const uint64_t min_count[2], struct dm_cooc_tally *t);
+/* An n-gram: id[0..n), n >= 2, and its count. */
+struct dm_gram {
+    const uint32_t *id;
+    size_t n;
+    uint64_t count;
+};
 
-/* Whether the table that t describes meets the caller's size budget: *fits. */
-typedef enum dm_status dm_cooc_fits_fn(void *ctx, const struct dm_cooc_tally *t, bool *fits,
-                                       struct dm_err *e);
+/* Called for every distinct n-gram of orders 2 and up, each after those that it begins. */
+typedef enum dm_status dm_gram_fn(void *ctx, const struct dm_gram *x, struct dm_err *e);
+enum dm_status dm_cooc_walk(struct dm_ngram *g, dm_gram_fn *fn, void *ctx, struct dm_err *e);
 
-/* Fills t for the smallest minimum counts from min_count[] on that meet the budget (`fits` NULL: no
- * budget). Triplets are raised first and pairs only once no triplet is left; each by doubling, then
- * halving the interval. *met is false when even a table without pairs is too large. DM_ERANGE when
- * a pair occurs more than UINT32_MAX times, and whatever `fits` returns. */
-enum dm_status dm_cooc_prune(const struct dm_ngram *g, const uint64_t min_count[2],
-                             dm_cooc_fits_fn *fits, void *ctx, struct dm_cooc_tally *t, bool *met,
-                             struct dm_err *e);
+/* Scores of n-grams of one corpus. */
+struct dm_cooc_scorer {
+    struct dm_cooc_rule rule;
+    double *log_p; /* (V) log of the ids' frequencies */
+    double log_n[DM_NGRAM_ORDER_MAX];
+};
+enum dm_status dm_cooc_scorer_init(struct dm_cooc_scorer *s, const struct dm_ngram *g,
+                                   const struct dm_cooc_rule *rule, struct dm_err *e);
+void dm_cooc_scorer_release(struct dm_cooc_scorer *s);
+double dm_cooc_score(const struct dm_cooc_scorer *s, const struct dm_gram *x);
+bool dm_cooc_keeps(const struct dm_cooc_scorer *s, const struct dm_gram *x);
+
+/* How many n-grams that pass the minimum counts have a score from dm_cooc_histogram_at(i) on. */
+#define DM_COOC_SCORES 4096u
+struct dm_cooc_histogram {
+    uint64_t n[DM_COOC_SCORES];
+};
+double dm_cooc_histogram_at(size_t i);
+enum dm_status dm_cooc_count_scores(struct dm_cooc_histogram *h, struct dm_ngram *g,
+                                    const struct dm_cooc_rule *rule, struct dm_err *e);
 
 #endif

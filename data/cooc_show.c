@@ -19,11 +19,12 @@ static int by_ratio(const void *a, const void *b)
 static enum dm_status context_of(struct dm_cooc_shown *s, const struct dm_cooc *c,
                                  const struct dm_tokenizer *t, const char *text, struct dm_err *e)
 {
+    static const char *const most[] = {[2] = "", [3] = " or 2", [4] = " to 3"};
     struct dm_ids ids = {0};
     enum dm_status st = dm_tokenizer_encode(t, text, strlen(text), &ids, e);
     if (!st && (ids.n < 1 || ids.n >= c->order))
         st = dm_fail(e, DM_ERANGE, "%s: \"%s\" is %zu tokens, want 1%s", c->path, text, ids.n,
-                     c->order > 2 ? " or 2" : "");
+                     most[c->order]);
     s->n_ids = st ? 0 : ids.n;
     for (size_t i = 0; i < s->n_ids; i++)
         s->id[i] = (uint32_t)ids.id[i];
@@ -31,31 +32,80 @@ static enum dm_status context_of(struct dm_cooc_shown *s, const struct dm_cooc *
     return st;
 }
 
+/* The continuations of an n-gram: [begin, end) of these arrays. */
+struct row {
+    const uint32_t *x, *count;
+    size_t begin, end;
+};
+
+static struct row row_of(struct dm_cooc_shown *s, const struct dm_cooc *c)
+{
+    if (s->id[0] >= c->V)
+        return (struct row){0};
+    s->count = c->c1[s->id[0]];
+    if (s->n_ids == 1)
+        return (struct row){c->x2, c->c2, c->row[s->id[0]], c->row[s->id[0] + 1]};
+    const size_t pair = dm_cooc_find(c, s->id[0], s->id[1]);
+    s->count = pair == SIZE_MAX ? 0 : c->c2[pair];
+    if (pair == SIZE_MAX)
+        return (struct row){0};
+    if (s->n_ids == 2)
+        return (struct row){c->x3, c->c3, c->sub[pair], c->sub[pair + 1]};
+    const size_t t = dm_cooc_find3(c, pair, s->id[2]);
+    s->count = t == SIZE_MAX ? 0 : c->c3[t];
+    if (t == SIZE_MAX)
+        return (struct row){0};
+    return (struct row){c->x4, c->c4, c->sub3[t], c->sub3[t + 1]};
+}
+
+/* DynaMo eq. 3 in double. */
+static double ratio(const struct dm_cooc_shown *s, const struct dm_cooc *c, uint32_t last,
+                    uint32_t count)
+{
+    double p = (double)c->c1[last] / (double)c->N[0];
+    for (size_t i = 0; i < s->n_ids; i++)
+        p *= (double)c->c1[s->id[i]] / (double)c->N[0];
+    return (double)count / (double)c->N[s->n_ids] / p;
+}
+
 enum dm_status dm_cooc_show(struct dm_cooc_shown *s, const struct dm_cooc *c,
                             const struct dm_tokenizer *t, const char *text, struct dm_err *e)
 {
     *s = (struct dm_cooc_shown){0};
     DM_TRY(context_of(s, c, t, text, e));
-    const bool two = s->n_ids == 2;
-    const size_t pair = two ? dm_cooc_find(c, s->id[0], s->id[1]) : SIZE_MAX;
-    size_t begin = 0, end = 0;
-    if (two && pair != SIZE_MAX) {
-        begin = c->sub[pair];
-        end = c->sub[pair + 1];
-        s->count = c->c2[pair];
-    } else if (!two && s->id[0] < c->V) {
-        begin = c->row[s->id[0]];
-        end = c->row[s->id[0] + 1];
-        s->count = c->c1[s->id[0]];
-    }
-    s->next = dm_alloc(end - begin + 1, sizeof(*s->next));
+    const struct row r = row_of(s, c);
+    s->next = dm_alloc(r.end - r.begin + 1, sizeof(*s->next));
     if (!s->next)
-        return dm_fail(e, DM_ENOMEM, "%s: no memory for %zu continuations", c->path, end - begin);
-    for (size_t i = begin; i < end; i++)
-        s->next[s->n++] = two ? (struct dm_cooc_next){c->x3[i], c->c3[i], c->r3[i]}
-                              : (struct dm_cooc_next){c->x2[i], c->c2[i], c->r2[i]};
-    qsort(s->next, s->n, sizeof(*s->next), by_ratio);
+        return dm_fail(e, DM_ENOMEM, "%s: no memory for %zu continuations", c->path,
+                       r.end - r.begin);
+    for (size_t i = r.begin; i < r.end; i++)
+        s->next[s->n++] = (struct dm_cooc_next){r.x[i], r.count[i],
+                                                (float)ratio(s, c, r.x[i], r.count[i])};
+    if (s->n)
+        qsort(s->next, s->n, sizeof(*s->next), by_ratio);
     return DM_OK;
+}
+
+void dm_cooc_summarise(struct dm_cooc_summary s[DM_COOC_ORDER_MAX], const struct dm_cooc *c)
+{
+    const uint32_t *const count[] = {c->c2, c->c3, c->c4};
+    const size_t n[] = {c->n_pairs, c->n_triplets, c->n_quads};
+    for (size_t k = 0; k < DM_COOC_ORDER_MAX; k++) {
+        const double ones = (double)c->ones[k], twos = (double)c->twos[k];
+        s[k] = (struct dm_cooc_summary){.total = c->N[k], .ones = c->ones[k], .twos = c->twos[k]};
+        s[k].discount = ones > 0.0 ? ones / (ones + 2.0 * twos) : 0.0;
+    }
+    for (size_t i = 0; i < c->V; i++) {
+        s[0].kept += c->c1[i] > 0;
+        s[0].sum += c->c1[i];
+    }
+    for (size_t k = 1; k < c->order; k++) {
+        s[k].kept = n[k - 1];
+        for (size_t i = 0; i < n[k - 1]; i++) {
+            s[k].sum += count[k - 1][i];
+            s[k].largest = count[k - 1][i] > s[k].largest ? count[k - 1][i] : s[k].largest;
+        }
+    }
 }
 
 void dm_cooc_shown_release(struct dm_cooc_shown *s)

@@ -1,42 +1,27 @@
 /* SPDX-License-Identifier: MIT */
-/* The key space is cut once, at quantiles of the first chunk, into PARTS ranges with a stack of
- * runs each. Threads own whole ranges, so collapsing and merging need no locks, and the memory for
- * a merge is that of a few ranges instead of twice everything. A stack is kept like a binary
- * counter: the top run is merged down while it is at least half of the one below, so an entry is
- * copied O(log chunks) times. */
-#include "data/ngram.h"
+/* A third of the memory is for keys that wait and for an area of each thread, which is the other
+ * half of its sort, what it packs to, and where it merges. The rest is for packed runs. */
+#include "data/ngram_impl.h"
 
+#include <assert.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "data/radix.h"
 #include "src/base/arena.h"
 #include "src/base/par.h"
+#include "src/base/stop.h"
 
-#define PARTS 64u
-#define STACK 64u /* sizes at least double from top to bottom: never full */
-#define CHUNK_MAX ((size_t)1 << 24)
-#define ENTRY (sizeof(uint64_t) + sizeof(uint32_t)) /* bytes of a run per key */
-#define GROUP 8u                                    /* ranges merged at a time */
+#define SLICE_MIN ((size_t)1 << 16) /* and SLICE_STEP for each thread: see dm_ngram_fan() */
+#define SLICE_STEP ((size_t)12 << 10)
+#define SLICE_MAX ((size_t)1 << 23)
+#define KEY_BYTES (sizeof(uint64_t) + DM_RUN_ENTRY_MAX + 1) /* with the area */
+#define USUAL_BYTES 6u /* of a packed entry, at most, unless keys are far apart */
 
-struct stack {
-    struct dm_run run[STACK]; /* [0] is the oldest and largest */
-    size_t n;
-};
-
-struct dm_ngram {
-    size_t V, order, memory, held, peak;
-    unsigned bits;
-    uint64_t *key, *tmp; /* (chunk) keys that wait for the sort, and its other half */
-    size_t n, chunk;
-    size_t *scratch;           /* of the sort */
-    uint64_t bound[PARTS + 1]; /* part p holds keys >= bound[p] and < bound[p+1]; the last: all */
-    bool bounded;
-    struct stack part[PARTS];
-};
-
-static enum dm_status grow(struct dm_ngram *g, size_t bytes, struct dm_err *e)
+enum dm_status dm_ngram_hold(struct dm_ngram *g, size_t bytes, struct dm_err *e)
 {
     if (bytes > g->memory - g->held)
         return dm_fail(e, DM_ERANGE,
@@ -49,43 +34,27 @@ static enum dm_status grow(struct dm_ngram *g, size_t bytes, struct dm_err *e)
     return DM_OK;
 }
 
-static enum dm_status run_init(struct dm_ngram *g, struct dm_run *r, size_t n, struct dm_err *e)
+void dm_ngram_unhold(struct dm_ngram *g, size_t bytes)
 {
-    *r = (struct dm_run){0};
-    DM_TRY(grow(g, n * ENTRY, e));
-    // n + 1: an empty run has arrays too
-    r->key = dm_alloc(n + 1, sizeof(*r->key));
-    r->count = dm_alloc(n + 1, sizeof(*r->count));
-    if (!r->key || !r->count) {
-        free(r->key);
-        free(r->count);
-        *r = (struct dm_run){0};
-        g->held -= n * ENTRY;
-        return dm_fail(e, DM_ENOMEM, "no memory for %zu counts", n);
-    }
-    r->n = n;
-    return DM_OK;
+    assert(bytes <= g->held);
+    g->held -= bytes;
 }
 
-static void run_release(struct dm_ngram *g, struct dm_run *r)
+size_t dm_ngram_area_bytes(size_t slice)
 {
-    g->held -= r->n * ENTRY;
-    free(r->key);
-    free(r->count);
-    *r = (struct dm_run){0};
+    const size_t bytes = slice * DM_RUN_ENTRY_MAX + DM_RUN_PAD;
+    return (bytes / 64 + 1) * 64 + 2 * (slice / DM_RUN_BLOCK + 2) * sizeof(uint64_t);
 }
 
-/* Gives back what a merge did not need. */
-static void run_shrink(struct dm_ngram *g, struct dm_run *r, size_t n)
+struct dm_area dm_ngram_area(const struct dm_ngram *g, size_t thread)
 {
-    uint64_t *key = dm_realloc(r->key, n + 1, sizeof(*key));
-    if (key)
-        r->key = key;
-    uint32_t *count = dm_realloc(r->count, n + 1, sizeof(*count));
-    if (count)
-        r->count = count;
-    g->held -= (r->n - n) * ENTRY;
-    r->n = n;
+    struct dm_area a = {.blocks = g->slice / DM_RUN_BLOCK + 1};
+    const size_t all = dm_ngram_area_bytes(g->slice), index = (a.blocks + 1) * sizeof(*a.first);
+    a.bytes = g->work + thread * all;
+    a.size = all - 2 * index;
+    a.first = (uint64_t *)(void *)(a.bytes + a.size);
+    a.at = a.first + a.blocks + 1;
+    return a;
 }
 
 static unsigned bit_width(size_t x)
@@ -96,35 +65,65 @@ static unsigned bit_width(size_t x)
     return b;
 }
 
+/* Large pages where the system has them: the sort's writes go to 256 places at a time. */
+static void *alloc_large(size_t n, size_t size)
+{
+    char *p = dm_alloc(n, size);
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    const size_t skip = p ? (page - (uintptr_t)p % page) % page : 0;
+    if (p && n * size > skip + page)
+        (void)madvise(p + skip, (n * size - skip) / page * page, MADV_HUGEPAGE); // a wish only
+    return p;
+}
+
+/* As many threads as the memory is enough for. */
+static enum dm_status plan(struct dm_ngram *g, struct dm_err *e)
+{
+    const size_t fixed = g->V * sizeof(*g->c1), per_id = g->V * sizeof(*g->hist);
+    g->threads = dm_par_threads() + 1;
+    do {
+        g->threads--;
+        const size_t all = fixed + g->threads * per_id;
+        g->slice = all < g->memory ? (g->memory - all) / 3 / g->threads / KEY_BYTES : 0;
+    } while (g->threads > 1 && g->slice < SLICE_MIN + g->threads * SLICE_STEP);
+    if (g->slice < SLICE_MIN)
+        return dm_fail(e, DM_ERANGE, "memory for counting is %zu bytes, want at least %zu",
+                       g->memory, DM_NGRAM_MIN_MEMORY + fixed + per_id);
+    if (g->slice > SLICE_MAX)
+        g->slice = SLICE_MAX;
+    g->held = fixed + g->threads * (per_id + g->slice * sizeof(*g->key));
+    g->held += g->threads * dm_ngram_area_bytes(g->slice);
+    g->peak = g->held;
+    return DM_OK;
+}
+
 enum dm_status dm_ngram_new(struct dm_ngram **out, size_t V, size_t order, size_t memory,
-                            struct dm_err *e)
+                            const char *beside, struct dm_err *e)
 {
     *out = NULL;
     const unsigned bits = V > 2 ? bit_width(V - 1) : 1;
-    if (order < 2 || order > 4)
+    if (order < 2 || order > DM_NGRAM_ORDER_MAX)
         return dm_fail(e, DM_ERANGE, "order is %zu, want 2 to 4", order);
     if (!V || bits * order > 64)
         return dm_fail(e, DM_EUNSUPPORTED, "a vocabulary of %zu ids: want 1 to 2^%zu for order %zu",
                        V, 64 / order, order);
-    if (memory < DM_NGRAM_MIN_MEMORY)
-        return dm_fail(e, DM_ERANGE, "memory for counting is %zu bytes, want at least %zu", memory,
-                       DM_NGRAM_MIN_MEMORY);
     struct dm_ngram *g = dm_alloc(1, sizeof(*g));
     if (!g)
         return dm_fail(e, DM_ENOMEM, "no memory for an n-gram counter");
     *g = (struct dm_ngram){.V = V, .order = order, .memory = memory, .bits = bits};
-    // a quarter for the keys and their other half, the rest for runs
-    g->chunk = memory / 4 / (2 * sizeof(*g->key));
-    if (g->chunk > CHUNK_MAX)
-        g->chunk = CHUNK_MAX;
-    g->held = g->peak = g->chunk * 2 * sizeof(*g->key);
-    g->key = dm_alloc(g->chunk, sizeof(*g->key));
-    g->tmp = dm_alloc(g->chunk, sizeof(*g->tmp));
-    g->scratch = dm_alloc(dm_radix_scratch(), sizeof(*g->scratch));
-    if (!g->key || !g->tmp || !g->scratch) {
-        const size_t n = g->chunk;
+    g->beside = beside;
+    enum dm_status st = plan(g, e);
+    if (!st) {
+        g->key = alloc_large(g->threads * g->slice, sizeof(*g->key));
+        g->work = alloc_large(g->threads, dm_ngram_area_bytes(g->slice));
+        g->hist = dm_alloc(g->threads * V, sizeof(*g->hist));
+        g->c1 = dm_alloc(V, sizeof(*g->c1));
+        if (!g->key || !g->work || !g->hist || !g->c1)
+            st = dm_fail(e, DM_ENOMEM, "no memory for %zu n-gram keys", g->threads * g->slice);
+    }
+    if (st) {
         dm_ngram_free(g);
-        return dm_fail(e, DM_ENOMEM, "no memory for %zu n-gram keys", n);
+        return st;
     }
     *out = g;
     return DM_OK;
@@ -134,259 +133,234 @@ void dm_ngram_free(struct dm_ngram *g)
 {
     if (!g)
         return;
-    for (size_t p = 0; p < PARTS; p++)
-        for (size_t i = 0; i < g->part[p].n; i++)
-            run_release(g, &g->part[p].run[i]);
+    for (size_t i = 0; i < g->n_runs; i++)
+        dm_run_release(&g->run[i]);
+    free(g->run);
     free(g->key);
-    free(g->tmp);
-    free(g->scratch);
+    free(g->work);
+    free(g->hist);
+    free(g->c1);
     free(g);
 }
 
-/* First index with key[i] >= bound. */
-static size_t lower_bound(const uint64_t *key, size_t n, uint64_t bound)
+enum dm_status dm_ngram_push(struct dm_ngram *g, struct dm_run *r, struct dm_err *e)
 {
-    size_t lo = 0;
-    while (n) {
-        const size_t half = n / 2;
-        if (key[lo + half] < bound) {
-            lo += half + 1;
-            n -= half + 1;
-        } else {
-            n = half;
+    if (g->n_runs == g->room) {
+        struct dm_run *more = dm_realloc(g->run, 2 * g->room + 64, sizeof(*more));
+        if (!more) {
+            dm_ngram_unhold(g, dm_run_held(r));
+            dm_run_release(r);
+            return dm_fail(e, DM_ENOMEM, "no memory for %zu runs of counts", g->n_runs + 1);
         }
+        g->run = more;
+        g->room = 2 * g->room + 64;
     }
-    return lo;
-}
-
-struct collapse {
-    const uint64_t *key;  /* sorted */
-    size_t at[PARTS + 1]; /* part p is key[at[p] .. at[p+1]) */
-    size_t distinct[PARTS];
-    struct dm_run run[PARTS];
-};
-
-static void count_distinct(void *ctx, size_t part, size_t begin, size_t end)
-{
-    (void)part;
-    struct collapse *c = ctx;
-    for (size_t p = begin; p < end; p++) {
-        size_t n = c->at[p] < c->at[p + 1];
-        for (size_t i = c->at[p] + 1; i < c->at[p + 1]; i++)
-            n += c->key[i] != c->key[i - 1];
-        c->distinct[p] = n;
-    }
-}
-
-static void collapse_parts(void *ctx, size_t part, size_t begin, size_t end)
-{
-    (void)part;
-    struct collapse *c = ctx;
-    for (size_t p = begin; p < end; p++) {
-        size_t n = 0;
-        for (size_t i = c->at[p], next; i < c->at[p + 1]; i = next) {
-            for (next = i + 1; next < c->at[p + 1] && c->key[next] == c->key[i];)
-                next++;
-            c->run[p].key[n] = c->key[i];
-            c->run[p].count[n++] = (uint32_t)(next - i);
-        }
-    }
-}
-
-struct merge {
-    size_t part;
-    struct dm_run a, b, out;
-    size_t n;
-    bool overflow;
-};
-
-/* Without branches on the data, which would be mispredicted every other time. */
-static void merge_runs(struct merge *m)
-{
-    const struct dm_run a = m->a, b = m->b, out = m->out;
-    size_t i = 0, j = 0, n = 0;
-    uint64_t over = 0;
-    while (i < a.n && j < b.n) {
-        const uint64_t ka = a.key[i], kb = b.key[j];
-        const bool use_a = ka <= kb, use_b = kb <= ka;
-        const uint64_t c = (a.count[i] & -(uint64_t)use_a) + (b.count[j] & -(uint64_t)use_b);
-        out.key[n] = use_a ? ka : kb;
-        out.count[n++] = (uint32_t)c;
-        over |= c >> 32;
-        i += use_a;
-        j += use_b;
-    }
-    const struct dm_run *rest = i < a.n ? &a : &b;
-    const size_t from = i < a.n ? i : j, left = rest->n - from;
-    memcpy(out.key + n, rest->key + from, left * sizeof(*out.key));
-    memcpy(out.count + n, rest->count + from, left * sizeof(*out.count));
-    m->n = n + left;
-    m->overflow = over != 0;
-}
-
-static void merge_group(void *ctx, size_t part, size_t begin, size_t end)
-{
-    (void)part;
-    struct merge *m = ctx;
-    for (size_t i = begin; i < end; i++)
-        merge_runs(&m[i]);
-}
-
-/* Merges the two top runs of the n stacks named in m. */
-static enum dm_status merge_tops(struct dm_ngram *g, struct merge *m, size_t n, struct dm_err *e)
-{
-    enum dm_status st = DM_OK;
-    size_t made = 0;
-    for (; made < n && !st; made++) {
-        const struct stack *s = &g->part[m[made].part];
-        m[made].a = s->run[s->n - 2];
-        m[made].b = s->run[s->n - 1];
-        st = run_init(g, &m[made].out, m[made].a.n + m[made].b.n, e);
-    }
-    if (st) {
-        for (size_t i = 0; i < made; i++)
-            run_release(g, &m[i].out);
-        return st;
-    }
-    dm_par_for(n, 1, merge_group, m);
-    for (size_t i = 0; i < n; i++) {
-        struct stack *s = &g->part[m[i].part];
-        run_shrink(g, &m[i].out, m[i].n);
-        run_release(g, &s->run[--s->n]);
-        run_release(g, &s->run[--s->n]);
-        s->run[s->n++] = m[i].out;
-        if (m[i].overflow)
-            st = dm_fail(e, DM_ERANGE, "an n-gram occurs more than %lu times",
-                         (unsigned long)UINT32_MAX);
-    }
-    return st;
-}
-
-static bool wants_merge(const struct stack *s, bool all)
-{
-    return s->n > 1 && (all || s->run[s->n - 1].n >= s->run[s->n - 2].n / 2);
-}
-
-static enum dm_status settle(struct dm_ngram *g, bool all, struct dm_err *e)
-{
-    for (bool again = true; again;) {
-        again = false;
-        for (size_t p = 0; p < PARTS;) {
-            struct merge m[GROUP];
-            size_t n = 0;
-            for (; p < PARTS && n < GROUP; p++)
-                if (wants_merge(&g->part[p], all))
-                    m[n++] = (struct merge){.part = p};
-            if (!n)
-                continue;
-            again = true;
-            DM_TRY(merge_tops(g, m, n, e));
-        }
-    }
+    g->run[g->n_runs++] = *r;
     return DM_OK;
 }
 
-/* Equal shares of the first chunk; the ids after the second are cleared so that a pair stays
- * together. */
-static void choose_bounds(struct dm_ngram *g, const uint64_t *sorted, size_t n)
-{
-    const unsigned low = g->bits * (unsigned)(g->order - 2);
-    for (size_t p = 1; p < PARTS; p++)
-        g->bound[p] = sorted[n * p / PARTS] >> low << low;
-    g->bounded = true;
-}
+/* ---- From keys to runs --------------------------------------------------------------------- */
 
-/* Sorts what waits and puts one run on every stack. */
-static enum dm_status flush(struct dm_ngram *g, struct dm_err *e)
-{
-    struct collapse c;
-    uint64_t *key = dm_radix_sort(g->key, g->tmp, g->n, g->bits * (unsigned)g->order, g->scratch);
-    const size_t zeros = lower_bound(key, g->n, 1), n = g->n - zeros; // separators have key 0
-    c.key = key + zeros;
-    if (!g->bounded && n)
-        choose_bounds(g, c.key, n);
-    for (size_t p = 0; p < PARTS; p++)
-        c.at[p] = lower_bound(c.key, n, g->bound[p]);
-    c.at[PARTS] = n;
-    dm_par_for(PARTS, 1, count_distinct, &c);
-    for (size_t p = 0; p < PARTS; p++) {
-        struct stack *s = &g->part[p];
-        DM_TRY(run_init(g, &s->run[s->n], c.distinct[p], e));
-        c.run[p] = s->run[s->n++];
-    }
-    dm_par_for(PARTS, 1, collapse_parts, &c);
-    g->n = 0;
-    return settle(g, false, e);
-}
-
-struct keying {
-    uint64_t *key;
-    const int32_t *ids;
-    size_t n; /* readable ids */
-    size_t order;
-    unsigned bits;
+struct packed {
+    size_t bytes, distinct;
 };
 
-static uint64_t key_at(const struct keying *k, size_t i)
+struct flush {
+    struct dm_ngram *g;
+    struct packed *part; /* (threads) */
+};
+
+static void sort_and_pack(void *ctx, size_t part, size_t begin, size_t end)
 {
-    uint64_t key = 0, alive = UINT64_MAX;
-    for (size_t j = 0; j < k->order; j++) {
-        const uint64_t id = i + j < k->n ? (uint32_t)k->ids[i + j] : 0;
-        alive &= -(uint64_t)(id != 0);
-        key = key << k->bits | (id & alive);
+    (void)part;
+    const struct flush *f = ctx;
+    const struct dm_ngram *g = f->g;
+    for (size_t t = begin; t < end; t++) {
+        const struct dm_area a = dm_ngram_area(g, t);
+        const size_t at = g->n * t / g->threads, n = g->n * (t + 1) / g->threads - at;
+        // the sort leaves its other half free to pack into
+        uint64_t *key = dm_radix_sort(g->key + at, (uint64_t *)(void *)a.bytes, n,
+                                      g->bits * (unsigned)g->order);
+        size_t zeros = 0; // separators have key 0
+        while (zeros < n && !key[zeros])
+            zeros++;
+        f->part[t].bytes = dm_run_pack_keys(a.bytes, a.first, a.at, key + zeros, n - zeros,
+                                            &f->part[t].distinct);
     }
-    return key;
 }
+
+/* Makes what was packed in area a a run: in memory, or in a file if there is no room. */
+static enum dm_status keep(struct dm_ngram *g, const struct dm_area *a, struct packed p,
+                           struct dm_err *e)
+{
+    struct dm_run r = {.fd = -1, .bytes = p.bytes, .n = p.distinct};
+    enum dm_status st = DM_OK;
+    if (!r.n)
+        return DM_OK;
+    r.blocks = (r.n + DM_RUN_BLOCK - 1) / DM_RUN_BLOCK;
+    const bool fits = r.bytes + DM_RUN_PAD < g->memory - g->held;
+    r.data = fits ? dm_alloc(r.bytes + DM_RUN_PAD, 1) : NULL;
+    r.first = dm_alloc(r.blocks, sizeof(*r.first));
+    r.at = dm_alloc(r.blocks + 1, sizeof(*r.at));
+    if (!r.first || !r.at || (fits && !r.data))
+        DM_TRY_GOTO(dm_fail(e, DM_ENOMEM, "no memory for %zu counts", r.n));
+    memcpy(r.first, a->first, r.blocks * sizeof(*r.first));
+    memcpy(r.at, a->at, (r.blocks + 1) * sizeof(*r.at));
+    if (fits) {
+        memcpy(r.data, a->bytes, r.bytes);
+    } else {
+        DM_TRY_GOTO(dm_ngram_open_file(g, &r.fd, e));
+        DM_TRY_GOTO(dm_ngram_write_file(g, r.fd, a->bytes, r.bytes, 0, e));
+    }
+    DM_TRY_GOTO(dm_ngram_hold(g, dm_run_held(&r), e));
+    return dm_ngram_push(g, &r, e);
+done:
+    dm_run_release(&r);
+    return st;
+}
+
+/* Makes room for `bytes`, an index to merge by and a run of each thread more. Needs the areas. */
+static enum dm_status make_room(struct dm_ngram *g, size_t bytes, struct dm_err *e)
+{
+    const size_t fan = dm_ngram_fan(g), in_memory = g->n_runs - g->n_files;
+    for (size_t i = 0; i < g->n_runs; i++)
+        bytes += 5 * g->run[i].blocks * sizeof(uint64_t);
+    bytes += 4096;
+    if (in_memory && (bytes > g->memory - g->held || in_memory + g->threads > fan / 2))
+        DM_TRY(dm_ngram_spill(g, g->n_files, e));
+    if (g->n_files > 1 && g->n_files + g->threads > fan / 2)
+        DM_TRY(dm_ngram_spill(g, 0, e));
+    return DM_OK;
+}
+
+static void take_ids(struct dm_ngram *g)
+{
+    for (size_t t = 0; t < g->threads; t++)
+        for (size_t i = 0; i < g->V; i++)
+            g->c1[i] += g->hist[t * g->V + i];
+    memset(g->hist, 0, g->threads * g->V * sizeof(*g->hist));
+    g->c1[0] = 0; // the separator
+}
+
+static enum dm_status flush(struct dm_ngram *g, struct dm_err *e)
+{
+    struct flush f = {.g = g};
+    enum dm_status st = DM_OK;
+    if (!g->n)
+        return DM_OK;
+    if (dm_stop_requested())
+        return dm_fail(e, DM_ESTOPPED, "stopped by a signal");
+    DM_TRY(make_room(g, g->n * USUAL_BYTES, e));
+    f.part = dm_alloc(g->threads, sizeof(*f.part));
+    if (!f.part)
+        return dm_fail(e, DM_ENOMEM, "no memory for %zu threads", g->threads);
+    dm_par_for(g->threads, 1, sort_and_pack, &f);
+    take_ids(g);
+    g->n = 0;
+    for (size_t t = 0; t < g->threads && !st; t++) {
+        const struct dm_area a = dm_ngram_area(g, t);
+        st = keep(g, &a, f.part[t], e);
+    }
+    free(f.part);
+    return st;
+}
+
+/* ---- From ids to keys ---------------------------------------------------------------------- */
+
+struct keying {
+    struct dm_ngram *g;
+    uint64_t *key;
+    const int32_t *ids;
+    size_t n;                          /* readable ids */
+    uint64_t (*N)[DM_NGRAM_ORDER_MAX]; /* (threads) n-grams found */
+};
 
 static void make_keys(void *ctx, size_t part, size_t begin, size_t end)
 {
-    (void)part;
     const struct keying k = *(const struct keying *)ctx;
-    for (size_t i = begin; i < end; i++)
-        k.key[i] = key_at(&k, i);
+    const unsigned bits = k.g->bits, order = (unsigned)k.g->order;
+    uint32_t *hist = k.g->hist + part * k.g->V;
+    uint64_t N[DM_NGRAM_ORDER_MAX] = {0};
+    for (size_t i = begin; i < end; i++) {
+        uint64_t key = 0, alive = UINT64_MAX;
+        for (unsigned j = 0; j < order; j++) {
+            const uint64_t id = i + j < k.n ? (uint32_t)k.ids[i + j] : 0;
+            alive &= -(uint64_t)(id != 0);
+            N[j] -= alive;
+            key = key << bits | (id & alive);
+        }
+        k.key[i] = key;
+        hist[k.ids[i]]++;
+    }
+    for (unsigned j = 0; j < order; j++)
+        k.N[part][j] += N[j];
+}
+
+static enum dm_status check_ids(const struct dm_ngram *g, const int32_t *ids, size_t n,
+                                struct dm_err *e)
+{
+    uint32_t most = 0;
+    for (size_t i = 0; i < n; i++)
+        most = (uint32_t)ids[i] > most ? (uint32_t)ids[i] : most;
+    for (size_t i = 0; most >= g->V && i < n; i++)
+        if ((uint32_t)ids[i] >= g->V)
+            return dm_fail(e, DM_ERANGE, "token id %d, want 0 to %zu", ids[i], g->V - 1);
+    return DM_OK;
 }
 
 enum dm_status dm_ngram_add(struct dm_ngram *g, const int32_t *ids, size_t n, size_t look,
                             struct dm_err *e)
 {
     // a wrong id would change its neighbours in the key: look before the first key is made
-    for (size_t i = 0; i < n + look; i++)
-        if ((uint32_t)ids[i] >= g->V)
-            return dm_fail(e, DM_ERANGE, "token id %d, want 0 to %zu", ids[i], g->V - 1);
-    for (size_t at = 0; at < n;) {
-        const size_t room = g->chunk - g->n, take = n - at < room ? n - at : room;
-        struct keying k = {.key = g->key + g->n, .ids = ids + at, .n = n + look - at};
-        k.order = g->order;
-        k.bits = g->bits;
-        dm_par_for(take, 1, make_keys, &k);
+    DM_TRY(check_ids(g, ids, n + look, e));
+    uint64_t(*N)[DM_NGRAM_ORDER_MAX] = dm_alloc(dm_par_threads(), sizeof(*N));
+    enum dm_status st = N ? DM_OK : dm_fail(e, DM_ENOMEM, "no memory for sums of threads");
+    const size_t room = g->threads * g->slice;
+    for (size_t at = 0; at < n && !st;) {
+        const size_t take = n - at < room - g->n ? n - at : room - g->n;
+        struct keying k = {.g = g, .key = g->key + g->n, .ids = ids + at, .n = n + look - at};
+        k.N = N;
+        // grain: no more parts than there are histograms
+        dm_par_for(take, (take + g->threads - 1) / g->threads, make_keys, &k);
         at += take;
         g->n += take;
-        if (g->n == g->chunk)
-            DM_TRY(flush(g, e));
+        if (g->n == room)
+            st = flush(g, e);
+    }
+    for (size_t t = 0; t < dm_par_threads() && N; t++)
+        for (size_t j = 0; j < g->order; j++)
+            g->N[j] += N[t][j];
+    free(N);
+    return st;
+}
+
+enum dm_status dm_ngram_add_counts(struct dm_ngram *g, const struct dm_counts *c, struct dm_err *e)
+{
+    const struct dm_area a = dm_ngram_area(g, 0);
+    for (size_t at = 0; at < c->n;) {
+        const size_t n = c->n - at < g->slice ? c->n - at : g->slice;
+        const struct dm_counts piece = {.key = c->key + at, .count = c->count + at, .n = n};
+        if (dm_stop_requested())
+            return dm_fail(e, DM_ESTOPPED, "stopped by a signal");
+        DM_TRY(make_room(g, n * USUAL_BYTES, e));
+        const struct packed p = {dm_run_pack(a.bytes, a.first, a.at, &piece), n};
+        DM_TRY(keep(g, &a, p, e));
+        at += n;
     }
     return DM_OK;
 }
 
+void dm_ngram_add_totals(struct dm_ngram *g, const uint64_t *c1, const uint64_t *N)
+{
+    for (size_t i = 0; i < g->V; i++)
+        g->c1[i] += c1[i];
+    for (size_t j = 0; j < g->order; j++)
+        g->N[j] += N[j];
+}
+
 enum dm_status dm_ngram_finish(struct dm_ngram *g, struct dm_err *e)
 {
-    DM_TRY(flush(g, e));
-    g->held -= g->chunk * 2 * sizeof(*g->key);
-    free(g->key);
-    free(g->tmp);
-    g->key = g->tmp = NULL;
-    g->chunk = 0;
-    return settle(g, true, e);
-}
-
-size_t dm_ngram_parts(const struct dm_ngram *g)
-{
-    (void)g;
-    return PARTS;
-}
-
-const struct dm_run *dm_ngram_part(const struct dm_ngram *g, size_t part)
-{
-    return &g->part[part].run[0];
+    return flush(g, e);
 }
 
 unsigned dm_ngram_id_bits(const struct dm_ngram *g)
@@ -404,7 +378,27 @@ size_t dm_ngram_vocab(const struct dm_ngram *g)
     return g->V;
 }
 
+const uint64_t *dm_ngram_c1(const struct dm_ngram *g)
+{
+    return g->c1;
+}
+
+const uint64_t *dm_ngram_totals(const struct dm_ngram *g)
+{
+    return g->N;
+}
+
 size_t dm_ngram_peak(const struct dm_ngram *g)
 {
     return g->peak;
+}
+
+uint64_t dm_ngram_spilled(const struct dm_ngram *g)
+{
+    return g->spilled;
+}
+
+size_t dm_ngram_runs(const struct dm_ngram *g)
+{
+    return g->n_runs;
 }

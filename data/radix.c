@@ -1,85 +1,93 @@
 /* SPDX-License-Identifier: MIT */
-/* Every pass cuts the keys into one contiguous part per thread: histograms of the parts, a prefix
- * sum over (digit, part), then each part scatters to places that are its own. The order is stable,
- * so passes from the lowest digit up sort the whole key. */
+/* Large arrays are parted by their highest digit until a part and its other half fit the L2 cache,
+ * then sorted from the lowest digit up there, where a pass costs no memory traffic. Threads sort
+ * arrays of their own: passes over one shared array wait for memory, and two threads are then no
+ * faster than one. */
 #include "data/radix.h"
 
 #include <assert.h>
-#include <stdbool.h>
 #include <string.h>
 
-#include "src/base/par.h"
+#define DIGIT 8u /* bits: 256 write streams stay inside the L1 cache */
+#define BUCKETS ((size_t)1 << DIGIT)
+#define IN_CACHE ((size_t)1 << 15) /* keys: twice 256 KiB */
+#define FEW 24u                    /* keys sorted by insertion */
 
-#define MAX_DIGIT 8u /* bits: 256 write streams stay inside the L1 cache and its TLB */
-#define BUCKETS ((size_t)1 << MAX_DIGIT)
-
-struct pass {
-    const uint64_t *src;
-    uint64_t *dst;
-    size_t *at; /* (parts, BUCKETS): counts, then places */
-    unsigned shift;
-    uint64_t mask;
-};
-
-size_t dm_radix_scratch(void)
+static void insertion_sort(uint64_t *key, size_t n)
 {
-    return dm_par_threads() * BUCKETS;
-}
-
-static void count_part(void *ctx, size_t part, size_t begin, size_t end)
-{
-    const struct pass p = *(const struct pass *)ctx;
-    size_t *at = p.at + part * BUCKETS;
-    for (size_t i = begin; i < end; i++)
-        at[p.src[i] >> p.shift & p.mask]++;
-}
-
-static void scatter_part(void *ctx, size_t part, size_t begin, size_t end)
-{
-    const struct pass p = *(const struct pass *)ctx;
-    size_t *at = p.at + part * BUCKETS;
-    for (size_t i = begin; i < end; i++) {
-        const uint64_t k = p.src[i];
-        p.dst[at[k >> p.shift & p.mask]++] = k;
+    for (size_t i = 1; i < n; i++) {
+        const uint64_t k = key[i];
+        size_t j = i;
+        for (; j && key[j - 1] > k; j--)
+            key[j] = key[j - 1];
+        key[j] = k;
     }
 }
 
-/* Counts become places. False when all n keys share the digit: there is nothing to move. */
-static bool place(size_t *at, size_t parts, size_t n)
+/* Moves n keys from src to dst by the digit at `shift`; at (BUCKETS): counts, then places. */
+static void scatter(const uint64_t *src, uint64_t *dst, size_t n, unsigned shift, uint32_t *at)
 {
-    size_t sum = 0;
+    uint32_t sum = 0;
     for (size_t d = 0; d < BUCKETS; d++) {
-        const size_t before = sum;
-        for (size_t p = 0; p < parts; p++) {
-            const size_t c = at[p * BUCKETS + d];
-            at[p * BUCKETS + d] = sum;
-            sum += c;
-        }
-        if (sum - before == n)
-            return false;
+        const uint32_t c = at[d];
+        at[d] = sum;
+        sum += c;
     }
-    return true;
+    for (size_t i = 0; i < n; i++) {
+        const uint64_t k = src[i];
+        dst[at[k >> shift & (BUCKETS - 1)]++] = k;
+    }
 }
 
-uint64_t *dm_radix_sort(uint64_t *key, uint64_t *tmp, size_t n, unsigned bits, size_t *scratch)
+/* Sorts by the low `bits` from the lowest digit up; the histograms of all digits are made at once.
+ * Returns the array that holds the result. */
+static uint64_t *sort_low_first(uint64_t *src, uint64_t *dst, size_t n, unsigned bits)
 {
-    assert(bits >= 1 && bits <= 64);
-    const unsigned passes = (bits + MAX_DIGIT - 1) / MAX_DIGIT;
-    const size_t parts = dm_par_threads();
-    struct pass p = {.src = key, .dst = tmp, .at = scratch};
-    for (unsigned i = 0, left = bits; i < passes; i++) {
-        const unsigned digit = (left + passes - i - 1) / (passes - i);
-        p.mask = ((uint64_t)1 << digit) - 1;
-        memset(scratch, 0, parts * BUCKETS * sizeof(*scratch));
-        dm_par_for(n, 1, count_part, &p);
-        if (place(scratch, parts, n)) {
-            dm_par_for(n, 1, scatter_part, &p);
-            uint64_t *sorted = p.dst;
-            p.dst = sorted == tmp ? key : tmp;
-            p.src = sorted;
-        }
-        p.shift += digit;
-        left -= digit;
+    uint32_t at[64 / DIGIT][BUCKETS];
+    const unsigned digits = (bits + DIGIT - 1) / DIGIT;
+    memset(at, 0, digits * sizeof(at[0]));
+    for (size_t i = 0; i < n; i++)
+        for (unsigned d = 0; d < digits; d++)
+            at[d][src[i] >> d * DIGIT & (BUCKETS - 1)]++;
+    for (unsigned d = 0; d < digits; d++) {
+        if (at[d][src[0] >> d * DIGIT & (BUCKETS - 1)] == n)
+            continue; // all keys share the digit
+        scatter(src, dst, n, d * DIGIT, at[d]);
+        uint64_t *moved = dst;
+        dst = src;
+        src = moved;
     }
-    return p.dst == tmp ? key : tmp;
+    return src;
+}
+
+/* Sorts src[0..n) by its low `bits`, the higher ones being equal; the result is in `want`, which is
+ * src or dst. Parts of one level are left in the array where the next level finds them. */
+static void sort_into(uint64_t *src, uint64_t *dst, size_t n, unsigned bits, uint64_t *want)
+{
+    if (n <= IN_CACHE || bits <= DIGIT) {
+        uint64_t *have = src;
+        if (n <= FEW)
+            insertion_sort(src, n);
+        else if (bits)
+            have = sort_low_first(src, dst, n, bits);
+        if (have != want)
+            memcpy(want, have, n * sizeof(*want));
+        return;
+    }
+    const unsigned shift = bits - DIGIT;
+    uint32_t at[BUCKETS] = {0};
+    for (size_t i = 0; i < n; i++)
+        at[src[i] >> shift & (BUCKETS - 1)]++;
+    scatter(src, dst, n, shift, at);
+    size_t begin = 0;
+    for (size_t d = 0; d < BUCKETS; begin = at[d++])
+        if (at[d] > begin)
+            sort_into(dst + begin, src + begin, at[d] - begin, shift, want + begin);
+}
+
+uint64_t *dm_radix_sort(uint64_t *key, uint64_t *tmp, size_t n, unsigned bits)
+{
+    assert(bits >= 1 && bits <= 64 && n <= UINT32_MAX);
+    sort_into(key, tmp, n, bits, key);
+    return key;
 }

@@ -14,7 +14,7 @@
     X("detokenize", cmd_detokenize, "token ids -> text")                              \
     X("pretrain", cmd_pretrain, "train a GPT-NeoX model from scratch")                \
     X("train", cmd_train, "train token heads on a frozen base")                       \
-    X("cooc", cmd_cooc, "count co-occurrences of a corpus")                           \
+    X("cooc", cmd_cooc, "count, merge, prune and show co-occurrences")                \
     X("score", cmd_score, "log p and rank of every token under every head")           \
     X("calibrate", cmd_calibrate, "choose the back-off threshold on held-out text")   \
     X("quantize", cmd_quantize, "model file with weights of 16, 8 or 4 bits")         \

@@ -47,7 +47,7 @@ static struct raw good(void)
                         .format = DM_COOC_FORMAT,
                         .hash = HASH,
                         .without = "",
-                        .version = DM_COOC_VERSION};
+                        .version = 1};
 }
 
 static void write_set(struct dm_h5 *f, const struct raw *r, const char *name, enum dm_h5_type type,
@@ -96,46 +96,46 @@ static enum dm_status load_raw(const struct raw *r, struct dm_err *e)
 }
 
 /* Each line breaks one thing: the assignment, the status, words of the sentence. */
-#define BAD_TABLES(X)                                                    \
-    X(format = "dynamo-shard", DM_EFORMAT, "want dynamo-cooc")           \
-    X(version = DM_COOC_VERSION + 1, DM_EUNSUPPORTED, "version")         \
-    X(without = "vocab", DM_EFORMAT, "vocab")                            \
-    X(without = "tokenizer_hash", DM_EFORMAT, "tokenizer_hash")          \
-    X(without = "x3", DM_EFORMAT, "x3")                                  \
-    X(without = "row", DM_EFORMAT, "row")                                \
-    X(hash = "00", DM_EFORMAT, "tokenizer_hash has 2 digits")            \
-    X(V = 0, DM_EFORMAT, "vocab is 0")                                   \
-    X(V = UINT64_MAX, DM_EFORMAT, "vocab is 18446744073709551615")       \
-    X(V = 5, DM_ESHAPE, "c1 has 4 rows, want 5")                         \
-    X(order = 4, DM_EFORMAT, "order is 4")                               \
-    X(order = 2, DM_EFORMAT, "triplets in a table of order 2")           \
-    X(wide_x2 = true, DM_ESHAPE, "x2 is not a list of u32")              \
-    X(n_c1 = 3, DM_ESHAPE, "c1 has 3 rows, want 4")                      \
-    X(n_row = 4, DM_ESHAPE, "row has 4 rows, want 5")                    \
-    X(n_sub = 3, DM_ESHAPE, "sub has 3 rows, want 4")                    \
-    X(n_c2 = 2, DM_ESHAPE, "c2 has 2 rows, want 3")                      \
-    X(n_c3 = 0, DM_ESHAPE, "c3 has 0 rows, want 3")                      \
-    X(c1[1] = 4, DM_EFORMAT, "add up to 8, want n1 = 7")                 \
-    X(c1[1] = UINT64_MAX, DM_EFORMAT, "and more")                        \
-    X(N[0] = 8, DM_EFORMAT, "want n1 = 8")                               \
-    X(N[1] = 8, DM_EFORMAT, "higher than of a lower order")              \
-    X(N[2] = 6, DM_EFORMAT, "higher than of a lower order")              \
-    X(N[2] = 2, DM_EFORMAT, "want at most n2 = 5 and n3 = 2")            \
-    X(row[0] = 1, DM_EFORMAT, "row runs from 1")                         \
-    X(row[4] = 4, DM_EFORMAT, "row runs from 0 to 4")                    \
-    X(row[2] = 4, DM_EFORMAT, "row[3] is smaller")                       \
-    X(row[1] = UINT64_MAX, DM_EFORMAT, "row[2] is smaller")              \
-    X(sub[3] = 2, DM_EFORMAT, "sub runs from 0 to 2")                    \
-    X(sub[1] = 1000, DM_EFORMAT, "sub[2] is smaller")                    \
-    X(x2[0] = 4, DM_EFORMAT, "x2[0] is 4, want less than 4")             \
-    X(x2[2] = 1, DM_EFORMAT, "x2[2] is 1 after 1")                       \
-    X(x2[0] = 0, DM_EFORMAT, "x2[0] is counted 2 times")                 \
-    X(c2[1] = 0, DM_EFORMAT, "x2[1] is counted 0 times")                 \
-    X(c2[2] = 2, DM_EFORMAT, "x2[2] is counted 2 times, want 1 to 1")    \
-    X(c2[1] = 3, DM_EFORMAT, "list x2[1..] add up to 4, want at most 3") \
-    X(x3[0] = UINT32_MAX, DM_EFORMAT, "x3[0] is 4294967295")             \
-    X(x3[1] = 1, DM_EFORMAT, "x3[1] is 1 after 1")                       \
-    X(c3[2] = 0, DM_EFORMAT, "x3[2] is counted 0 times")                 \
+#define BAD_TABLES(X)                                                       \
+    X(format = "dynamo-shard", DM_EFORMAT, "want dynamo-cooc")              \
+    X(version = DM_COOC_VERSION + 1, DM_EUNSUPPORTED, "version")            \
+    X(without = "vocab", DM_EFORMAT, "vocab")                               \
+    X(without = "tokenizer_hash", DM_EFORMAT, "tokenizer_hash")             \
+    X(without = "x3", DM_EFORMAT, "x3")                                     \
+    X(without = "row", DM_EFORMAT, "row")                                   \
+    X(hash = "00", DM_EFORMAT, "tokenizer_hash has 2 digits")               \
+    X(V = 0, DM_EFORMAT, "vocab is 0")                                      \
+    X(V = UINT64_MAX, DM_EFORMAT, "vocab is 18446744073709551615")          \
+    X(V = 5, DM_ESHAPE, "c1 has 4 rows, want 5")                            \
+    X(order = 4, DM_EFORMAT, "order is 4")                                  \
+    X(order = 2, DM_EFORMAT, "triplets in a table of order 2")              \
+    X(wide_x2 = true, DM_ESHAPE, "x2 is not a list of u32")                 \
+    X(n_c1 = 3, DM_ESHAPE, "c1 has 3 rows, want 4")                         \
+    X(n_row = 4, DM_ESHAPE, "row has 4 rows, want 5")                       \
+    X(n_sub = 3, DM_ESHAPE, "sub has 3 rows, want 4")                       \
+    X(n_c2 = 2, DM_ESHAPE, "c2 has 2 rows, want 3")                         \
+    X(n_c3 = 0, DM_ESHAPE, "c3 has 0 rows, want 3")                         \
+    X(c1[1] = 4, DM_EFORMAT, "add up to 8, want n1 = 7")                    \
+    X(c1[1] = UINT64_MAX, DM_EFORMAT, "and more")                           \
+    X(N[0] = 8, DM_EFORMAT, "want n1 = 8")                                  \
+    X(N[1] = 8, DM_EFORMAT, "higher than of a lower order")                 \
+    X(N[2] = 6, DM_EFORMAT, "higher than of a lower order")                 \
+    X(N[2] = 2, DM_EFORMAT, "x3 is counted 3 times in all, want at most 2") \
+    X(row[0] = 1, DM_EFORMAT, "row runs from 1")                            \
+    X(row[4] = 4, DM_EFORMAT, "row runs from 0 to 4")                       \
+    X(row[2] = 4, DM_EFORMAT, "row[3] is smaller")                          \
+    X(row[1] = UINT64_MAX, DM_EFORMAT, "row[2] is smaller")                 \
+    X(sub[3] = 2, DM_EFORMAT, "sub runs from 0 to 2")                       \
+    X(sub[1] = 1000, DM_EFORMAT, "sub[2] is smaller")                       \
+    X(x2[0] = 4, DM_EFORMAT, "x2[0] is 4, want less than 4")                \
+    X(x2[2] = 1, DM_EFORMAT, "x2[2] is 1 after 1")                          \
+    X(x2[0] = 0, DM_EFORMAT, "x2[0] is counted 2 times")                    \
+    X(c2[1] = 0, DM_EFORMAT, "x2[1] is counted 0 times")                    \
+    X(c2[2] = 2, DM_EFORMAT, "x2[2] is counted 2 times, want 1 to 1")       \
+    X(c2[1] = 3, DM_EFORMAT, "list x2[1..] add up to 4, want at most 3")    \
+    X(x3[0] = UINT32_MAX, DM_EFORMAT, "x3[0] is 4294967295")                \
+    X(x3[1] = 1, DM_EFORMAT, "x3[1] is 1 after 1")                          \
+    X(c3[2] = 0, DM_EFORMAT, "x3[2] is counted 0 times")                    \
     X(c3[0] = 2, DM_EFORMAT, "list x3[0..] add up to 3, want at most 2")
 
 static void test_every_kind_of_bad_table_is_refused(void **state)
@@ -156,6 +156,167 @@ static void test_every_kind_of_bad_table_is_refused(void **state)
     r.N[0] = 8;
     assert_int_equal(load_raw(&r, &e), DM_EFORMAT);
     assert_non_null(strstr(e.msg, "separator"));
+}
+
+/* The same table as version 2 has it (data/FORMAT.md). */
+struct packed {
+    uint64_t V, order, N[3], base[2], complete, ones, c1[4], index[8];
+    uint8_t data[32];
+    size_t n_index, n_data;
+    const char *without;
+};
+
+static struct packed good_packed(void)
+{
+    return (struct packed){.V = 4,
+                           .order = 3,
+                           .N = {7, 5, 3},
+                           .base = {1, 1},
+                           .complete = 1,
+                           .c1 = {0, 3, 3, 1},
+                           .index = {1 << 1, 0, 0, 0, 3 << 1, 3, 3, 0},
+                           .data = {0, 5, 0, 2, 4, 0, 0, 1, 3, 0, 4, 0, 4, 0, 0},
+                           .n_index = 8,
+                           .n_data = 15,
+                           .without = ""};
+}
+
+static void write_packed(const char *path, const struct packed *r)
+{
+    const struct {
+        const char *name;
+        uint64_t value;
+    } attr[] = {
+        {"vocab", r->V},   {"order", r->order},   {"n1", r->N[0]},       {"n2", r->N[1]},
+        {"n3", r->N[2]},   {"base2", r->base[0]}, {"base3", r->base[1]}, {"min_count2", 1},
+        {"min_count3", 1}, {"ones1", r->ones},    {"ones2", 1},          {"ones3", 3},
+        {"twos1", 0},      {"twos2", 2},          {"twos3", 0},          {"complete", r->complete}};
+    struct dm_h5 *f;
+    struct dm_err e;
+    assert_ok(dm_h5_create(&f, path, DM_COOC_FORMAT, 2, &e), e);
+    for (size_t i = 0; i < sizeof(attr) / sizeof(attr[0]); i++)
+        if (strcmp(attr[i].name, r->without))
+            assert_ok(dm_h5_set_u64(f, "/", attr[i].name, attr[i].value, &e), e);
+    assert_ok(dm_h5_set_string(f, "/", "tokenizer_hash", HASH, &e), e);
+    assert_ok(dm_h5_set_string(f, "/", "provenance", "{}", &e), e);
+    if (strcmp("c1", r->without))
+        assert_ok(dm_h5_write(f, "c1", DM_H5_U64, r->c1, 4, 0, 4, &e), e);
+    assert_ok(dm_h5_append(f, "index", DM_H5_U64, r->index, r->n_index, &e), e);
+    if (strcmp("data/000000", r->without))
+        assert_ok(dm_h5_write(f, "data/000000", DM_H5_U8, r->data, r->n_data, 0, 0, &e), e);
+    assert_ok(dm_h5_commit(f, &e), e);
+}
+
+static enum dm_status load_packed(const struct packed *r, struct dm_err *e)
+{
+    struct dm_cooc t;
+    char *path = strdup(tmp_path("packed.h5"));
+    write_packed(path, r);
+    const enum dm_status st = dm_cooc_load(&t, path, e);
+    if (!st) { // whatever it says, it can be used
+        for (uint32_t x = 0; x < t.V; x++)
+            for (uint32_t y = 0; y < t.V; y++)
+                assert_true(dm_cooc_r2(&t, x, y) >= 0.0f && dm_cooc_r3(&t, x, y, x) >= 0.0f);
+    }
+    dm_cooc_release(&t);
+    free(path);
+    return st;
+}
+
+#define BAD_PACKED(X)                                                       \
+    X(without = "c1", DM_EFORMAT, "c1")                                     \
+    X(without = "data/000000", DM_EFORMAT, "data/000000")                   \
+    X(without = "base3", DM_EFORMAT, "base3")                               \
+    X(without = "ones2", DM_EFORMAT, "ones2")                               \
+    X(without = "complete", DM_EFORMAT, "complete")                         \
+    X(V = 0, DM_EFORMAT, "vocab is 0")                                      \
+    X(V = 5, DM_ESHAPE, "c1 is (4,0), want (5,0)")                          \
+    X(order = 5, DM_EFORMAT, "order is 5")                                  \
+    X(order = 2, DM_EFORMAT, "n-grams of order 3")                          \
+    X(base[0] = 0, DM_EFORMAT, "base2 is 0")                                \
+    X(base[1] = (uint64_t)1 << 32, DM_EFORMAT, "base3 is 4294967296")       \
+    X(base[0] = 2, DM_EFORMAT, "x2[2] is counted 2 times, want 1 to 1")     \
+    X(base[1] = UINT32_MAX, DM_EFORMAT, "is counted 4294967295 times")      \
+    X(n_index = 0, DM_ESHAPE, "index has 0 items")                          \
+    X(n_index = 7, DM_ESHAPE, "index has 7 items")                          \
+    X(index[0] = 9 << 1, DM_EFORMAT, "block 0 begins at row 9")             \
+    X(index[4] = 0, DM_EFORMAT, "block 1 begins at row 0")                  \
+    X(index[4] = 1 << 1, DM_EFORMAT, "block 0 of data is malformed")        \
+    X(index[1] = 1, DM_EFORMAT, "order 2 from 1")                           \
+    X(index[5] = 16, DM_EFORMAT, "order 2 from 0 to 16 in 15 bytes")        \
+    X(index[5] = UINT64_MAX, DM_EFORMAT, "in 15 bytes")                     \
+    X(index[5] = 2, DM_EFORMAT, "block 0 of data is malformed")             \
+    X(index[6] = 4, DM_EFORMAT, "block 0 of data is malformed")             \
+    X(index[7] = 1, DM_EFORMAT, "n-grams of order 4")                       \
+    X(n_data = 14, DM_EFORMAT, "block 0 of data is malformed")              \
+    X(n_data = 16, DM_EFORMAT, "block 0 of data is malformed")              \
+    X(data[0] = 1, DM_EFORMAT, "block 0 of data is malformed")              \
+    X(data[1] = 255, DM_EFORMAT, "block 0 of data is malformed")            \
+    X(data[3] = 1, DM_EFORMAT, "block 0 of data is malformed")              \
+    X(data[3] = 8, DM_EFORMAT, "block 0 of data is malformed")              \
+    X(data[7] = 2, DM_EFORMAT, "add up to")                                 \
+    X(data[7] = 3, DM_EFORMAT, "block 0 of data is malformed")              \
+    X(N[1] = 4, DM_EFORMAT, "x2 is counted 5 times in all, want at most 4") \
+    X(c1[1] = 4, DM_EFORMAT, "add up to 8, want n1 = 7")
+
+static void test_every_kind_of_bad_packed_table_is_refused(void **state)
+{
+    (void)state;
+    struct dm_err e;
+    struct packed r = good_packed();
+    assert_ok(load_packed(&r, &e), e);
+#define X(change, status, words)                                                                 \
+    r = good_packed();                                                                           \
+    r.change;                                                                                    \
+    if (load_packed(&r, &e) != (status) || !strstr(e.msg, words) || !strstr(e.msg, "packed.h5")) \
+        fail_msg("%s: \"%s\"", #change, e.msg);
+    BAD_PACKED(X)
+#undef X
+}
+
+static void test_any_byte_of_a_packed_table_may_lie(void **state)
+{
+    (void)state;
+    static const uint8_t lie[] = {0, 1, 2, 3, 6, 127, 128, 255};
+    struct dm_err e;
+    for (size_t at = 0; at < good_packed().n_data; at++)
+        for (size_t i = 0; i < sizeof(lie); i++) {
+            struct packed r = good_packed();
+            r.data[at] = lie[i];
+            const enum dm_status st = load_packed(&r, &e);
+            assert_true(st == DM_OK || st == DM_EFORMAT);
+        }
+}
+
+static void test_both_versions_are_the_same_table(void **state)
+{
+    (void)state;
+    struct raw old = good();
+    struct packed new = good_packed();
+    struct dm_cooc a, b;
+    struct dm_err e;
+    char *path[2] = {strdup(tmp_path("v1.h5")), strdup(tmp_path("v2.h5"))};
+    write_raw(path[0], &old);
+    write_packed(path[1], &new);
+    assert_ok(dm_cooc_load(&a, path[0], &e), e);
+    assert_ok(dm_cooc_load(&b, path[1], &e), e);
+    assert_int_equal(b.n_pairs, 3);
+    assert_int_equal(b.n_triplets, 3);
+    assert_memory_equal(a.N, b.N, sizeof(a.N));
+    assert_memory_equal(a.row, b.row, 5 * sizeof(*a.row));
+    assert_memory_equal(a.x2, b.x2, 3 * sizeof(*a.x2));
+    assert_memory_equal(a.c2, b.c2, 3 * sizeof(*a.c2));
+    assert_memory_equal(a.sub, b.sub, 4 * sizeof(*a.sub));
+    assert_memory_equal(a.x3, b.x3, 3 * sizeof(*a.x3));
+    assert_memory_equal(a.c3, b.c3, 3 * sizeof(*a.c3));
+    assert_true(a.complete && b.complete);
+    assert_int_equal(a.ones[1], b.ones[1]); // version 1 counts them on loading
+    assert_int_equal(a.twos[1], b.twos[1]);
+    assert_int_equal(a.ones[2], b.ones[2]);
+    for (size_t i = 0; i < 2; i++)
+        free(path[i]);
+    dm_cooc_release(&a);
+    dm_cooc_release(&b);
 }
 
 static void test_a_table_cut_off_or_missing_is_refused(void **state)
@@ -206,6 +367,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_kind_of_bad_table_is_refused),
+        cmocka_unit_test(test_every_kind_of_bad_packed_table_is_refused),
+        cmocka_unit_test(test_any_byte_of_a_packed_table_may_lie),
+        cmocka_unit_test(test_both_versions_are_the_same_table),
         cmocka_unit_test(test_a_table_cut_off_or_missing_is_refused),
         cmocka_unit_test(test_every_failing_allocation_is_reported),
     };

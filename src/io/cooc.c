@@ -5,17 +5,19 @@
 
 #include <float.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "src/base/arena.h"
 #include "src/base/hash.h"
 #include "src/base/par.h"
+#include "src/io/cooc_read.h"
 #include "src/io/h5.h"
 
 #define V_MAX ((size_t)1 << 32) /* ids are uint32 */
 
-/* One line per array: field, type on disk, items. Drives reading and release. */
+/* One line per array of version 1: field, type on disk, items. Drives reading and release. */
 #define DM_COOC_ARRAYS(T)             \
     T(c1, DM_H5_U64, c->V)            \
     T(row, DM_H5_U64, c->V + 1)       \
@@ -30,6 +32,9 @@ void dm_cooc_release(struct dm_cooc *c)
 #define T(name, type, n) free(c->name);
     DM_COOC_ARRAYS(T)
 #undef T
+    free(c->sub3);
+    free(c->x4);
+    free(c->c4);
     free(c->r2);
     free(c->r3);
     free(c->tokenizer_hash);
@@ -38,29 +43,46 @@ void dm_cooc_release(struct dm_cooc *c)
     *c = (struct dm_cooc){0};
 }
 
-static enum dm_status read_attributes(struct dm_cooc *c, struct dm_h5 *f, struct dm_err *e)
+/* The attribute <name><order> of every order from `first` on. */
+static enum dm_status by_order(const struct dm_cooc *c, struct dm_h5 *f, const char *name,
+                               size_t first, uint64_t *v, struct dm_err *e)
 {
-    uint64_t V, order;
+    for (size_t n = first; n <= c->order; n++) {
+        char full[32];
+        snprintf(full, sizeof(full), "%s%zu", name, n);
+        DM_TRY(dm_h5_get_u64(f, "/", full, &v[n - first], e));
+    }
+    return DM_OK;
+}
+
+static enum dm_status read_attributes(struct dm_cooc *c, struct dm_h5 *f, bool v1, struct dm_err *e)
+{
+    uint64_t V, order, complete;
     DM_TRY(dm_h5_get_u64(f, "/", "vocab", &V, e));
     DM_TRY(dm_h5_get_u64(f, "/", "order", &order, e));
-    DM_TRY(dm_h5_get_u64(f, "/", "n1", &c->N[0], e));
-    DM_TRY(dm_h5_get_u64(f, "/", "n2", &c->N[1], e));
-    DM_TRY(dm_h5_get_u64(f, "/", "n3", &c->N[2], e));
-    DM_TRY(dm_h5_get_u64(f, "/", "min_count2", &c->min_count[0], e));
-    DM_TRY(dm_h5_get_u64(f, "/", "min_count3", &c->min_count[1], e));
-    DM_TRY(dm_h5_get_string(f, "/", "tokenizer_hash", &c->tokenizer_hash, e));
-    DM_TRY(dm_h5_get_string(f, "/", "provenance", &c->provenance, e));
     if (!V || V > V_MAX)
         return dm_fail(e, DM_EFORMAT, "%s: vocab is %llu, want 1 to 2^32", c->path,
                        (unsigned long long)V);
-    if (order < 2 || order > 3)
-        return dm_fail(e, DM_EFORMAT, "%s: order is %llu, want 2 or 3", c->path,
-                       (unsigned long long)order);
+    if (order < 2 || order > (v1 ? 3 : DM_COOC_ORDER_MAX))
+        return dm_fail(e, DM_EFORMAT, "%s: order is %llu, want 2 to %d", c->path,
+                       (unsigned long long)order, v1 ? 3 : DM_COOC_ORDER_MAX);
+    c->V = (size_t)V;
+    c->order = (size_t)order;
+    DM_TRY(by_order(c, f, "n", 1, c->N, e));
+    DM_TRY(by_order(c, f, "min_count", 2, c->min_count, e));
+    if (v1 && order == 2)
+        DM_TRY(dm_h5_get_u64(f, "/", "n3", &c->N[2], e));
+    DM_TRY(dm_h5_get_string(f, "/", "tokenizer_hash", &c->tokenizer_hash, e));
+    DM_TRY(dm_h5_get_string(f, "/", "provenance", &c->provenance, e));
     if (strlen(c->tokenizer_hash) != DM_HASH_LEN)
         return dm_fail(e, DM_EFORMAT, "%s: tokenizer_hash has %zu digits, want %d", c->path,
                        strlen(c->tokenizer_hash), DM_HASH_LEN);
-    c->V = (size_t)V;
-    c->order = (size_t)order;
+    if (v1)
+        return DM_OK;
+    DM_TRY(by_order(c, f, "ones", 1, c->ones, e));
+    DM_TRY(by_order(c, f, "twos", 1, c->twos, e));
+    DM_TRY(dm_h5_get_u64(f, "/", "complete", &complete, e));
+    c->complete = complete == 1;
     return DM_OK;
 }
 
@@ -92,6 +114,7 @@ static enum dm_status read_array(struct dm_cooc *c, struct dm_h5 *f, const char 
     return n ? dm_h5_read(f, name, type, *out, n, 0, e) : DM_OK;
 }
 
+/* Version 1 has an array of each kind. */
 static enum dm_status read_arrays(struct dm_cooc *c, struct dm_h5 *f, struct dm_err *e)
 {
     DM_TRY(length_of(c, f, "x2", &c->n_pairs, e));
@@ -108,6 +131,146 @@ static enum dm_status read_arrays(struct dm_cooc *c, struct dm_h5 *f, struct dm_
 #undef T
     return DM_OK;
 }
+
+/* Counts of counts, which version 1 does not store: exact if nothing was pruned, else 0. */
+static void count_counts(struct dm_cooc *c)
+{
+    const uint32_t *count[] = {c->c2, c->c3};
+    const size_t n[] = {c->n_pairs, c->n_triplets};
+    c->complete = c->min_count[0] <= 1 && c->min_count[1] <= 1;
+    for (size_t i = 0; c->complete && i < c->V; i++) {
+        c->ones[0] += c->c1[i] == 1;
+        c->twos[0] += c->c1[i] == 2;
+    }
+    for (size_t k = 0; c->complete && k < 2; k++)
+        for (size_t i = 0; i < n[k]; i++) {
+            c->ones[k + 1] += count[k][i] == 1;
+            c->twos[k + 1] += count[k][i] == 2;
+        }
+}
+
+/* ---- Version 2 ----------------------------------------------------------------------------- */
+
+#define AT_A_TIME 8u /* blocks of a thread that are read before they are unpacked */
+
+static enum dm_status alloc_arrays(struct dm_cooc *c, const struct dm_cooc_reader *r,
+                                   struct dm_err *e)
+{
+    c->n_pairs = dm_cooc_before(r, 2, r->blocks);
+    c->n_triplets = dm_cooc_before(r, 3, r->blocks);
+    c->n_quads = dm_cooc_before(r, 4, r->blocks);
+    bool ok = true;
+#define ALLOC(name, n) ok &= (c->name = dm_alloc((n) + 1, sizeof(*c->name))) != NULL
+    ALLOC(c1, c->V);
+    ALLOC(row, c->V);
+    ALLOC(x2, c->n_pairs);
+    ALLOC(c2, c->n_pairs);
+    ALLOC(sub, c->n_pairs);
+    ALLOC(x3, c->n_triplets);
+    ALLOC(c3, c->n_triplets);
+    if (c->order == 4) {
+        ALLOC(sub3, c->n_triplets);
+        ALLOC(x4, c->n_quads);
+        ALLOC(c4, c->n_quads);
+    }
+#undef ALLOC
+    return ok ? DM_OK
+              : dm_fail(e, DM_ENOMEM, "%s: no memory for %zu pairs, %zu triplets, %zu quadruples",
+                        c->path, c->n_pairs, c->n_triplets, c->n_quads);
+}
+
+/* Blocks that wait to be unpacked. */
+struct batch {
+    const struct dm_cooc *c;
+    const struct dm_cooc_reader *r;
+    size_t first, n;
+    uint8_t **data;
+    size_t *bytes;
+    bool *ok;
+};
+
+static void unpack_blocks(void *ctx, size_t part, size_t begin, size_t end)
+{
+    (void)part;
+    const struct batch *a = ctx;
+    const struct dm_cooc *c = a->c;
+    for (size_t i = begin; i < end; i++) {
+        const size_t b = a->first + i;
+        const uint64_t at2 = dm_cooc_before(a->r, 2, b), at3 = dm_cooc_before(a->r, 3, b),
+                       at4 = dm_cooc_before(a->r, 4, b);
+        struct dm_cooc_lists out = {.id = {[2] = c->x2 + at2, [3] = c->x3 + at3},
+                                    .count = {[2] = c->c2 + at2, [3] = c->c3 + at3},
+                                    .sub = {[2] = c->sub + at2},
+                                    .row = c->row};
+        if (c->order == 4) {
+            out.id[4] = c->x4 + at4;
+            out.count[4] = c->c4 + at4;
+            out.sub[3] = c->sub3 + at3;
+        }
+        a->ok[i] = dm_cooc_unpack(a->r, b, a->data[i], a->bytes[i], &out);
+    }
+}
+
+static enum dm_status read_batch(struct batch *a, struct dm_cooc_reader *r, struct dm_err *e)
+{
+    enum dm_status st = DM_OK;
+    size_t n = 0;
+    for (; n < a->n && !st; n++)
+        st = dm_cooc_read_block(r, a->first + n, &a->data[n], &a->bytes[n], e);
+    if (!st)
+        dm_par_for(a->n, 1, unpack_blocks, a);
+    for (size_t i = 0; i < n; i++)
+        free(a->data[i]);
+    for (size_t i = 0; i < a->n && !st; i++)
+        if (!a->ok[i])
+            st = dm_fail(e, DM_EFORMAT, "%s: block %zu of data is malformed", a->c->path,
+                         a->first + i);
+    return st;
+}
+
+static enum dm_status read_blocks(struct dm_cooc *c, struct dm_cooc_reader *r, struct dm_err *e)
+{
+    const size_t most = AT_A_TIME * dm_par_threads();
+    struct batch a = {.c = c, .r = r};
+    a.data = dm_alloc(most, sizeof(*a.data));
+    a.bytes = dm_alloc(most, sizeof(*a.bytes));
+    a.ok = dm_alloc(most, sizeof(*a.ok));
+    enum dm_status st = a.data && a.bytes && a.ok
+                            ? DM_OK
+                            : dm_fail(e, DM_ENOMEM, "%s: no memory for %zu blocks", c->path, most);
+    for (; a.first < r->blocks && !st; a.first += a.n) {
+        a.n = r->blocks - a.first < most ? r->blocks - a.first : most;
+        st = read_batch(&a, r, e);
+    }
+    free(a.data);
+    free(a.bytes);
+    free(a.ok);
+    return st;
+}
+
+static enum dm_status read_packed(struct dm_cooc *c, struct dm_h5 *f, struct dm_err *e)
+{
+    struct dm_cooc_reader r;
+    enum dm_status st;
+    DM_TRY_GOTO(dm_cooc_reader_init(&r, f, c->V, c->order, e));
+    DM_TRY_GOTO(alloc_arrays(c, &r, e));
+    for (size_t i = 0; i <= c->V; i++)
+        c->row[i] = UINT64_MAX;
+    DM_TRY_GOTO(dm_h5_read(f, "c1", DM_H5_U64, c->c1, c->V, 0, e));
+    DM_TRY_GOTO(read_blocks(c, &r, e));
+    c->row[c->V] = c->n_pairs;
+    for (size_t i = c->V; i-- > 0;) // rows without pairs
+        if (c->row[i] == UINT64_MAX)
+            c->row[i] = c->row[i + 1];
+    c->sub[c->n_pairs] = c->n_triplets;
+    if (c->order == 4)
+        c->sub3[c->n_triplets] = c->n_quads;
+done:
+    dm_cooc_reader_release(&r);
+    return st;
+}
+
+/* ---- Checks -------------------------------------------------------------------------------- */
 
 static enum dm_status check_pointers(const struct dm_cooc *c, const char *name, const uint64_t *at,
                                      size_t n, size_t end, struct dm_err *e)
@@ -134,7 +297,7 @@ static enum dm_status check_totals(const struct dm_cooc *c, struct dm_err *e)
                        (unsigned long long)c->N[0]);
     if (c->c1[0])
         return dm_fail(e, DM_EFORMAT, "%s: the document separator (id 0) was counted", c->path);
-    if (c->N[1] > c->N[0] || c->N[2] > c->N[1])
+    if (c->N[1] > c->N[0] || c->N[2] > c->N[1] || c->N[3] > c->N[2])
         return dm_fail(e, DM_EFORMAT, "%s: more n-grams of a higher than of a lower order",
                        c->path);
     if (c->order == 2 && (c->n_triplets || c->N[2]))
@@ -168,28 +331,74 @@ static enum dm_status check_list(const struct dm_cooc *c, const char *name, size
     return DM_OK;
 }
 
+/* The lists of one order: list i is [at[i], at[i+1]) and continues what occurs most(i) times. Cut
+ * into parts for the threads; of several bad lists the first is reported. */
+struct lists {
+    const struct dm_cooc *c;
+    const char *name;
+    const uint64_t *at;
+    const uint32_t *x, *count;
+    const uint64_t *most64; /* either */
+    const uint32_t *most32; /* or */
+    uint64_t *total;        /* (threads) */
+    enum dm_status *st;     /* (threads) */
+    struct dm_err *e;       /* (threads) */
+};
+
+static void check_part(void *ctx, size_t part, size_t begin, size_t end)
+{
+    const struct lists *l = ctx;
+    for (size_t i = begin; i < end && !l->st[part]; i++) {
+        const size_t at = l->at[i];
+        l->st[part] = check_list(l->c, l->name, at, l->x + at, l->count + at, l->at[i + 1] - at,
+                                 l->most64 ? l->most64[i] : l->most32[i], &l->total[part],
+                                 &l->e[part]);
+    }
+}
+
+static enum dm_status check_lists(struct lists l, size_t n, uint64_t most, struct dm_err *e)
+{
+    const size_t T = dm_par_threads();
+    uint64_t total = 0;
+    l.total = dm_alloc(T, sizeof(*l.total));
+    l.st = dm_alloc(T, sizeof(*l.st));
+    l.e = dm_alloc(T, sizeof(*l.e));
+    enum dm_status st = l.total && l.st && l.e
+                            ? DM_OK
+                            : dm_fail(e, DM_ENOMEM, "%s: no memory for checking", l.c->path);
+    if (!st)
+        dm_par_for(n, 64, check_part, &l);
+    for (size_t t = 0; t < T && !st; t++) {
+        total += l.total[t];
+        if (l.st[t])
+            st = dm_fail(e, l.st[t], "%s", l.e[t].msg);
+    }
+    if (!st && total > most)
+        st = dm_fail(e, DM_EFORMAT, "%s: %s is counted %llu times in all, want at most %llu",
+                     l.c->path, l.name, (unsigned long long)total, (unsigned long long)most);
+    free(l.total);
+    free(l.st);
+    free(l.e);
+    return st;
+}
+
 static enum dm_status check(const struct dm_cooc *c, struct dm_err *e)
 {
     DM_TRY(check_totals(c, e));
     DM_TRY(check_pointers(c, "row", c->row, c->V, c->n_pairs, e));
     DM_TRY(check_pointers(c, "sub", c->sub, c->n_pairs, c->n_triplets, e));
-    uint64_t total2 = 0, total3 = 0;
-    for (size_t x1 = 0; x1 < c->V; x1++) {
-        const size_t at = c->row[x1];
-        DM_TRY(check_list(c, "x2", at, c->x2 + at, c->c2 + at, c->row[x1 + 1] - at, c->c1[x1],
-                          &total2, e));
-    }
-    for (size_t p = 0; p < c->n_pairs; p++) {
-        const size_t at = c->sub[p];
-        DM_TRY(check_list(c, "x3", at, c->x3 + at, c->c3 + at, c->sub[p + 1] - at, c->c2[p],
-                          &total3, e));
-    }
-    if (total2 > c->N[1] || total3 > c->N[2])
-        return dm_fail(e, DM_EFORMAT,
-                       "%s: %llu pairs and %llu triplets, want at most n2 = %llu and n3 = %llu",
-                       c->path, (unsigned long long)total2, (unsigned long long)total3,
-                       (unsigned long long)c->N[1], (unsigned long long)c->N[2]);
-    return DM_OK;
+    const struct lists two = {
+        .c = c, .name = "x2", .at = c->row, .x = c->x2, .count = c->c2, .most64 = c->c1};
+    const struct lists three = {
+        .c = c, .name = "x3", .at = c->sub, .x = c->x3, .count = c->c3, .most32 = c->c2};
+    DM_TRY(check_lists(two, c->V, c->N[1], e));
+    DM_TRY(check_lists(three, c->n_pairs, c->N[2], e));
+    if (c->order < 4)
+        return DM_OK;
+    const struct lists four = {
+        .c = c, .name = "x4", .at = c->sub3, .x = c->x4, .count = c->c4, .most32 = c->c3};
+    DM_TRY(check_pointers(c, "sub3", c->sub3, c->n_triplets, c->n_quads, e));
+    return check_lists(four, c->n_triplets, c->N[3], e);
 }
 
 static float to_float(double r)
@@ -217,9 +426,12 @@ static void fill_ratios(void *ctx, size_t part, size_t begin, size_t end)
 
 static enum dm_status load(struct dm_cooc *c, struct dm_h5 *f, struct dm_err *e)
 {
-    DM_TRY(read_attributes(c, f, e));
-    DM_TRY(read_arrays(c, f, e));
+    const bool v1 = !dm_h5_has(f, "index");
+    DM_TRY(read_attributes(c, f, v1, e));
+    DM_TRY(v1 ? read_arrays(c, f, e) : read_packed(c, f, e));
     DM_TRY(check(c, e));
+    if (v1)
+        count_counts(c);
     c->r2 = dm_alloc(c->n_pairs + 1, sizeof(*c->r2));
     c->r3 = dm_alloc(c->n_triplets + 1, sizeof(*c->r3));
     if (!c->r2 || !c->r3)

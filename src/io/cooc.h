@@ -3,37 +3,45 @@
  *
  * r_n(x1..xn) = p^(x1..xn) / (p^(x1) * ... * p^(xn)), DynaMo eq. 3, from exact counts:
  * p^(x) = c(x) / N1, p^(x1,x2) = c(x1,x2) / N2, p^(x1,x2,x3) = c(x1,x2,x3) / N3, where N_n is the
- * number of n-grams counted before pruning (none spans a document separator). The file is described
- * in data/FORMAT.md; data/cooc_build.h writes it. */
+ * number of n-grams counted before pruning (none spans a document separator). The file, of version
+ * 1 or 2, is described in data/FORMAT.md; data/cooc_build.h writes it. */
 #ifndef DM_IO_COOC_H
 #define DM_IO_COOC_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "src/base/status.h"
 
 #define DM_COOC_FORMAT "dynamo-cooc"
-#define DM_COOC_VERSION 1
+#define DM_COOC_VERSION 2
+#define DM_COOC_ORDER_MAX 4
 
 struct dm_cooc {
     size_t V;     /* token ids are < V */
-    size_t order; /* 2: no triplets were counted; 3 */
-    size_t n_pairs, n_triplets;
-    uint64_t N[3];         /* n-grams counted, orders 1..3 */
-    uint64_t min_count[2]; /* what pruning kept: pairs from [0], or with a kept triplet, triplets
-                              from [1] */
-    uint64_t *c1;          /* (V) unigram counts */
-    uint64_t *row;         /* (V+1) pairs of x1 are [row[x1], row[x1+1]) */
-    uint32_t *x2;          /* (n_pairs) sorted within a row */
-    uint32_t *c2;          /* (n_pairs) counts, saturating at UINT32_MAX is refused at build time */
-    uint64_t *sub;         /* (n_pairs+1) triplets of pair p are [sub[p], sub[p+1]) */
-    uint32_t *x3;          /* (n_triplets) sorted within a pair */
-    uint32_t *c3;          /* (n_triplets) */
-    float *r2;             /* (n_pairs) the ratios, computed on load */
-    float *r3;             /* (n_triplets) */
-    char *tokenizer_hash;  /* of the shards counted */
-    char *provenance;      /* JSON text: pruning rule, sources */
+    size_t order; /* 2: no triplets were counted; 3; 4 */
+    size_t n_pairs, n_triplets, n_quads;
+    uint64_t N[DM_COOC_ORDER_MAX];             /* n-grams counted, by order */
+    uint64_t min_count[DM_COOC_ORDER_MAX - 1]; /* what pruning kept: pairs from [0], triplets from
+                                                  [1], .., and what begins a longer one kept */
+    uint64_t ones[DM_COOC_ORDER_MAX], twos[DM_COOC_ORDER_MAX]; /* n-grams counted once, twice,
+                                                                  before pruning, by order */
+    bool complete;                                             /* nothing was pruned */
+    uint64_t *c1;                                              /* (V) unigram counts */
+    uint64_t *row;        /* (V+1) pairs of x1 are [row[x1], row[x1+1]) */
+    uint32_t *x2;         /* (n_pairs) sorted within a row */
+    uint32_t *c2;         /* (n_pairs) counts, saturating at UINT32_MAX is refused at build time */
+    uint64_t *sub;        /* (n_pairs+1) triplets of pair p are [sub[p], sub[p+1]) */
+    uint32_t *x3;         /* (n_triplets) sorted within a pair */
+    uint32_t *c3;         /* (n_triplets) */
+    uint64_t *sub3;       /* (n_triplets+1) quadruples of triplet t, order 4 only */
+    uint32_t *x4;         /* (n_quads) sorted within a triplet */
+    uint32_t *c4;         /* (n_quads) */
+    float *r2;            /* (n_pairs) the ratios, computed on load */
+    float *r3;            /* (n_triplets) */
+    char *tokenizer_hash; /* of the shards counted */
+    char *provenance;     /* JSON text: pruning rule, sources */
     char *path;
 };
 

@@ -2,7 +2,7 @@
 /* Counting co-occurrences, stage by stage, on made-up text with Pythia's vocabulary: one JSON line
  * per stage with the least, median and largest rate of 5 runs in million tokens per second.
  *
- *   bench_cooc [THREADS [TOKENS]]      all cores and 16 million tokens by default
+ *   bench_cooc [THREADS [TOKENS [MIB]]]   all cores, 16 million tokens, 1024 MiB by default
  *
  * Half of the tokens are independent draws of a Zipf law, half one of eight usual successors of the
  * token before, so pairs and triplets repeat about as often as in prose. */
@@ -28,7 +28,7 @@ struct bench {
     int32_t *ids;
     size_t n;
     uint64_t *key, *tmp;
-    size_t *scratch;
+    size_t memory;
     char shard[64], table[64];
     size_t distinct; /* a result that can be looked at */
 };
@@ -53,23 +53,37 @@ static void make_text(struct bench *b)
     }
 }
 
+static void sort_part(void *ctx, size_t part, size_t begin, size_t end)
+{
+    (void)part;
+    struct bench *b = ctx;
+    dm_radix_sort(b->key + begin, b->tmp + begin, end - begin, BITS);
+}
+
 static enum dm_status run_sort(struct bench *b, struct dm_err *e)
 {
     (void)e;
-    dm_radix_sort(b->key, b->tmp, b->n, BITS, b->scratch);
+    dm_par_for(b->n, 1, sort_part, b);
+    return DM_OK;
+}
+
+static enum dm_status count_distinct(void *ctx, const struct dm_counts *c, struct dm_err *e)
+{
+    (void)e;
+    *(size_t *)ctx += c->n;
     return DM_OK;
 }
 
 static enum dm_status run_count(struct bench *b, struct dm_err *e)
 {
     struct dm_ngram *g;
-    DM_TRY(dm_ngram_new(&g, V, ORDER, (size_t)8 << 30, e));
+    DM_TRY(dm_ngram_new(&g, V, ORDER, b->memory, b->table, e));
     enum dm_status st = dm_ngram_add(g, b->ids, b->n, 0, e);
     if (!st)
         st = dm_ngram_finish(g, e);
     b->distinct = 0;
-    for (size_t p = 0; p < dm_ngram_parts(g) && !st; p++)
-        b->distinct += dm_ngram_part(g, p)->n;
+    if (!st)
+        st = dm_ngram_scan(g, count_distinct, &b->distinct, e);
     dm_ngram_free(g);
     return st;
 }
@@ -77,15 +91,15 @@ static enum dm_status run_count(struct bench *b, struct dm_err *e)
 static enum dm_status run_build(struct bench *b, struct dm_err *e)
 {
     const char *shard = b->shard;
-    const struct dm_cooc_opt o = {.shards = &shard,
-                                  .n_shards = 1,
+    const struct dm_cooc_opt o = {.inputs = &shard,
+                                  .n_inputs = 1,
                                   .out = b->table,
                                   .order = ORDER,
-                                  .min_count = {1, 2},
-                                  .memory = (size_t)8 << 30};
+                                  .rule = {.min_count = {1, 1, 1}},
+                                  .memory = b->memory};
     struct dm_cooc_stats s;
     DM_TRY(dm_cooc_build(&o, NULL, &s, e));
-    b->distinct = s.kept[2];
+    b->distinct = s.tally[2].kept;
     return DM_OK;
 }
 
@@ -148,8 +162,7 @@ static enum dm_status run_all(struct bench *b, struct dm_err *e)
     b->ids = dm_alloc(b->n, sizeof(*b->ids));
     b->key = dm_alloc(b->n, sizeof(*b->key));
     b->tmp = dm_alloc(b->n, sizeof(*b->tmp));
-    b->scratch = dm_alloc(dm_radix_scratch(), sizeof(*b->scratch));
-    if (!b->ids || !b->key || !b->tmp || !b->scratch)
+    if (!b->ids || !b->key || !b->tmp)
         return dm_fail(e, DM_ENOMEM, "no memory for %zu tokens", b->n);
     make_text(b);
     DM_TRY(write_shard(b, e));
@@ -163,6 +176,7 @@ int main(int argc, char **argv)
 {
     struct bench b = {.n = argc > 2 ? strtoul(argv[2], NULL, 10) : 16000000};
     struct dm_err e;
+    b.memory = (argc > 3 ? strtoul(argv[3], NULL, 10) : 1024) << 20;
     dm_par_set_threads(argc > 1 ? strtoul(argv[1], NULL, 10) : 0);
     snprintf(b.shard, sizeof(b.shard), "/tmp/bench_cooc.%d.shard.h5", (int)getpid());
     snprintf(b.table, sizeof(b.table), "/tmp/bench_cooc.%d.table.h5", (int)getpid());
@@ -174,6 +188,5 @@ int main(int argc, char **argv)
     free(b.ids);
     free(b.key);
     free(b.tmp);
-    free(b.scratch);
     return st ? 1 : 0;
 }
