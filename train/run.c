@@ -231,6 +231,16 @@ static enum dm_status side_file(char *out, size_t n, const char *given, const ch
     return DM_OK;
 }
 
+/* Something else on the machine can only make the loop slower: the best of all measurements. */
+static void measure_peak(struct state *s)
+{
+    for (int i = 0; i < 3; i++) {
+        const double peak = dm_peak_flops(dm_train_opt_format(s->opt));
+        if (peak > s->out->peak_gflops)
+            s->out->peak_gflops = peak;
+    }
+}
+
 static enum dm_status set_up(struct state *s, struct dm_err *e)
 {
     struct dm_train_report *out = s->out;
@@ -246,7 +256,7 @@ static enum dm_status set_up(struct state *s, struct dm_err *e)
     s->begun = (size_t)s->at.step;
     s->started = dm_now();
     out->flops = dm_pass_flops(&s->run->model->cfg, s->step.opt.kind, o->context);
-    out->peak_gflops = dm_peak_flops(dm_train_opt_format(o));
+    measure_peak(s);
     out->total_steps = s->schedule.steps;
     out->n_params = s->step.adam.n_total;
     out->train_windows = dm_loader_train_windows(s->loader);
@@ -260,6 +270,7 @@ static enum dm_status validate(struct state *s, struct dm_err *e)
 {
     const size_t step = (size_t)s->at.step;
     struct dm_train_report *out = s->out;
+    measure_peak(s);
     DM_TRY(dm_ppl_measure(&out->val, s->step.pass, s->run->model, s->loader, s->val_windows,
                           s->opt->micro, s->opt->context, s->ids, s->logp, e));
     const double loss = dm_ppl_loss(&out->val, dm_step_first_head(s->step.opt.kind));
