@@ -1,27 +1,34 @@
 /* SPDX-License-Identifier: MIT */
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/files.h"
 #include "data/tokenize.h"
 #include "src/base/arena.h"
 #include "src/base/json.h"
 #include "src/base/opt.h"
+#include "src/base/par.h"
 #include "src/base/progress.h"
+#include "src/base/stop.h"
 #include "src/cmd.h"
 
 struct options {
-    const char **files;
-    size_t n_files;
+    struct dm_files files;
+    size_t n_args;
+    char **args; /* files and folders as given */
     const char *tokenizer, *out;
     struct dm_reader_opt reader;
     bool print, json;
+    bool in_line; /* ids of a document are printed and its line has not ended */
+    size_t threads;
     struct dm_progress progress;
     int argc;
     char **argv; /* as typed */
 };
 
-enum { KEY_PRINT = 256, KEY_FIELD, KEY_FORMAT, KEY_JSON };
+enum { KEY_PRINT = 256, KEY_FIELD, KEY_FORMAT, KEY_JSON, KEY_THREADS };
 
 static const char *const formats[] = {"auto", "text", "jsonl", NULL};
 
@@ -32,6 +39,8 @@ static const struct argp_option option_table[] = {
     {"print", KEY_PRINT, NULL, 0, "Print the ids instead, one line for each document", 0},
     {"field", KEY_FIELD, "NAME", 0, "Field of JSONL lines that holds the text (default text)", 0},
     {"format", KEY_FORMAT, "KIND", 0, "auto (by name), text or jsonl (default auto)", 0},
+    {"threads", KEY_THREADS, "N", 0, "Threads (default: all cores); the ids do not depend on it",
+     0},
     {"json", KEY_JSON, NULL, 0, "Report as one line of JSON (with --print on standard error)", 0},
     {0}};
 
@@ -54,17 +63,20 @@ static error_t parse(int key, char *arg, struct argp_state *s)
     case KEY_FORMAT:
         o->reader.format = (enum dm_reader_format)dm_opt_word(s, "--format", arg, formats);
         return 0;
+    case KEY_THREADS:
+        o->threads = dm_opt_size(s, "--threads", arg, 1, 1024);
+        return 0;
     case KEY_JSON:
         o->json = true;
         return 0;
     case ARGP_KEY_ARGS:
-        o->files = (const char **)s->argv + s->next;
-        o->n_files = (size_t)(s->argc - s->next);
+        o->args = s->argv + s->next;
+        o->n_args = (size_t)(s->argc - s->next);
         return 0;
     case ARGP_KEY_END:
         if (!o->tokenizer)
             argp_error(s, "--tokenizer FILE is missing");
-        if (!o->n_files)
+        if (!o->n_args)
             argp_error(s, "no text file given");
         if (!o->out == !o->print)
             argp_error(s, "give either -o SHARD or --print");
@@ -74,34 +86,45 @@ static error_t parse(int key, char *arg, struct argp_state *s)
     }
 }
 
-static enum dm_status print_ids(void *ctx, const int32_t *ids, size_t n, struct dm_err *e)
+static enum dm_status print_ids(void *ctx, const int32_t *ids, size_t n, bool end, struct dm_err *e)
 {
-    (void)ctx;
-    for (size_t i = 0; i < n; i++)
-        printf(i ? " %d" : "%d", (int)ids[i]);
-    putchar('\n');
+    struct options *o = ctx;
+    for (size_t i = 0; i < n; i++) {
+        printf(o->in_line ? " %d" : "%d", (int)ids[i]);
+        o->in_line = true;
+    }
+    if (end)
+        putchar('\n');
+    o->in_line = o->in_line && !end;
     return ferror(stdout) ? dm_fail_errno(e, "cannot write to standard output") : DM_OK;
 }
 
-static void show(void *ctx, uint64_t consumed)
+static void show(void *ctx, uint64_t consumed, const struct dm_tokenize_stats *so_far)
 {
     struct options *o = ctx;
-    dm_progress_set(&o->progress, (double)consumed, NULL);
+    char note[96];
+    snprintf(note, sizeof(note), "%.1f million tokens, %.1f MB/s of text",
+             (double)so_far->tokens / 1e6,
+             (double)so_far->bytes / 1e6 / (dm_now() - o->progress.started + 1e-9));
+    dm_progress_set(&o->progress, (double)consumed, note);
 }
 
 static enum dm_status tokenize(struct options *o, struct dm_tokenize_stats *stats, struct dm_err *e)
 {
     struct dm_tokenizer *t;
+    for (size_t i = 0; i < o->n_args; i++)
+        DM_TRY(dm_files_add(&o->files, o->args[i], e));
     DM_TRY(dm_tokenizer_load(&t, o->tokenizer, e));
+    const char *const *paths = (const char *const *)o->files.path;
     const struct dm_tokenize k = {.tokenizer = t,
-                                  .paths = o->files,
-                                  .n_paths = o->n_files,
+                                  .paths = paths,
+                                  .n_paths = o->files.n,
                                   .reader = o->reader,
                                   .sink = print_ids,
                                   .progress = show,
                                   .ctx = o};
     dm_progress_init(&o->progress, "tokenizing", "bytes",
-                     (double)dm_reader_total(o->files, o->n_files));
+                     (double)dm_reader_total(paths, o->files.n));
     enum dm_status st = o->print ? dm_tokenize_run(&k, stats, e)
                                  : dm_tokenize_shard(&k, o->out, o->argc, o->argv, stats, e);
     dm_progress_end(&o->progress);
@@ -112,18 +135,21 @@ static enum dm_status tokenize(struct options *o, struct dm_tokenize_stats *stat
 static void report(const struct options *o, const struct dm_tokenize_stats *s, double seconds)
 {
     const double per_token = s->tokens ? (double)s->bytes / (double)s->tokens : 0.0;
+    const double rate = (double)s->bytes / 1e6 / seconds;
     if (o->json) {
-        json_t *root = json_pack("{s:s?, s:I, s:I, s:I, s:f, s:f}", "output", o->out, "documents",
-                                 (json_int_t)s->documents, "tokens", (json_int_t)s->tokens, "bytes",
-                                 (json_int_t)s->bytes, "bytes_per_token", per_token, "seconds",
-                                 seconds);
+        json_t *root = json_pack("{s:s?, s:I, s:I, s:I, s:f, s:f, s:f, s:I}", "output", o->out,
+                                 "documents", (json_int_t)s->documents, "tokens",
+                                 (json_int_t)s->tokens, "bytes", (json_int_t)s->bytes,
+                                 "bytes_per_token", per_token, "seconds", seconds, "mb_per_second",
+                                 rate, "threads", (json_int_t)dm_par_threads());
         json_dumpf(root, o->print ? stderr : stdout, JSON_COMPACT | JSON_REAL_PRECISION(6));
         putc('\n', o->print ? stderr : stdout);
         json_decref(root);
     } else if (!o->print) {
-        printf("%s: %llu documents, %llu tokens from %llu bytes (%.3f bytes per token)\n", o->out,
-               (unsigned long long)s->documents, (unsigned long long)s->tokens,
-               (unsigned long long)s->bytes, per_token);
+        printf("%s: %llu documents, %llu tokens from %llu bytes (%.3f bytes per token) in %.2f s "
+               "(%.1f MB/s)\n",
+               o->out, (unsigned long long)s->documents, (unsigned long long)s->tokens,
+               (unsigned long long)s->bytes, per_token, seconds, rate);
     }
 }
 
@@ -135,7 +161,8 @@ int cmd_tokenize(int argc, char **argv)
         "FILE...",
         "Turn text into token ids: a shard for training and counting, or lines of numbers."
         "\vA .txt file is one document, each line of a .jsonl file is one; both may end in .gz or "
-        ".zst, and - is standard input. Every document in a shard is followed by token 0. Text is "
+        ".zst. A folder stands for all such files below it, and - is standard input. Every "
+        "document in a shard is followed by token 0. Text is "
         "tokenized as Hugging Face's tokenizers do it, special tokens such as <|endoftext|> "
         "included; a byte sequence that is not UTF-8 becomes U+FFFD.\n\nExample:\n"
         "  dynamo tokenize --tokenizer tokenizer.json corpus.jsonl.zst -o corpus.h5",
@@ -152,8 +179,12 @@ int cmd_tokenize(int argc, char **argv)
     }
     memcpy(o.argv, argv, (size_t)argc * sizeof(*argv));
     argp_parse(&argp, argc, argv, 0, NULL, &o);
+    dm_par_set_threads(o.threads);
+    dm_stop_install();
+    signal(SIGXFSZ, SIG_IGN); // a limit on file sizes is an error like a full disk
     const double start = dm_now();
     const enum dm_status st = tokenize(&o, &stats, &e);
+    dm_files_release(&o.files);
     free(o.argv);
     if (st) {
         fprintf(stderr, "dynamo tokenize: %s\n", e.msg);

@@ -16,13 +16,16 @@ enum { DEFAULT_MAX_LINE = 256 << 20, FIRST_BUFFER = 1 << 18 };
 
 struct dm_reader {
     struct dm_stream *stream;
-    char *name, *field;
+    const char *name, *field;
     bool jsonl, done;
     size_t max_line, line;
     char *buf; /* bytes [at, end) are read and not yet given out */
     size_t at, end, cap;
     json_t *root; /* of the line given out last */
 };
+
+/* Longest sentence of where an error is. */
+enum { WHERE = 512 };
 
 static bool named_jsonl(const char *path)
 {
@@ -47,11 +50,11 @@ enum dm_status dm_reader_open(struct dm_reader **out, const char *path,
     r->jsonl = opt->format == DM_READER_JSONL ||
                (opt->format == DM_READER_AUTO && named_jsonl(path));
     r->max_line = opt->max_line ? opt->max_line : DEFAULT_MAX_LINE;
-    r->name = strdup(strcmp(path, "-") ? path : "standard input");
-    r->field = strdup(opt->field ? opt->field : "text");
+    r->name = strcmp(path, "-") ? path : "standard input";
+    r->field = opt->field ? opt->field : "text";
     r->buf = dm_alloc(FIRST_BUFFER, 1);
     r->cap = FIRST_BUFFER;
-    if (!r->name || !r->field || !r->buf)
+    if (!r->buf)
         st = dm_fail(e, DM_ENOMEM, "%s: out of memory", path);
     if (!st)
         st = dm_stream_open(&r->stream, path, e);
@@ -69,8 +72,6 @@ void dm_reader_close(struct dm_reader *r)
     json_decref(r->root);
     dm_stream_close(r->stream);
     free(r->buf);
-    free(r->field);
-    free(r->name);
     free(r);
 }
 
@@ -110,6 +111,11 @@ static enum dm_status next_text(struct dm_reader *r, const char **text, size_t *
     return DM_OK;
 }
 
+static enum dm_status line_too_long(const char *name, size_t line, size_t max, struct dm_err *e)
+{
+    return dm_fail(e, DM_ERANGE, "%s, line %zu: longer than %zu bytes", name, line, max);
+}
+
 /* One line without its newline; *line = NULL at the end. */
 static enum dm_status next_line(struct dm_reader *r, const char **line, size_t *n, struct dm_err *e)
 {
@@ -125,8 +131,7 @@ static enum dm_status next_line(struct dm_reader *r, const char **line, size_t *
         start = r->buf + r->at;
         *n = nl ? (size_t)(nl - start) : seen;
         if (*n > r->max_line)
-            return dm_fail(e, DM_ERANGE, "%s, line %zu: longer than %zu bytes", r->name,
-                           r->line + 1, r->max_line);
+            return line_too_long(r->name, r->line + 1, r->max_line, e);
         if (!nl && got)
             continue;
         if (!nl && !seen)
@@ -146,33 +151,44 @@ static bool blank(const char *line, size_t n)
     return true;
 }
 
+/* The text of one JSONL line, inside *root, which replaces that of the line before. A blank line
+ * leaves *text = NULL. */
+static enum dm_status parse_line(const char *line, size_t len, const char *name, size_t number,
+                                 const char *field, json_t **root, const char **text, size_t *n,
+                                 struct dm_err *e)
+{
+    char where[WHERE];
+    json_decref(*root);
+    *root = NULL;
+    if (number == 1 && len >= 3 && !memcmp(line, "\xef\xbb\xbf", 3)) {
+        line += 3; // a byte order mark is not JSON
+        len -= 3;
+    }
+    if (blank(line, len))
+        return DM_OK;
+    snprintf(where, sizeof(where), "%s, line %zu", name, number);
+    DM_TRY(dm_json_parse(line, len, where, root, e));
+    if (!json_is_object(*root))
+        return dm_fail(e, DM_EFORMAT, "%s: %s, want an object with \"%s\"", where,
+                       dm_json_type(*root), field);
+    const char *unused;
+    DM_TRY(dm_json_string(*root, field, true, where, &unused, e));
+    const json_t *v = json_object_get(*root, field);
+    *text = json_string_value(v);
+    *n = json_string_length(v);
+    return DM_OK;
+}
+
 static enum dm_status next_record(struct dm_reader *r, const char **text, size_t *n,
                                   struct dm_err *e)
 {
     const char *line;
-    char where[512];
     size_t len;
-    json_decref(r->root);
-    r->root = NULL;
     do {
         DM_TRY(next_line(r, &line, &len, e));
-        if (line && r->line == 1 && len >= 3 && !memcmp(line, "\xef\xbb\xbf", 3)) {
-            line += 3; // a byte order mark is not JSON
-            len -= 3;
-        }
-    } while (line && blank(line, len));
-    if (!line)
-        return DM_OK;
-    snprintf(where, sizeof(where), "%s, line %zu", r->name, r->line);
-    DM_TRY(dm_json_parse(line, len, where, &r->root, e));
-    if (!json_is_object(r->root))
-        return dm_fail(e, DM_EFORMAT, "%s: %s, want an object with \"%s\"", where,
-                       dm_json_type(r->root), r->field);
-    const char *unused;
-    DM_TRY(dm_json_string(r->root, r->field, true, where, &unused, e));
-    const json_t *v = json_object_get(r->root, r->field);
-    *text = json_string_value(v);
-    *n = json_string_length(v);
+        if (line)
+            DM_TRY(parse_line(line, len, r->name, r->line, r->field, &r->root, text, n, e));
+    } while (line && !*text);
     return DM_OK;
 }
 
@@ -181,6 +197,136 @@ enum dm_status dm_reader_next(struct dm_reader *r, const char **text, size_t *n,
     *text = NULL;
     *n = 0;
     return r->jsonl ? next_record(r, text, n, e) : next_text(r, text, n, e);
+}
+
+/* ---- Blocks -------------------------------------------------------------------------------- */
+
+void dm_block_release(struct dm_block *b)
+{
+    json_decref(b->root);
+    free(b->buf);
+    *b = (struct dm_block){0};
+}
+
+static enum dm_status block_reserve(struct dm_block *b, const char *name, size_t cap,
+                                    struct dm_err *e)
+{
+    if (cap <= b->cap)
+        return DM_OK;
+    char *p = dm_realloc(b->buf, cap, 1);
+    if (!p)
+        return dm_fail(e, DM_ENOMEM, "%s: out of memory for %zu bytes of text", name, cap);
+    b->buf = p;
+    b->cap = cap;
+    return DM_OK;
+}
+
+/* Where the block may end: behind its last line, or where the tokenizer may cut; 0 = nowhere. */
+static size_t block_end(const struct dm_reader *r, const struct dm_tokenizer *t, const char *s,
+                        size_t n)
+{
+    if (!r->jsonl)
+        return dm_tokenizer_cut(t, s, n);
+    const char *nl = memrchr(s, '\n', n);
+    return nl ? (size_t)(nl - s) + 1 : 0;
+}
+
+/* Reads until the block holds `size` bytes and may end among them, or the file does (*eof). */
+static enum dm_status fill_block(struct dm_reader *r, const struct dm_tokenizer *t, size_t size,
+                                 struct dm_block *b, size_t *end, bool *eof, struct dm_err *e)
+{
+    for (*eof = false;; size *= 2) {
+        size_t got = 1;
+        DM_TRY(block_reserve(b, r->name, size, e));
+        while (b->n < size && got) {
+            DM_TRY(dm_stream_read(r->stream, b->buf + b->n, size - b->n, &got, e));
+            b->n += got;
+        }
+        *eof = !got;
+        *end = *eof ? b->n : block_end(r, t, b->buf, b->n);
+        if (*end)
+            return DM_OK;
+        if (b->n > r->max_line)
+            return r->jsonl ? line_too_long(r->name, r->line + 1, r->max_line, e)
+                            : dm_fail(e, DM_ERANGE, "%s: more than %zu bytes without white space",
+                                      r->name, r->max_line);
+        if (*eof)
+            return DM_OK;
+    }
+}
+
+static size_t count_lines(const char *s, size_t n)
+{
+    size_t lines = 0;
+    for (size_t i = 0; i < n; i++)
+        lines += s[i] == '\n';
+    return lines;
+}
+
+/* What is left behind a block's end waits in r->buf, [0, r->end). */
+enum dm_status dm_reader_block(struct dm_reader *r, const struct dm_tokenizer *t, size_t size,
+                               struct dm_block *b, bool *more, struct dm_err *e)
+{
+    size_t end;
+    bool eof;
+    *more = !r->done;
+    if (r->done)
+        return DM_OK;
+    size = size > r->end ? size : r->end + 1;
+    DM_TRY(block_reserve(b, r->name, size, e));
+    memcpy(b->buf, r->buf, r->end);
+    b->n = r->end;
+    DM_TRY(fill_block(r, t, size, b, &end, &eof, e));
+    const size_t rest = b->n - end;
+    if (rest > r->cap) {
+        char *p = dm_realloc(r->buf, rest, 1);
+        if (!p)
+            return dm_fail(e, DM_ENOMEM, "%s: out of memory for %zu bytes of text", r->name, rest);
+        r->buf = p;
+        r->cap = rest;
+    }
+    memcpy(r->buf, b->buf + end, rest);
+    r->end = rest;
+    r->done = eof;
+    b->n = end;
+    b->at = 0;
+    b->name = r->name;
+    b->field = r->jsonl ? r->field : NULL;
+    b->line = r->line;
+    b->max_line = r->max_line;
+    b->last = eof;
+    b->done = false;
+    b->consumed = dm_stream_consumed(r->stream);
+    r->line += r->jsonl ? count_lines(b->buf, b->n) : 0;
+    return DM_OK;
+}
+
+enum dm_status dm_block_next(struct dm_block *b, const char **text, size_t *n, bool *end,
+                             struct dm_err *e)
+{
+    *text = NULL;
+    *n = 0;
+    if (!b->field) {
+        if (!b->done) {
+            *text = b->buf;
+            *n = b->n;
+            *end = b->last;
+        }
+        b->done = true;
+        return DM_OK;
+    }
+    *end = true;
+    while (b->at < b->n && !*text) {
+        const char *line = b->buf + b->at;
+        const char *nl = memchr(line, '\n', b->n - b->at);
+        const size_t len = nl ? (size_t)(nl - line) : b->n - b->at;
+        b->at += len + (nl != NULL);
+        b->line++;
+        if (len > b->max_line)
+            return line_too_long(b->name, b->line, b->max_line, e);
+        DM_TRY(parse_line(line, len, b->name, b->line, b->field, &b->root, text, n, e));
+    }
+    return DM_OK;
 }
 
 uint64_t dm_reader_consumed(const struct dm_reader *r)

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,8 +13,9 @@
 #include <zstd.h>
 
 #include "src/base/arena.h"
+#include "src/base/stop.h"
 
-enum { IN_SIZE = 1 << 18 };
+enum { IN_SIZE = 1 << 18, WAIT_MS = 100 };
 
 struct dm_stream {
     const char *name; /* for sentences; heap */
@@ -31,21 +33,36 @@ struct dm_stream {
 
 static const char *const kind_names[] = {"plain", "gzip", "zstd"};
 
+/* Reads once behind what is waiting. A pipe or a terminal may be silent for long: Ctrl-C is noticed
+ * within WAIT_MS there, too. */
+static enum dm_status read_once(struct dm_stream *s, struct dm_err *e)
+{
+    struct pollfd p = {.fd = s->fd, .events = POLLIN};
+    ssize_t k;
+    do {
+        if (dm_stop_requested())
+            return dm_fail(e, DM_ESTOPPED, "stopped by a signal");
+        k = poll(&p, 1, WAIT_MS);
+        if (k > 0)
+            k = read(s->fd, s->in + s->end, IN_SIZE - s->end);
+        else if (!k)
+            k = -(errno = EINTR);
+    } while (k < 0 && errno == EINTR);
+    if (k < 0)
+        return dm_fail_errno(e, "%s: cannot read", s->name);
+    s->end += (size_t)k;
+    s->eof = !k;
+    s->consumed += (uint64_t)k;
+    return DM_OK;
+}
+
 /* Reads more input when none is waiting. */
 static enum dm_status fill(struct dm_stream *s, struct dm_err *e)
 {
-    while (s->at == s->end && !s->eof) {
-        const ssize_t k = read(s->fd, s->in, IN_SIZE);
-        if (k < 0 && errno == EINTR)
-            continue;
-        if (k < 0)
-            return dm_fail_errno(e, "%s: cannot read", s->name);
-        s->at = 0;
-        s->end = (size_t)k;
-        s->eof = !k;
-        s->consumed += (uint64_t)k;
-    }
-    return DM_OK;
+    if (s->at < s->end || s->eof)
+        return DM_OK;
+    s->at = s->end = 0;
+    return read_once(s, e);
 }
 
 /* Like fill(), but tries for at least four bytes, the length of a magic number. A pipe may give
@@ -53,16 +70,8 @@ static enum dm_status fill(struct dm_stream *s, struct dm_err *e)
 static enum dm_status fill_magic(struct dm_stream *s, struct dm_err *e)
 {
     DM_TRY(fill(s, e));
-    while (s->end - s->at < 4 && !s->eof && s->end < IN_SIZE) {
-        const ssize_t k = read(s->fd, s->in + s->end, IN_SIZE - s->end);
-        if (k < 0 && errno == EINTR)
-            continue;
-        if (k < 0)
-            return dm_fail_errno(e, "%s: cannot read", s->name);
-        s->end += (size_t)k;
-        s->eof = !k;
-        s->consumed += (uint64_t)k;
-    }
+    while (s->end - s->at < 4 && !s->eof && s->end < IN_SIZE)
+        DM_TRY(read_once(s, e));
     return DM_OK;
 }
 

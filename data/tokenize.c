@@ -1,79 +1,225 @@
 /* SPDX-License-Identifier: MIT */
 #include "data/tokenize.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "src/base/arena.h"
+#include "src/base/par.h"
 #include "src/base/provenance.h"
+#include "src/base/stop.h"
 
-enum { BLOCK = 1 << 16 };
+enum { BLOCK = 1 << 16, TEXT_BLOCK = 1 << 18 };
 
-static enum dm_status run_file(const struct dm_tokenize *k, const char *path,
-                               struct dm_encoder *encoder, struct dm_ids *ids, uint64_t before,
-                               uint64_t *consumed, struct dm_tokenize_stats *stats,
-                               struct dm_err *e)
+/* ---- The pipeline --------------------------------------------------------------------------- */
+
+/* Every thread does the same: takes the next block of text under `in`, turns it into ids on its
+ * own, waits for its turn and hands the ids over under `out`. So reading, encoding and writing
+ * overlap without queues, at most one block per thread is in memory, and the order is that of the
+ * text. A thread that never starts takes no block and holds up nobody. */
+struct pipeline {
+    const struct dm_tokenize *k;
+    pthread_mutex_t in;
+    struct dm_reader *reader; /* of paths[path]; NULL before it is opened */
+    size_t path, taken;       /* blocks */
+    uint64_t before;          /* bytes of the files before this one */
+    bool dry;                 /* nothing more to take */
+    pthread_mutex_t out;
+    pthread_cond_t turned;
+    size_t turn;        /* number of the block that is handed over next */
+    atomic_bool failed; /* st and *e are set: `turn` stands still */
+    enum dm_status st;
+    struct dm_err *e;
+    struct dm_tokenize_stats *stats;
+    struct work *work; /* (threads) */
+};
+
+/* What one thread works on: a block, the ids of its pieces and where each piece ends. */
+struct piece {
+    size_t end; /* in ids */
+    bool last;  /* of its document */
+};
+struct work {
+    struct dm_encoder *encoder;
+    struct dm_block block;
+    struct dm_ids ids;
+    struct piece *piece;
+    size_t n_pieces, cap_pieces, number;
+    struct dm_tokenize_stats stats;
+    struct dm_err err; /* of this block, reported when it is its turn */
+};
+
+/* The next block of the files; *more = false after the last one. */
+static enum dm_status take(struct pipeline *p, struct work *w, bool *more)
 {
-    struct dm_reader *r;
+    const struct dm_tokenize *k = p->k;
+    for (*more = false; !*more && p->path < k->n_paths;) {
+        if (dm_stop_requested())
+            return dm_fail(&w->err, DM_ESTOPPED, "stopped by a signal");
+        if (!p->reader)
+            DM_TRY(dm_reader_open(&p->reader, k->paths[p->path], &k->reader, &w->err));
+        DM_TRY(dm_reader_block(p->reader, k->tokenizer, k->block ? k->block : TEXT_BLOCK, &w->block,
+                               more, &w->err));
+        if (*more) {
+            w->block.consumed += p->before;
+        } else {
+            p->before += dm_reader_consumed(p->reader);
+            dm_reader_close(p->reader);
+            p->reader = NULL;
+            p->path++;
+        }
+    }
+    return DM_OK;
+}
+
+static enum dm_status add_piece(struct work *w, bool last)
+{
+    if (w->n_pieces == w->cap_pieces) {
+        const size_t cap = w->cap_pieces ? 2 * w->cap_pieces : 64;
+        struct piece *q = dm_realloc(w->piece, cap, sizeof(*q));
+        if (!q)
+            return dm_fail(&w->err, DM_ENOMEM, "out of memory");
+        w->piece = q;
+        w->cap_pieces = cap;
+    }
+    w->piece[w->n_pieces++] = (struct piece){.end = w->ids.n, .last = last};
+    return DM_OK;
+}
+
+static enum dm_status encode_block(struct work *w)
+{
     const char *text;
     size_t n;
-    enum dm_status st;
-    DM_TRY(dm_reader_open(&r, path, &k->reader, e));
-    while (!(st = dm_reader_next(r, &text, &n, e)) && text) {
-        ids->n = 0;
-        st = dm_encoder_encode(encoder, text, n, ids, e);
-        if (!st)
-            st = k->sink(k->ctx, ids->id, ids->n, e);
-        if (st)
+    bool last;
+    w->ids.n = w->n_pieces = 0;
+    w->stats = (struct dm_tokenize_stats){0};
+    for (;;) {
+        DM_TRY(dm_block_next(&w->block, &text, &n, &last, &w->err));
+        if (!text)
             break;
-        stats->documents++;
-        stats->bytes += n;
-        stats->tokens += ids->n;
-        if (k->progress)
-            k->progress(k->ctx, before + dm_reader_consumed(r));
+        DM_TRY(dm_encoder_encode(w->encoder, text, n, &w->ids, &w->err));
+        DM_TRY(add_piece(w, last));
+        w->stats.documents += last;
+        w->stats.bytes += n;
     }
-    *consumed = dm_reader_consumed(r);
-    dm_reader_close(r);
-    return st;
+    w->stats.tokens = w->ids.n;
+    return DM_OK;
+}
+
+static enum dm_status hand_over(struct pipeline *p, struct work *w)
+{
+    const struct dm_tokenize *k = p->k;
+    for (size_t i = 0, at = 0; i < w->n_pieces; at = w->piece[i++].end)
+        DM_TRY(k->sink(k->ctx, w->ids.id + at, w->piece[i].end - at, w->piece[i].last, &w->err));
+    p->stats->documents += w->stats.documents;
+    p->stats->bytes += w->stats.bytes;
+    p->stats->tokens += w->stats.tokens;
+    if (k->progress)
+        k->progress(k->ctx, w->block.consumed, p->stats);
+    return DM_OK;
+}
+
+/* One block from the files to the sink. Returns false when there is nothing more to do. */
+static bool work_once(struct pipeline *p, struct work *w)
+{
+    bool more = false;
+    pthread_mutex_lock(&p->in);
+    enum dm_status st = DM_OK;
+    if (!p->dry && !p->failed) {
+        st = take(p, w, &more);
+        w->number = p->taken;
+        p->taken += st || more;
+        p->dry = st || !more;
+    }
+    pthread_mutex_unlock(&p->in);
+    if (!st && !more)
+        return false;
+    if (!st)
+        st = encode_block(w);
+    pthread_mutex_lock(&p->out);
+    while (p->turn != w->number && !p->failed)
+        pthread_cond_wait(&p->turned, &p->out);
+    if (!p->failed) {
+        if (!st)
+            st = hand_over(p, w);
+        if (st) {
+            p->st = st;
+            if (p->e)
+                *p->e = w->err;
+            p->failed = true;
+        }
+        p->turn++;
+    }
+    pthread_cond_broadcast(&p->turned);
+    pthread_mutex_unlock(&p->out);
+    return !st;
+}
+
+static void work(void *ctx, size_t part, size_t begin, size_t end)
+{
+    struct pipeline *p = ctx;
+    (void)begin;
+    (void)end;
+    while (work_once(p, &p->work[part]))
+        ;
+}
+
+static void free_work(struct work *w, size_t threads)
+{
+    for (size_t i = 0; w && i < threads; i++) {
+        dm_encoder_free(w[i].encoder);
+        dm_block_release(&w[i].block);
+        dm_ids_release(&w[i].ids);
+        free(w[i].piece);
+    }
+    free(w);
 }
 
 enum dm_status dm_tokenize_run(const struct dm_tokenize *k, struct dm_tokenize_stats *stats,
                                struct dm_err *e)
 {
-    struct dm_encoder *encoder;
-    struct dm_ids ids = {0};
-    uint64_t before = 0, consumed;
-    enum dm_status st = DM_OK;
+    const size_t threads = dm_par_threads();
+    struct pipeline p = {.k = k,
+                         .e = e,
+                         .stats = stats,
+                         .in = PTHREAD_MUTEX_INITIALIZER,
+                         .out = PTHREAD_MUTEX_INITIALIZER,
+                         .turned = PTHREAD_COND_INITIALIZER};
     *stats = (struct dm_tokenize_stats){0};
-    DM_TRY(dm_encoder_new(&encoder, k->tokenizer, e));
-    for (size_t i = 0; !st && i < k->n_paths; i++) {
-        st = run_file(k, k->paths[i], encoder, &ids, before, &consumed, stats, e);
-        before += st ? 0 : consumed;
-    }
-    dm_ids_release(&ids);
-    dm_encoder_free(encoder);
-    return st;
+    p.work = dm_alloc(threads, sizeof(*p.work));
+    p.st = p.work ? DM_OK : dm_fail(e, DM_ENOMEM, "out of memory");
+    for (size_t i = 0; !p.st && i < threads; i++)
+        p.st = dm_encoder_new(&p.work[i].encoder, k->tokenizer, e);
+    if (!p.st)
+        dm_par_for(threads, 1, work, &p);
+    dm_reader_close(p.reader);
+    free_work(p.work, threads);
+    return p.st;
 }
+
+/* ---- Shards --------------------------------------------------------------------------------- */
 
 struct shard_sink {
     struct dm_shard_writer *w;
     const struct dm_tokenize *k;
 };
 
-static enum dm_status to_shard(void *ctx, const int32_t *ids, size_t n, struct dm_err *e)
+static enum dm_status to_shard(void *ctx, const int32_t *ids, size_t n, bool end, struct dm_err *e)
 {
     static const int32_t separator = DM_SEPARATOR;
     struct shard_sink *s = ctx;
     DM_TRY(dm_shard_append(s->w, ids, n, e));
-    return dm_shard_append(s->w, &separator, 1, e);
+    return end ? dm_shard_append(s->w, &separator, 1, e) : DM_OK;
 }
 
-static void pass_progress(void *ctx, uint64_t consumed)
+static void pass_progress(void *ctx, uint64_t consumed, const struct dm_tokenize_stats *so_far)
 {
     struct shard_sink *s = ctx;
     if (s->k->progress)
-        s->k->progress(s->k->ctx, consumed);
+        s->k->progress(s->k->ctx, consumed, so_far);
 }
 
 /* Hashing a pipe would swallow it. */
@@ -90,9 +236,12 @@ static enum dm_status describe(const struct dm_tokenize *k, int argc, char *cons
     json_t *inputs = json_array();
     enum dm_status st = DM_OK;
     *text = NULL;
-    for (size_t i = 0; !st && i < k->n_paths; i++)
-        if (regular(k->paths[i]))
+    for (size_t i = 0; !st && i < k->n_paths; i++) {
+        if (dm_stop_requested())
+            st = dm_fail(e, DM_ESTOPPED, "stopped by a signal");
+        else if (regular(k->paths[i]))
             st = dm_provenance_input(inputs, k->paths[i], e);
+    }
     json_t *extra = json_pack("{s:o, s:s}", "inputs", inputs, "tokenizer_sha256",
                               dm_tokenizer_hash(k->tokenizer));
     if (st) {

@@ -19,23 +19,31 @@ struct dm_tokenize_stats {
     uint64_t documents, bytes, tokens;
 };
 
-/* Gets the ids of one document; a failure ends the run. */
-typedef enum dm_status dm_tokenize_sink(void *ctx, const int32_t *ids, size_t n, struct dm_err *e);
+/* Gets the ids of the documents in order, a long document in several pieces: `end` is true for the
+ * last one. Called by one thread at a time; a failure ends the run. */
+typedef enum dm_status dm_tokenize_sink(void *ctx, const int32_t *ids, size_t n, bool end,
+                                        struct dm_err *e);
 
-/* Called after every document with the bytes of the files read so far; may be NULL. */
-typedef void dm_tokenize_progress(void *ctx, uint64_t consumed);
+/* Called now and then, by one thread at a time, with the bytes of the files read and what became
+ * of them so far; may be NULL. */
+typedef void dm_tokenize_progress(void *ctx, uint64_t consumed,
+                                  const struct dm_tokenize_stats *so_far);
 
 struct dm_tokenize {
     const struct dm_tokenizer *tokenizer;
     const char *const *paths; /* (n_paths); "-" = standard input */
     size_t n_paths;
     struct dm_reader_opt reader;
+    size_t block; /* bytes of text that a thread takes at a time; 0 = 256 KiB */
     dm_tokenize_sink *sink;
     dm_tokenize_progress *progress;
     void *ctx; /* of both */
 };
 
-/* Every document of the files in order; stats is written. */
+/* Every document of the files in order, on dm_par_threads() threads, which change nothing but the
+ * time; stats is written. Memory: a few blocks and their ids for each thread, whatever the files'
+ * sizes. Of several failures the first in the order of the text is reported. DM_ESTOPPED after
+ * dm_stop_requested(). */
 enum dm_status dm_tokenize_run(const struct dm_tokenize *k, struct dm_tokenize_stats *stats,
                                struct dm_err *e);
 

@@ -18,28 +18,13 @@
 #include "src/base/arena.h"
 #include "src/io/tokenizer_impl.h"
 
-/* Words of several tokens are remembered in a direct-mapped table of this many slots. */
-enum { N_CACHED = 1 << 14, MAX_CACHED_BYTES = 24, MAX_CACHED_IDS = 8 };
-
-struct cached {
-    int32_t id[MAX_CACHED_IDS];
-    uint8_t word[MAX_CACHED_BYTES];
-    uint8_t n_word, n_id;
-};
-
-struct dm_encoder {
-    const struct dm_tokenizer *t;
-    struct cached *cache; /* (N_CACHED) or NULL */
-    struct dm_bytes clean, norm;
-};
-
 void dm_ids_release(struct dm_ids *ids)
 {
     free(ids->id);
     *ids = (struct dm_ids){0};
 }
 
-static enum dm_status ids_reserve(struct dm_ids *ids, size_t n, struct dm_err *e)
+enum dm_status dm_ids_reserve(struct dm_ids *ids, size_t n, struct dm_err *e)
 {
     size_t want;
     if (!dm_add(ids->n, n, &want))
@@ -60,7 +45,7 @@ static enum dm_status ids_reserve(struct dm_ids *ids, size_t n, struct dm_err *e
 enum dm_status dm_ids_push(struct dm_ids *ids, int32_t id, struct dm_err *e)
 {
     if (ids->n == ids->cap)
-        DM_TRY(ids_reserve(ids, 1, e));
+        DM_TRY(dm_ids_reserve(ids, 1, e));
     ids->id[ids->n++] = id;
     return DM_OK;
 }
@@ -152,7 +137,7 @@ int32_t dm_tokenizer_id(const struct dm_tokenizer *t, const char *token, size_t 
 enum dm_status dm_tokenizer_merge(const struct dm_tokenizer *t, const uint8_t *s, size_t n,
                                   struct dm_ids *out, struct dm_err *e)
 {
-    DM_TRY(ids_reserve(out, n, e));
+    DM_TRY(dm_ids_reserve(out, n, e));
     int32_t *sym = out->id + out->n;
     size_t m = 0;
     for (size_t i = 0; i < n; i++)
@@ -163,118 +148,6 @@ enum dm_status dm_tokenizer_merge(const struct dm_tokenizer *t, const uint8_t *s
         return dm_fail(e, DM_ENOMEM, "out of memory for a word of %zu bytes", n);
     out->n += m;
     return DM_OK;
-}
-
-static enum dm_status encode_word(struct dm_encoder *c, const uint8_t *s, size_t n,
-                                  struct dm_ids *out, struct dm_err *e)
-{
-    const struct dm_tokenizer *t = c->t;
-    const uint64_t hash = dm_word_hash(s, n);
-    const int32_t id = dm_tokenizer_find(t, s, n, hash);
-    if (id >= 0 && t->token[id].whole)
-        return dm_ids_push(out, id, e);
-    if (!c->cache || n > MAX_CACHED_BYTES)
-        return dm_tokenizer_merge(t, s, n, out, e);
-    struct cached *k = &c->cache[(hash >> 20) & (N_CACHED - 1)];
-    if (k->n_word == n && !memcmp(k->word, s, n)) {
-        DM_TRY(ids_reserve(out, MAX_CACHED_IDS, e));
-        memcpy(out->id + out->n, k->id, sizeof(k->id));
-        out->n += k->n_id;
-        return DM_OK;
-    }
-    const size_t before = out->n;
-    DM_TRY(dm_tokenizer_merge(t, s, n, out, e));
-    if (out->n - before <= MAX_CACHED_IDS) {
-        k->n_word = (uint8_t)n;
-        k->n_id = (uint8_t)(out->n - before);
-        memcpy(k->word, s, n);
-        memcpy(k->id, out->id + before, (out->n - before) * sizeof(*k->id));
-    }
-    return DM_OK;
-}
-
-static enum dm_status encode_words(struct dm_encoder *c, const uint8_t *s, size_t n,
-                                   struct dm_ids *out, struct dm_err *e)
-{
-    for (size_t i = 0; i < n;) {
-        const size_t len = dm_text_word(&c->t->text, s + i, n - i);
-        DM_TRY(encode_word(c, s + i, len, out, e));
-        i += len;
-    }
-    return DM_OK;
-}
-
-/* A piece between added tokens of the raw text. */
-static enum dm_status encode_piece(struct dm_encoder *c, const uint8_t *s, size_t n,
-                                   struct dm_ids *out, struct dm_err *e)
-{
-    const struct dm_tokenizer *t = c->t;
-    if (t->nfc)
-        DM_TRY(dm_text_nfc(&t->text, s, n, &c->norm, &s, &n, e));
-    for (size_t i = 0; i < n;) {
-        int32_t id = -1;
-        size_t len = 0;
-        const size_t at = dm_trie_find(&t->normal, s, i, n, &id, &len);
-        DM_TRY(encode_words(c, s + i, at - i, out, e));
-        if (at < n)
-            DM_TRY(dm_ids_push(out, id, e));
-        i = at + len;
-    }
-    return DM_OK;
-}
-
-enum dm_status dm_encoder_new(struct dm_encoder **out, const struct dm_tokenizer *t,
-                              struct dm_err *e)
-{
-    *out = NULL;
-    struct dm_encoder *c = dm_alloc(1, sizeof(*c));
-    if (c)
-        c->cache = dm_alloc(N_CACHED, sizeof(*c->cache));
-    if (!c || !c->cache) {
-        free(c);
-        return dm_fail(e, DM_ENOMEM, "out of memory for the tokenizer's cache");
-    }
-    c->t = t;
-    *out = c;
-    return DM_OK;
-}
-
-void dm_encoder_free(struct dm_encoder *c)
-{
-    if (!c)
-        return;
-    dm_bytes_release(&c->clean);
-    dm_bytes_release(&c->norm);
-    free(c->cache);
-    free(c);
-}
-
-enum dm_status dm_encoder_encode(struct dm_encoder *c, const char *text, size_t n,
-                                 struct dm_ids *out, struct dm_err *e)
-{
-    const uint8_t *s;
-    DM_TRY(dm_text_clean(text, n, &c->clean, &s, &n, e));
-    for (size_t i = 0; i < n;) {
-        int32_t id = -1;
-        size_t len = 0;
-        const size_t at = dm_trie_find(&c->t->raw, s, i, n, &id, &len);
-        if (at > i)
-            DM_TRY(encode_piece(c, s + i, at - i, out, e));
-        if (at < n)
-            DM_TRY(dm_ids_push(out, id, e));
-        i = at + len;
-    }
-    return DM_OK;
-}
-
-enum dm_status dm_tokenizer_encode(const struct dm_tokenizer *t, const char *text, size_t n,
-                                   struct dm_ids *out, struct dm_err *e)
-{
-    struct dm_encoder c = {.t = t};
-    enum dm_status st = dm_encoder_encode(&c, text, n, out, e);
-    dm_bytes_release(&c.clean);
-    dm_bytes_release(&c.norm);
-    return st;
 }
 
 const char *dm_tokenizer_bytes(const struct dm_tokenizer *t, int32_t id, size_t *n)

@@ -48,6 +48,12 @@ void dm_encoder_free(struct dm_encoder *c);
 enum dm_status dm_encoder_encode(struct dm_encoder *c, const char *text, size_t n,
                                  struct dm_ids *out, struct dm_err *e);
 
+/* A place where text may be cut without changing its ids: the largest p < n with 0 < p such that
+ * encode(text + rest) = encode(text[0..p)) + encode(text[p..n) + rest) for every rest; 0 when
+ * there is none. It lies before ASCII white space that follows something else, so prose has one
+ * every few bytes. Looks at the end of the text first. */
+size_t dm_tokenizer_cut(const struct dm_tokenizer *t, const char *text, size_t n);
+
 /* The bytes of one token (borrowed, may be any bytes, an incomplete UTF-8 sequence too); ids out
  * of range or without a token give n = 0. */
 const char *dm_tokenizer_bytes(const struct dm_tokenizer *t, int32_t id, size_t *n);

@@ -55,7 +55,11 @@ struct dm_trie_node {
 struct dm_trie {
     struct dm_trie_node *node;
     size_t n, cap;
-    bool first[256]; /* bytes that some token begins with */
+    bool first[256];  /* bytes that some token begins with */
+    bool second[256]; /* bytes that come next in some token; all if one has a single byte */
+    bool any;         /* there is a token */
+    int only_first;   /* the only such byte, -1 for several */
+    int only_second;
 };
 enum dm_status dm_trie_add(struct dm_trie *t, const uint8_t *s, size_t n, int32_t id,
                            struct dm_err *e);
@@ -86,6 +90,8 @@ struct dm_tokenizer {
     bool ignore_merges; /* a word that is a token is that token, whatever the merges say */
     struct dm_merges merges;
     struct dm_trie raw, normal; /* added tokens found before and after normalisation */
+    bool glued;                 /* an added token has white space behind something else, */
+    bool glue[256];             /* namely behind these bytes */
     uint32_t *word; /* open addressing by bytes: id + 1 of tokens that are not literal */
     size_t word_mask;
     struct dm_text text;
@@ -110,6 +116,9 @@ static inline uint64_t dm_word_hash(const uint8_t *s, size_t n)
 
 /* Token with exactly these bytes among those that are not literal, or -1. */
 int32_t dm_tokenizer_find(const struct dm_tokenizer *t, const uint8_t *s, size_t n, uint64_t hash);
+
+/* Room for n more ids. */
+enum dm_status dm_ids_reserve(struct dm_ids *ids, size_t n, struct dm_err *e);
 
 /* Ids of one word by merging alone (no look-up of the whole word), appended to out. */
 enum dm_status dm_tokenizer_merge(const struct dm_tokenizer *t, const uint8_t *s, size_t n,

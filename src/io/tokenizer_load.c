@@ -366,6 +366,14 @@ static enum dm_status find_whole(struct dm_tokenizer *t, struct dm_err *e)
     return st;
 }
 
+/* Remembers where an added token forbids dm_tokenizer_cut() to cut. */
+static void note_glue(struct dm_tokenizer *t, const uint8_t *s, size_t n)
+{
+    for (size_t i = 0; i + 1 < n; i++)
+        if (dm_text_ascii_space(s[i + 1]) && !dm_text_ascii_space(s[i]))
+            t->glued = t->glue[s[i]] = true;
+}
+
 /* A token of the vocabulary that is "added" too keeps its id and is found before the words. */
 static enum dm_status put_added(const json_t *a, const json_t *vocab, struct dm_tokenizer *t,
                                 const char *where, struct dm_err *e)
@@ -384,16 +392,16 @@ static enum dm_status put_added(const json_t *a, const json_t *vocab, struct dm_
         DM_TRY(put_token(t, id, content, strlen(content), false, where, e));
     if (!strcmp(content, "<|endoftext|>"))
         t->eos = id;
-    if (!normalized || !t->nfc)
-        return dm_trie_add(normalized ? &t->normal : &t->raw, (const uint8_t *)content,
-                           strlen(content), id, e);
     struct dm_bytes buf = {0};
-    const uint8_t *s;
-    size_t n;
-    enum dm_status st = dm_text_nfc(&t->text, (const uint8_t *)content, strlen(content), &buf, &s,
-                                    &n, e);
+    const uint8_t *s = (const uint8_t *)content;
+    size_t n = strlen(content);
+    enum dm_status st = DM_OK;
+    if (normalized && t->nfc)
+        st = dm_text_nfc(&t->text, s, n, &buf, &s, &n, e);
     if (!st)
-        st = dm_trie_add(&t->normal, s, n, id, e);
+        st = dm_trie_add(normalized ? &t->normal : &t->raw, s, n, id, e);
+    if (!st)
+        note_glue(t, s, n);
     dm_bytes_release(&buf);
     return st;
 }

@@ -18,7 +18,7 @@
 
 #include "src/base/arena.h"
 
-enum { N_CODE_POINTS = 0x110000, CLASS = 3, UNSAFE = 4, MAX_DECOMPOSED = 8 };
+enum { CLASS = DM_TEXT_CLASS_BITS, UNSAFE = 4, MAX_DECOMPOSED = 8 };
 
 /* Letters and numbers that Unicode 15.1 and 16.0 added. */
 static const struct {
@@ -142,7 +142,7 @@ static void mark_ranges(uint8_t *prop)
 
 enum dm_status dm_text_init(struct dm_text *t, struct dm_err *e)
 {
-    t->prop = dm_alloc(N_CODE_POINTS, 1);
+    t->prop = dm_alloc(DM_TEXT_CODE_POINTS, 1);
     if (!t->prop)
         return dm_fail(e, DM_ENOMEM, "out of memory for the table of characters");
     // Planes 4 to 13 and the private use planes hold neither letters, numbers nor marks.
@@ -358,8 +358,8 @@ static size_t class_run(const struct dm_text *t, const uint8_t *s, size_t n, uin
 {
     size_t i = 0;
     while (i < n) {
-        uint32_t cp;
-        const size_t len = dm_text_decode(s + i, &cp);
+        uint32_t cp = s[i];
+        const size_t len = cp < 0x80 ? 1 : dm_text_decode(s + i, &cp);
         if ((t->prop[cp] & CLASS) != class)
             break;
         i += len;

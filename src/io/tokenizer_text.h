@@ -22,6 +22,8 @@ enum dm_status dm_bytes_add(struct dm_bytes *b, const void *p, size_t n, struct 
 /* The classes that the GPT-2 pattern knows: \p{L}, \p{N}, \s and the rest. */
 enum dm_text_class { DM_TEXT_OTHER, DM_TEXT_LETTER, DM_TEXT_NUMBER, DM_TEXT_SPACE };
 
+enum { DM_TEXT_CODE_POINTS = 0x110000, DM_TEXT_CLASS_BITS = 3 };
+
 /* One byte for each code point: the class, and whether NFC has to look at it. Read-only after
  * dm_text_init(), so threads share it. */
 struct dm_text {
@@ -29,6 +31,16 @@ struct dm_text {
 };
 enum dm_status dm_text_init(struct dm_text *t, struct dm_err *e);
 void dm_text_release(struct dm_text *t);
+
+static inline bool dm_text_ascii_space(uint8_t c)
+{
+    return c == ' ' || (c >= 9 && c <= 13);
+}
+
+static inline enum dm_text_class dm_text_class(const struct dm_text *t, uint32_t cp)
+{
+    return (enum dm_text_class)(t->prop[cp] & DM_TEXT_CLASS_BITS);
+}
 
 /* Valid UTF-8 passes: *out is `text` itself. Otherwise every maximal part of an ill-formed sequence
  * becomes U+FFFD (as Rust's from_utf8_lossy and the Unicode standard's recommendation do), *out
