@@ -215,6 +215,92 @@ static void test_jsonl_needs_memory_for_one_line_only(void **state)
     dm_reader_close(r);
 }
 
+/* The same through blocks of about `size` bytes, which are checked on the way. */
+static enum dm_status read_blocks(const char *path, const struct dm_reader_opt *opt,
+                                  const struct dm_tokenizer *t, size_t size, char *buf,
+                                  struct dm_err *e)
+{
+    struct dm_reader *r;
+    struct dm_block b = {0};
+    bool more = true, end;
+    const char *text;
+    size_t n, at = 0;
+    assert_ok(dm_reader_open(&r, path, opt, e), *e);
+    enum dm_status st;
+    while (!(st = dm_reader_block(r, t, size, &b, &more, e)) && more) {
+        assert_true(b.consumed == dm_reader_consumed(r));
+        while (!(st = dm_block_next(&b, &text, &n, &end, e)) && text) {
+            memcpy(buf + at, text, n);
+            at += n;
+            if (end)
+                buf[at++] = '|';
+        }
+        if (st)
+            break;
+    }
+    buf[at] = 0;
+    dm_block_release(&b);
+    dm_reader_close(r);
+    return st;
+}
+
+static void test_blocks_are_the_documents_in_pieces(void **state)
+{
+    (void)state;
+    static const char *const files[][2] = {
+        {"blocks.txt", "It was the best of times,\nit was the worst of times\u3000.\n\n  Both. "},
+        {"blank.txt", " \n \n\n   \n"},
+        {"word.txt", "incomprehensibilities"},
+        {"empty.txt", ""},
+        {"blocks.jsonl",
+         "{\"text\": \"one two\"}\n\n  \n{\"text\": \"\"}\r\n{\"text\": \"three\"}"},
+        {"mark.jsonl", "\xef\xbb\xbf{\"text\": \"a\"}\n{\"text\": \"b\"}\n"},
+        {"empty.jsonl", ""}};
+    struct dm_tokenizer *t;
+    struct dm_err e;
+    char want[400], got[400];
+    assert_ok(dm_tokenizer_load(&t, "tests/golden/tok_neox.json", &e), e);
+    for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+        const char *path = file_of(files[i][0], files[i][1], strlen(files[i][1]));
+        assert_ok(read_all(path, NULL, want, sizeof(want), &e), e);
+        for (size_t size = 1; size <= 100; size++) {
+            assert_ok(read_blocks(path, NULL, t, size, got, &e), e);
+            assert_string_equal(got, want);
+        }
+    }
+    dm_tokenizer_free(t);
+}
+
+static void test_blocks_end_at_the_limit(void **state)
+{
+    (void)state;
+    const struct dm_reader_opt opt = {.max_line = 40};
+    static const char text[] =
+        "words then "
+        "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+        "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+    static const char lines[] = "{\"text\": \"short\"}\n"
+                                "{\"text\": \"long long long long long long\"}\n{}\n";
+    struct dm_tokenizer *t;
+    struct dm_err e;
+    char got[400];
+    assert_ok(dm_tokenizer_load(&t, "tests/golden/tok_neox.json", &e), e);
+    const char *path = file_of("wide.txt", text, strlen(text));
+    assert_int_equal(read_blocks(path, &opt, t, 8, got, &e), DM_ERANGE);
+    assert_non_null(strstr(e.msg, "wide.txt: more than 40 bytes without white space"));
+    path = file_of("wide.jsonl", lines, strlen(lines));
+    for (size_t size = 1; size < 200; size += 7) {
+        assert_int_equal(read_blocks(path, &opt, t, size, got, &e), DM_ERANGE);
+        assert_non_null(strstr(e.msg, "wide.jsonl, line 2: longer than 40 bytes"));
+    }
+    path = file_of("bad.jsonl", "{\"text\": \"a\"}\n\n{\"text\": 5}\n", 32);
+    for (size_t size = 1; size < 50; size++) {
+        assert_int_equal(read_blocks(path, NULL, t, size, got, &e), DM_EFORMAT);
+        assert_non_null(strstr(e.msg, "bad.jsonl, line 3: "));
+    }
+    dm_tokenizer_free(t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -224,6 +310,8 @@ int main(void)
         cmocka_unit_test(test_damaged_compression_is_refused),
         cmocka_unit_test(test_bad_lines_are_named),
         cmocka_unit_test(test_jsonl_needs_memory_for_one_line_only),
+        cmocka_unit_test(test_blocks_are_the_documents_in_pieces),
+        cmocka_unit_test(test_blocks_end_at_the_limit),
     };
     return cmocka_run_group_tests_name("reader", tests, NULL, NULL);
 }

@@ -51,6 +51,70 @@ grep -q '"documents":2,' report.json || fail "report: $(cat report.json)"
 "$dynamo" tokenize -t t.json <(cat a.txt) - -o ab3.h5 < b.txt > /dev/null
 "$dynamo" detokenize ab3.h5 | cmp - both.txt || fail "pipes as files"
 
+# Members and frames one after the other, folders, any number of threads.
+for i in $(seq 400); do cat a.txt b.txt; done > long.txt
+{ head -c 100000 long.txt | gzip; tail -c +100001 long.txt | gzip; } > long.txt.gz
+"$dynamo" tokenize -t t.json --print --threads 1 long.txt > long.ids
+for n in 2 3; do
+    "$dynamo" tokenize -t t.json --print --threads $n long.txt.gz | cmp - long.ids || fail "$n threads"
+    "$dynamo" tokenize -t t.json --threads $n long.txt ab.jsonl -o threads$n.h5 > /dev/null
+done
+[ "$(stat -c %s threads2.h5)" = "$(stat -c %s threads3.h5)" ] || fail "the shard's size depends on the threads"
+"$dynamo" detokenize threads2.h5 > two.txt
+"$dynamo" detokenize threads3.h5 | cmp - two.txt || fail "the shard's tokens depend on the threads"
+mkdir -p folder/sub
+cp long.txt.gz folder/b.txt.gz
+cp ab.jsonl folder/sub/c.jsonl
+echo no > folder/notes.md
+"$dynamo" tokenize -t t.json --print folder | cmp - <(cat long.ids one.ids) || fail "a folder"
+
+# Ctrl-C while a pipe is silent, and on the way: one sentence, nothing left behind.
+mkfifo silent
+interrupted() { # SECONDS COMMAND...
+    local wait=$1 code=0 pid
+    shift
+    "$@" > /dev/null 2> err.txt &
+    pid=$!
+    sleep "$wait"
+    kill -TERM $pid 2> /dev/null || true # bash lets its background jobs ignore SIGINT
+    wait $pid || code=$?
+    [ $code = 1 ] && [ "$(cat err.txt)" = "dynamo tokenize: stopped by a signal" ] ||
+        fail "interrupted: exit code $code, $(cat err.txt)"
+    ! ls stop.h5* 2> /dev/null || fail "an interrupted run left a file"
+}
+exec 3<> silent
+interrupted 0.5 "$dynamo" tokenize -t t.json -o stop.h5 silent
+yes "In the beginning God created the heaven and the earth." >&3 2> /dev/null &
+feeder=$!
+interrupted 0.5 "$dynamo" tokenize -t t.json -o stop.h5 silent
+kill $feeder
+wait $feeder || true
+exec 3>&-
+
+# A full disk: as a limit on the file's size, and a real one where a small file system can be made.
+for i in $(seq 6000); do echo "$i $((i * i)) $((i * i * i % 1000007)) $((i * 7919 % 10007))"; done > numbers.txt
+for i in 1 2 3 4 5; do cat numbers.txt; done > digits.txt
+: > empty.txt
+full() { # MESSAGE FILE COMMAND...
+    local says=$1 out=$2 code=0
+    shift 2
+    "$@" > /dev/null 2> err.txt || code=$?
+    [ $code = 1 ] && [ "$(wc -l < err.txt)" = 1 ] && grep -q "$says" err.txt ||
+        fail "full disk: exit code $code, $(cat err.txt)"
+    ! ls "$out"* 2> /dev/null || fail "a full disk left a file"
+}
+full 'full.h5: .*File too large' full.h5 \
+    bash -c 'ulimit -f 100; exec "$0" tokenize -t t.json digits.txt -o full.h5' "$dynamo"
+mkdir small
+if mount -t tmpfs -o size=200k none small 2> /dev/null; then
+    trap 'umount "$dir/small"; rm -rf "$dir"' EXIT
+    full 'small/full.h5: ' small/full.h5 "$dynamo" tokenize -t t.json digits.txt -o small/full.h5
+    "$dynamo" tokenize -t t.json empty.txt -o small/ok.h5 > /dev/null || fail "a small output fits"
+    rm small/ok.h5
+else
+    echo "skipped: no small file system can be mounted here"
+fi
+
 # What goes wrong is said once, and leaves no file behind.
 refuses 1 'nothere.json: cannot open' "$dynamo" tokenize -t nothere.json --print a.txt
 refuses 1 'nothere.txt: cannot open' "$dynamo" tokenize -t t.json -o x.h5 nothere.txt
@@ -71,6 +135,9 @@ refuses 1 'has no document 2' "$dynamo" detokenize ab.h5 --document 2
 refuses 1 'ab.h5 was made with another tokenizer than other.json' "$dynamo" detokenize -t other.json ab.h5
 refuses 2 '--vocab: "200" is not a whole number' "$dynamo" tokenizer-train a.txt -v 200 -o x.json
 refuses 2 'give either -o SHARD or --print' "$dynamo" tokenize -t t.json a.txt
+refuses 2 '--threads: "0" is not a whole number' "$dynamo" tokenize -t t.json --print --threads 0 a.txt
+mkdir nothing
+refuses 1 'nothing: no .txt or .jsonl file in this folder' "$dynamo" tokenize -t t.json --print nothing
 refuses 2 '--tokenizer FILE is missing' "$dynamo" detokenize ids.txt
 for c in tokenize detokenize tokenizer-train; do
     "$dynamo" "$c" --help | grep -Eq "^(Example: |  )dynamo $c " || fail "$c --help has no example"
