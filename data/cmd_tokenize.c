@@ -153,6 +153,21 @@ static void report(const struct options *o, const struct dm_tokenize_stats *s, d
     }
 }
 
+/* Copies the command line without --threads, which must not show in the shard; returns how many
+ * words are left. */
+static int keep_result_options(char **out, char **argv, int argc)
+{
+    int n = 0;
+    for (int i = 0; i < argc; i++) {
+        const size_t len = strcspn(argv[i], "=");
+        if (len < strlen("--th") || strncmp(argv[i], "--threads", len))
+            out[n++] = argv[i];
+        else if (!argv[i][len])
+            i++;
+    }
+    return n;
+}
+
 int cmd_tokenize(int argc, char **argv)
 {
     static const struct argp argp = {
@@ -170,14 +185,14 @@ int cmd_tokenize(int argc, char **argv)
         NULL,
         NULL};
     // argp sorts options before files: keep the command line as it was typed.
-    struct options o = {.argc = argc, .argv = dm_alloc((size_t)argc + 1, sizeof(*argv))};
+    struct options o = {.argv = dm_alloc((size_t)argc + 1, sizeof(*argv))};
     struct dm_tokenize_stats stats;
     struct dm_err e;
     if (!o.argv) {
         fprintf(stderr, "dynamo tokenize: out of memory\n");
         return 1;
     }
-    memcpy(o.argv, argv, (size_t)argc * sizeof(*argv));
+    o.argc = keep_result_options(o.argv, argv, argc);
     argp_parse(&argp, argc, argv, 0, NULL, &o);
     dm_par_set_threads(o.threads);
     dm_stop_install();

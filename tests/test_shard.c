@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "src/base/file.h"
@@ -58,6 +59,32 @@ static void test_ranges_read_back_for_both_widths(void **state)
         free(ids);
         free(back);
     }
+}
+
+/* Compressed chunks of one token, the best case, and of noise, the worst: their sizes, and that
+ * they read back. */
+static void test_repetition_is_small_and_noise_fits(void **state)
+{
+    (void)state;
+    static const size_t vocab[] = {256, 65536, 70000, (size_t)INT32_MAX};
+    for (size_t v = 0; v < sizeof(vocab) / sizeof(vocab[0]); v++)
+        for (int noise = 0; noise < 2; noise++) {
+            int32_t *ids = make_ids(noise ? vocab[v] : 1), *back = malloc(N * sizeof(*back));
+            struct dm_shard *s;
+            struct dm_err e;
+            struct stat f;
+            assert_non_null(back);
+            write_shard(tmp_path("r.h5"), ids, vocab[v], 5000);
+            assert_int_equal(stat(tmp_path("r.h5"), &f), 0);
+            assert_true((size_t)f.st_size <
+                        (noise ? (vocab[v] > 65536 ? 4u : 2u) * N + 70000 : 70000));
+            assert_ok(dm_shard_open(&s, tmp_path("r.h5"), &e), e);
+            assert_ok(dm_shard_read(s, back, 0, N, &e), e);
+            assert_memory_equal(back, ids, N * sizeof(*ids));
+            dm_shard_close(s);
+            free(ids);
+            free(back);
+        }
 }
 
 static void test_bytes_do_not_depend_on_the_cut(void **state)
@@ -184,6 +211,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ranges_read_back_for_both_widths),
+        cmocka_unit_test(test_repetition_is_small_and_noise_fits),
         cmocka_unit_test(test_bytes_do_not_depend_on_the_cut),
         cmocka_unit_test(test_an_empty_shard_opens),
         cmocka_unit_test(test_ids_outside_the_vocabulary_are_refused),

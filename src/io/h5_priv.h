@@ -25,6 +25,7 @@ enum {
 struct appender {
     struct appender *next;
     char *name, *buf;
+    unsigned char *packed; // a chunk shuffled, then room for it compressed
     enum dm_h5_type type;
     int64_t set;
     size_t fill, total;

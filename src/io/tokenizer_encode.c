@@ -12,7 +12,7 @@
 #include "src/io/tokenizer_impl.h"
 
 enum {
-    SMALL_BITS = 15,
+    SMALL_BITS = 16,
     SMALL_BYTES = 15,
     SMALL_IDS = 4,
     LARGE_BITS = 13,
