@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "src/base/par.h"
+#include "src/kernel/format.h"
 #include "tests/ref/nn.h"
 
 /* One case: dense q, k, v (B,T,NH,HS) and what comes of them. */
@@ -322,6 +323,76 @@ static void test_thread_count_does_not_change_bits(void **state)
     dm_par_set_threads(0);
 }
 
+/* Runs the rows of a (B = 1) through a cache, n of them at a time, and compares with a->out. */
+static void check_cached(const struct run *a, const struct dm_kv *kv, size_t n, float *out)
+{
+    float *s = scratch_new(a->T, a->HS), *few = calloc(DM_ATTENTION_FEW * kv->T_max, sizeof(*few));
+    assert_non_null(few);
+    for (size_t t = 0; t < a->T; t += n) {
+        const size_t m = a->T - t < n ? a->T - t : n, at = t * a->NH * a->HS;
+        const struct dm_heads q = heads(a, a->q + at), y = heads(a, out + at);
+        dm_kv_put(kv, heads(a, a->k + at), heads(a, a->v + at), m, t, 0, a->NH, a->HS);
+        if (m <= DM_ATTENTION_FEW) { // in two parts, as two threads would
+            dm_attention_few(y, q, kv, m, t, 0, a->NH / 2, a->HS, few);
+            dm_attention_few(y, q, kv, m, t, a->NH / 2, a->NH, a->HS, few);
+            assert_memory_equal(out + at, a->out + at, m * a->NH * a->HS * sizeof(float));
+        }
+        dm_attention_cached(y, q, kv, m, t, a->NH, a->HS, s);
+        assert_memory_equal(out + at, a->out + at, m * a->NH * a->HS * sizeof(float));
+    }
+    free(few);
+    free(s);
+}
+
+static void test_a_cache_has_the_bits_of_the_rows_however_they_come(void **state)
+{
+    (void)state;
+    static const size_t chunk[] = {1, 2, 3, 4, 7, 64};
+    for (size_t i = 0; i < N_SHAPES; i++)
+        for (int half = 0; half < 2; half++) {
+            struct run a;
+            run_init(&a, 1, shapes[i][1], shapes[i][2], shapes[i][3]);
+            if (half) {
+                dm_heads_round(heads(&a, a.k), 1, a.T, a.NH, a.HS);
+                dm_heads_round(heads(&a, a.v), 1, a.T, a.NH, a.HS);
+            }
+            const size_t t_max = (a.T + DM_PANEL - 1) / DM_PANEL * DM_PANEL;
+            const size_t n = t_max * a.NH * a.HS;
+            float *k = malloc(n * sizeof(*k)), *v = malloc(n * sizeof(*v));
+            float *out = malloc(a.n * sizeof(*out));
+            assert_true(k && v && out);
+            FOR_EACH_KERN
+            {
+                run_forward(&a);
+                for (size_t c = 0; c < sizeof(chunk) / sizeof(chunk[0]); c++) {
+                    memset(k, 0xff, n * sizeof(*k)); // NaN wherever no row has been put
+                    memset(v, 0xff, n * sizeof(*v));
+                    const struct dm_kv kv = {k, v, half, t_max};
+                    check_cached(&a, &kv, chunk[c], out);
+                }
+            }
+            free(k);
+            free(v);
+            free(out);
+            run_release(&a);
+        }
+}
+
+static void test_rounding_keeps_bf16_and_nan(void **state)
+{
+    (void)state;
+    float x[] = {1.0f, 1.00390625f, 1.01171875f, -3.0e38f, NAN, 3.4e38f};
+    const float want[] = {1.0f, 1.0f, 1.015625f, -3.004e38f, 0.0f, INFINITY};
+    dm_heads_round(dense(x, 1, 1, 6), 1, 1, 1, 6);
+    for (size_t i = 0; i < 6; i++)
+        if (i == 4)
+            assert_true(isnan(x[i]));
+        else if (isinf(want[i]))
+            assert_true(isinf(x[i]));
+        else
+            assert_close(x + i, want + i, 1, i == 3 ? 1e-2 : 0.0, 0.0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -329,6 +400,8 @@ int main(void)
         cmocka_unit_test(test_probabilities_sum_to_1),
         cmocka_unit_test(test_later_tokens_do_not_change_earlier_rows),
         cmocka_unit_test(test_chunks_have_the_bits_of_the_whole),
+        cmocka_unit_test(test_a_cache_has_the_bits_of_the_rows_however_they_come),
+        cmocka_unit_test(test_rounding_keeps_bf16_and_nan),
         cmocka_unit_test(test_strides_and_batch_do_not_change_bits),
         cmocka_unit_test(test_gradients),
         cmocka_unit_test(test_gradients_of_a_long_sequence_along_directions),

@@ -108,19 +108,22 @@ static void check_chunks(const struct dm_model *m, const size_t *chunk, size_t n
     free(got);
 }
 
-static const size_t ones[] = {1, 0}, chunks[] = {3, 1, 5, 2, 0}, whole[] = {T, 0};
+static const size_t ones[] = {1, 0}, chunks[] = {3, 1, 5, 4, 0}, whole[] = {T, 0};
 
 static void check_all_chunks(const struct dm_config *c)
 {
     struct dm_err e;
     struct dm_model m;
     tiny_model(&m, c);
-    for (int packed = 0; packed < 2; packed++) {
-        check_chunks(&m, whole, c->K);
-        check_chunks(&m, ones, c->K);
-        check_chunks(&m, chunks, c->K);
-        check_chunks(&m, chunks, 1);
-        assert_ok(dm_model_pack(&m, DM_SCOPE_ALL, &e), e);
+    for (int fmt = DM_FMT_F32; fmt <= DM_FMT_INT4; fmt++) {
+        dm_model_set_format(&m, (enum dm_format)fmt);
+        for (int packed = 0; packed < 2; packed++) {
+            check_chunks(&m, whole, c->K);
+            check_chunks(&m, ones, c->K);
+            check_chunks(&m, chunks, c->K);
+            check_chunks(&m, chunks, 1);
+            assert_ok(dm_model_pack(&m, DM_SCOPE_ALL, &e), e);
+        }
     }
     dm_model_release(&m);
 }
@@ -272,11 +275,20 @@ static void test_a_session_does_not_depend_on_threads(void **state)
 {
     (void)state;
     struct dm_model m;
-    const struct dm_config c = tiny_config();
+    struct dm_config c = tiny_config();
+    c.C = 96; // heads whose columns fill panels, so that threads share them
+    c.NH = 3;
+    c.HS = 32;
+    c.F = 200;
+    struct dm_err e;
     tiny_model(&m, &c);
-    for (size_t n = 3; n >= 1; n--) {
-        dm_par_set_threads(n);
-        check_chunks(&m, chunks, c.K);
+    for (int fmt = DM_FMT_F32; fmt <= DM_FMT_INT4; fmt++) {
+        dm_model_set_format(&m, (enum dm_format)fmt);
+        assert_ok(dm_model_pack(&m, DM_SCOPE_ALL, &e), e);
+        for (size_t n = 3; n >= 1; n--) {
+            dm_par_set_threads(n);
+            check_chunks(&m, chunks, c.K);
+        }
     }
     dm_par_set_threads(0);
     dm_model_release(&m);

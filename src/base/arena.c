@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 static size_t fail_at; /* test hook: calls until the failing one, 0 = off */
 
@@ -53,6 +54,14 @@ enum dm_status dm_arena_init(struct dm_arena *a, size_t size, struct dm_err *e)
     a->base = (char *)a->block + (DM_ALIGN - (uintptr_t)a->block % DM_ALIGN) % DM_ALIGN;
     a->size = size;
     return DM_OK;
+}
+
+void dm_arena_huge(struct dm_arena *a)
+{
+    const uintptr_t page = 2u << 20, begin = ((uintptr_t)a->base + page - 1) & ~(page - 1);
+    const uintptr_t end = ((uintptr_t)a->base + a->size) & ~(page - 1);
+    if (begin < end)
+        madvise((void *)begin, end - begin, MADV_HUGEPAGE); // a hint: failure changes nothing
 }
 
 void dm_arena_release(struct dm_arena *a)

@@ -26,6 +26,8 @@ struct dm_arena {
  * size. `a` is overwritten. */
 enum dm_status dm_arena_init(struct dm_arena *a, size_t size, struct dm_err *e);
 void dm_arena_release(struct dm_arena *a);
+/* Asks for huge pages; for large blocks that will be touched all over. Right after init. */
+void dm_arena_huge(struct dm_arena *a);
 
 /* n items of `size` bytes, 64-byte aligned and zero in a fresh arena; NULL while measuring.
  * Asserts that the block is large enough, which holds when the passes do the same. */

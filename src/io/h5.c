@@ -284,6 +284,7 @@ struct name_list {
     char **name;
     size_t n, cap;
     const char *prefix;
+    bool no_memory;
 };
 
 /* Appends prefix + "/" + name (no slash after an empty prefix). */
@@ -292,14 +293,17 @@ static herr_t push_name(struct name_list *l, const char *name)
     if (l->n + 1 >= l->cap) {
         const size_t cap = 2 * l->cap;
         char **p = dm_realloc(l->name, cap, sizeof(*p));
-        if (!p)
+        if (!p) {
+            l->no_memory = true;
             return -1;
+        }
         l->name = p;
         l->cap = cap;
     }
     l->name[l->n + 1] = NULL;
     if (asprintf(&l->name[l->n], "%s%s%s", l->prefix, *l->prefix ? "/" : "", name) < 0) {
         l->name[l->n] = NULL;
+        l->no_memory = true;
         return -1;
     }
     l->n++;
@@ -345,7 +349,8 @@ static enum dm_status list_names(struct dm_h5 *f, struct name_list *l, bool attr
         bad = H5Ovisit_by_name2(f->file, *l->prefix ? l->prefix : "/", H5_INDEX_NAME, H5_ITER_INC,
                                 add_dataset, l, H5O_INFO_BASIC, H5P_DEFAULT);
     if (bad < 0) {
-        enum dm_status st = dm_h5_fail(f, e, "cannot list /%s", l->prefix);
+        enum dm_status st = l->no_memory ? dm_h5_no_memory(f, e, l->cap * sizeof(*l->name))
+                                         : dm_h5_fail(f, e, "cannot list /%s", l->prefix);
         dm_h5_free_names(l->name);
         return st;
     }

@@ -88,6 +88,16 @@ enum dm_status dm_h5_write_tensor(struct dm_h5 *f, const char *name, enum dm_dty
                                   const void *raw, size_t rows, size_t cols, struct dm_err *e);
 enum dm_status dm_h5_tensor_shape(struct dm_h5 *f, const char *name, enum dm_dtype *t, size_t *rows,
                                   size_t *cols, struct dm_err *e);
+/* Where the raw bytes of a tensor lie, for those who read the file themselves and in parallel, and
+ * the hash that they must have. A compressed or chunked tensor has bytes 0: use
+ * dm_h5_read_tensor(). The extent lies inside the file as it was when opened. */
+struct dm_h5_extent {
+    uint64_t offset;
+    size_t bytes;
+    char sha256[65];
+};
+enum dm_status dm_h5_tensor_extent(struct dm_h5 *f, const char *name, struct dm_h5_extent *x,
+                                   struct dm_err *e);
 /* Reads the raw bytes (dm_dtype_bytes) and verifies the hash: DM_EFORMAT when it differs, and when
  * a scale of a block type is not finite. */
 enum dm_status dm_h5_read_tensor(struct dm_h5 *f, const char *name, void *raw, size_t rows,

@@ -4,6 +4,7 @@
 
 #include <assert.h>
 #include <hdf5.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
@@ -446,14 +447,43 @@ enum dm_status dm_h5_tensor_shape(struct dm_h5 *f, const char *name, enum dm_dty
     return DM_OK;
 }
 
+static enum dm_status check_hashed(struct dm_h5 *f, const char *name, struct dm_err *e)
+{
+    return dm_h5_plain_attr(f, name, "sha256")
+               ? DM_OK
+               : dm_fail(e, DM_EFORMAT, "%s: tensor %s has no hash", f->path, name);
+}
+
+enum dm_status dm_h5_tensor_extent(struct dm_h5 *f, const char *name, struct dm_h5_extent *x,
+                                   struct dm_err *e)
+{
+    struct set_info s;
+    char *want;
+    *x = (struct dm_h5_extent){0};
+    DM_TRY(open_set(f, name, &s, e));
+    const haddr_t at = H5Dget_offset(s.set);
+    H5Dclose(s.set);
+    H5Eclear2(H5E_DEFAULT);
+    DM_TRY(check_hashed(f, name, e));
+    DM_TRY(dm_h5_get_string(f, name, "sha256", &want, e));
+    snprintf(x->sha256, sizeof(x->sha256), "%s", want);
+    free(want);
+    if (at == HADDR_UNDEF)
+        return DM_OK;
+    if (at > f->size || s.bytes > f->size - at)
+        return dm_fail(e, DM_EFORMAT, "%s: %s ends beyond the end of the file", f->path, name);
+    x->offset = at;
+    x->bytes = s.bytes;
+    return DM_OK;
+}
+
 enum dm_status dm_h5_read_tensor(struct dm_h5 *f, const char *name, void *raw, size_t rows,
                                  size_t cols, struct dm_err *e)
 {
     enum dm_dtype t;
     size_t r, c;
     DM_TRY(dm_h5_tensor_shape(f, name, &t, &r, &c, e));
-    if (!dm_h5_plain_attr(f, name, "sha256"))
-        return dm_fail(e, DM_EFORMAT, "%s: tensor %s has no hash", f->path, name);
+    DM_TRY(check_hashed(f, name, e));
     if (r != rows || c != cols)
         return dm_fail(e, DM_ESHAPE, "%s: tensor %s is (%zu,%zu), want (%zu,%zu)", f->path, name, r,
                        c, rows, cols);

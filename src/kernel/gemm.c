@@ -197,6 +197,14 @@ void dm_gemm(const struct dm_gemm *g)
     dm_par_for(n, small ? n : grain, few ? few_part : part, &p);
 }
 
+void dm_gemm_few(const struct dm_gemm *g, size_t n0, size_t n1)
+{
+    struct product p = {*g, kernels(g->fmt), 0, false};
+    p.W = (g->K + p.mm->unit - 1) / p.mm->unit;
+    assert(g->M >= 1 && g->M <= 4 && g->K > 0 && n0 % DM_PANEL == 0 && is_few(&p));
+    few_part(&p, 0, n0, n1);
+}
+
 size_t dm_gemm_pack_bytes(enum dm_format fmt, size_t N, size_t K)
 {
     const struct dm_kern_mm *mm = kernels(fmt);

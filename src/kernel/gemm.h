@@ -31,6 +31,10 @@ struct dm_gemm {
 };
 void dm_gemm(const struct dm_gemm *g);
 
+/* Columns n0 .. n1 of the same for M <= 4 rows that lie along k, K > 0 and a pack, by the calling
+ * thread. n0 is a multiple of DM_PANEL, and so is n1 unless it is N. */
+void dm_gemm_few(const struct dm_gemm *g, size_t n0, size_t n1);
+
 /* B packed once for many products: panels of nr columns, k by k, the layout that streams at memory
  * speed for few rows. Only the bf16 pack has the same bytes for every kernel table. */
 size_t dm_gemm_pack_bytes(enum dm_format fmt, size_t N, size_t K);

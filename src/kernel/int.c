@@ -98,6 +98,28 @@ static void outputs(void *ctx, size_t part, size_t begin, size_t end)
     }
 }
 
+void dm_int_few(float *c, const float *bias, const float *a, enum dm_format fmt, const void *pack,
+                size_t M, size_t O, size_t C, size_t o0, size_t o1)
+{
+    struct product p = {.k = dm_kern()->ints,
+                        .c = c,
+                        .bias = bias,
+                        .a = a,
+                        .fmt = fmt,
+                        .pack = pack,
+                        .O = O,
+                        .C = C,
+                        .x = inputs,
+                        .m = M};
+    const size_t all = n_blocks(C);
+    assert(pack && C > 0 && M <= 4 && o0 % DM_PANEL == 0);
+    for (p.k0 = 0; p.k0 < all; p.k0 += p.blocks) {
+        p.blocks = min_size(ROW_BLOCKS, all - p.k0);
+        input_rows(&p, 0, 0, M);
+        outputs(&p, 0, o0, o1);
+    }
+}
+
 void dm_int_affine(float *c, const float *bias, const float *a, enum dm_format fmt,
                    const void *pack, const float *rows, size_t M, size_t O, size_t C)
 {

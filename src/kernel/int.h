@@ -33,4 +33,9 @@ void dm_int_pack_panel(void *panel, enum dm_format fmt, size_t C, const void *ra
 void dm_int_affine(float *c, const float *bias, const float *a, enum dm_format fmt,
                    const void *pack, const float *rows, size_t M, size_t O, size_t C);
 
+/* Columns o0 .. o1 of the same for M <= 4 rows and a pack, by the calling thread. o0 is a multiple
+ * of DM_PANEL, and so is o1 unless it is O. */
+void dm_int_few(float *c, const float *bias, const float *a, enum dm_format fmt, const void *pack,
+                size_t M, size_t O, size_t C, size_t o0, size_t o1);
+
 #endif

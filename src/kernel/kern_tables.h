@@ -11,11 +11,15 @@
 #define DM_EXPORT1(name, isa) DM_EXPORT2(name, isa)
 #define DM_EXPORT(name) DM_EXPORT1(name, DM_ISA)
 
-#define DM_DECLARE_EXPORTS(isa)                        \
-    extern const struct dm_kern dm_kern_##isa;         \
-    extern const struct dm_int_kern dm_int_kern_##isa; \
-    extern const struct dm_kern_mm dm_kern_bf16_##isa; \
-    extern const struct dm_kern_train dm_kern_train_##isa;
+#define DM_DECLARE_EXPORTS(isa)                                                              \
+    extern const struct dm_kern dm_kern_##isa;                                               \
+    extern const struct dm_int_kern dm_int_kern_##isa;                                       \
+    extern const struct dm_kern_mm dm_kern_bf16_##isa;                                       \
+    extern const struct dm_kern_train dm_kern_train_##isa;                                   \
+    void dm_kv_scores_##isa(float *s, size_t lds, const float *q, size_t ldq, const void *k, \
+                            bool half, size_t m, size_t n, size_t HS);                       \
+    void dm_kv_mix_##isa(float *y, size_t ldy, const float *p, size_t ldp, const void *v,    \
+                         bool half, size_t m, size_t n, size_t HS);
 
 DM_DECLARE_EXPORTS(ref)
 #ifdef __x86_64__

@@ -42,34 +42,28 @@ static struct dm_heads in_rows(float *x, const struct dm_config *c, size_t T)
     return (struct dm_heads){x, T * c->C, c->C, c->HS};
 }
 
-/* Copies the rows' keys or values from qkv into the cache, at position pos and on. */
-static void cache_append(const struct dm_heads *cache, struct dm_heads src,
-                         const struct dm_config *c, const struct dm_span *s)
-{
-    for (size_t b = 0; b < s->B; b++)
-        for (size_t t = 0; t < s->T; t++)
-            for (size_t h = 0; h < c->NH; h++)
-                memcpy(cache->p + b * cache->bs + (s->pos + t) * cache->ts + h * cache->hs,
-                       src.p + b * src.bs + t * src.ts + h * src.hs, c->HS * sizeof(float));
-}
-
-static void attention(const struct dm_layer_acts *a, const struct dm_config *c,
-                      const struct dm_span *s)
+/* A cache in bf16 must be exact, so keys and values are rounded wherever weights are narrow. */
+static void attention(const struct dm_layer_acts *a, const struct dm_layer_mats *mats,
+                      const struct dm_config *c, const struct dm_span *s)
 {
     const size_t skip = s->T - s->n_out;
     struct dm_heads q = in_qkv(a->qkv, 0, c, s->T), k = in_qkv(a->qkv, 1, c, s->T);
-    struct dm_heads v = in_qkv(a->qkv, 2, c, s->T);
+    struct dm_heads v = in_qkv(a->qkv, 2, c, s->T), out = in_rows(a->att, c, s->n_out);
     dm_rotary_forward(q.p, q.ts, q.hs, s->rope, s->pos, s->B * s->T, s->T, c->NH, c->rot);
     dm_rotary_forward(k.p, k.ts, k.hs, s->rope, s->pos, s->B * s->T, s->T, c->NH, c->rot);
-    if (s->k) {
-        cache_append(s->k, k, c, s);
-        cache_append(s->v, v, c, s);
-        k = *s->k;
-        v = *s->v;
+    if (mats->qkv.fmt != DM_FMT_F32) {
+        dm_heads_round(k, s->B, s->T, c->NH, c->HS);
+        dm_heads_round(v, s->B, s->T, c->NH, c->HS);
     }
     q.p += skip * q.ts;
-    dm_attention_forward(in_rows(a->att, c, s->n_out), a->lse, q, k, v, s->B, s->n_out,
-                         s->pos + skip, c->NH, c->HS, s->scratch);
+    if (!s->kv) {
+        dm_attention_forward(out, a->lse, q, k, v, s->B, s->n_out, s->pos + skip, c->NH, c->HS,
+                             s->scratch);
+        return;
+    }
+    assert(s->B == 1 && s->kv->half == (mats->qkv.fmt != DM_FMT_F32));
+    dm_kv_put(s->kv, k, v, s->T, s->pos, 0, c->NH, c->HS);
+    dm_attention_cached(out, q, s->kv, s->n_out, s->pos + skip, c->NH, c->HS, s->scratch);
 }
 
 void dm_layer_forward(float *out, const struct dm_layer_acts *a, const float *x,
@@ -80,7 +74,7 @@ void dm_layer_forward(float *out, const struct dm_layer_acts *a, const float *x,
     assert(s->n_out == s->T || (s->B == 1 && s->n_out < s->T));
     dm_layernorm_forward(a->ln, a->ln1_mean, a->ln1_rstd, x, w->ln1_w, w->ln1_b, c->eps, N, C);
     dm_linear_forward(a->qkv, a->ln, &mats->qkv, w->qkv_b, N);
-    attention(a, c, s);
+    attention(a, mats, c, s);
     dm_linear_forward(a->proj, a->att, &mats->proj, w->proj_b, M);
 
     const float *x_out = x + (N - M) * C, *mlp_in = x_out;
@@ -147,7 +141,7 @@ void dm_layer_backward(float *d, bool want_dx, struct dm_layer *grads,
 {
     const size_t C = c->C, N = s->B * s->T;
     const float *mlp_in = c->parallel ? x : a->mid;
-    assert(s->pos == 0 && s->n_out == s->T && !s->k);
+    assert(s->pos == 0 && s->n_out == s->T && !s->kv);
     mlp_backward(g, grads, d, a, mlp_in, w, mats, c, N);
     // The parallel form hands the output's gradient to the attention, the sequential form mid's:
     // that is d after LN2 has added to it.

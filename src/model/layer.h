@@ -65,8 +65,7 @@ struct dm_span {
     size_t n_out;      /* compute the outputs of the last n_out rows only: T, or less if B = 1 */
     const float *rope; /* dm_rotary_table() of at least pos + T rows */
     float *scratch;    /* dm_attention_scratch(pos + T, HS) floats */
-    const struct dm_heads *k, *v; /* cache that gets the rows' keys and values, row t at t * ts from
-                                     the sequence's first token on; NULL: pos = 0, no cache */
+    const struct dm_kv *kv; /* B = 1: cache that gets the rows' keys and values; NULL: pos = 0 */
 };
 
 /* out (B*n_out,C) = the layer's output for x (B*T,C), which is only read and must not alias out.
@@ -83,5 +82,27 @@ void dm_layer_backward(float *d, bool want_dx, struct dm_layer *grads,
                        const struct dm_layer_grads *g, const struct dm_layer_acts *acts,
                        const float *x, const struct dm_layer *w, const struct dm_layer_mats *mats,
                        const struct dm_config *c, const struct dm_span *s);
+
+/* ---- Decoding: a few rows ------------------------------------------------------------------- */
+
+/* One layer over the N <= DM_LAYER_FEW rows x (N,C), of which the last n_out are computed to the
+ * end: out (n_out,C). The rest is scratch: qkv (N,3C), att and proj (n_out,C), act (n_out,F). */
+enum { DM_LAYER_FEW = DM_ATTENTION_FEW };
+struct dm_layer_step {
+    float *out;
+    const float *x;
+    const struct dm_layer *w;
+    const struct dm_layer_mats *mats; /* packs */
+    const struct dm_kv *kv;
+    size_t n_out;
+    float *qkv, *att, *proj, *act;
+};
+
+/* Several layers at once, none of which reads another's output, with the bits of dm_layer_forward.
+ * Two parallel regions in all: every thread has its heads and columns. Parallel residual only.
+ * scratch: dm_layer_step_scratch() floats. */
+void dm_layers_step(const struct dm_layer_step *steps, size_t n_steps, const struct dm_config *c,
+                    size_t N, size_t pos, const float *rope, float *scratch);
+size_t dm_layer_step_scratch(const struct dm_config *c);
 
 #endif

@@ -2,8 +2,10 @@
 /* session.c - decoding: chunks of new tokens against a KV cache. */
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "src/base/arena.h"
+#include "src/base/par.h"
 #include "src/model/layer.h"
 #include "src/model/model.h"
 #include "src/nn/embedding.h"
@@ -18,11 +20,13 @@ struct dm_session {
     const struct dm_model *m;
     size_t n_heads, pos;
     struct dm_arena mem;
-    float *rope, *scratch;
-    struct dm_heads *k, *v; /* caches of layers 0..L-1, then of the heads' layers; (NH,T_max,HS) */
-    struct dm_layer_acts acts; /* scratch of one layer, CHUNK rows */
-    float *x[3];               /* (CHUNK,C) */
-    float *last;               /* (n_heads,C): every head's last row, after the final LayerNorm */
+    float *rope, *scratch, *step_scratch;
+    struct dm_kv *kv;            /* caches of layers 0..L-1, then of the heads' layers */
+    struct dm_layer_acts acts;   /* scratch of one layer, CHUNK rows */
+    struct dm_layer_step *steps; /* (n_heads): layers that run at once over a few rows */
+    float *x[3];                 /* (CHUNK,C) */
+    float *few;                  /* (2,n_heads,DM_LAYER_FEW,C): inputs and outputs of steps */
+    float *last;                 /* (n_heads,C): every head's last row */
 };
 
 static size_t n_caches(const struct dm_session *s)
@@ -30,22 +34,45 @@ static size_t n_caches(const struct dm_session *s)
     return s->m->cfg.L + (s->n_heads - 1) * s->m->cfg.D;
 }
 
+/* Touched only as far as tokens come. */
+static void bind_cache(struct dm_session *s, struct dm_arena *a)
+{
+    const struct dm_config *c = &s->m->cfg;
+    const bool half = s->m->mats.layers[0].qkv.fmt != DM_FMT_F32;
+    const size_t t_max = (c->T_max + DM_PANEL - 1) / DM_PANEL * DM_PANEL;
+    const size_t size = half ? sizeof(uint16_t) : sizeof(float);
+    s->kv = dm_arena_alloc(a, n_caches(s), sizeof(*s->kv));
+    for (size_t i = 0; i < n_caches(s); i++) {
+        void *k = dm_arena_alloc(a, c->C * size, t_max), *v = dm_arena_alloc(a, c->C * size, t_max);
+        if (s->kv)
+            s->kv[i] = (struct dm_kv){k, v, half, t_max};
+    }
+}
+
+static void bind_steps(struct dm_session *s, struct dm_arena *a)
+{
+    const struct dm_config *c = &s->m->cfg;
+    s->steps = dm_arena_alloc(a, s->n_heads, sizeof(*s->steps));
+    for (size_t i = 0; i < s->n_heads; i++) {
+        struct dm_layer_step l = {.qkv = dm_arena_floats(a, DM_LAYER_FEW, 3 * c->C),
+                                  .att = dm_arena_floats(a, DM_LAYER_FEW, c->C),
+                                  .proj = dm_arena_floats(a, DM_LAYER_FEW, c->C),
+                                  .act = dm_arena_floats(a, DM_LAYER_FEW, c->F)};
+        if (s->steps)
+            s->steps[i] = l;
+    }
+    s->few = dm_arena_floats(a, 2 * s->n_heads * DM_LAYER_FEW, c->C);
+    s->step_scratch = dm_arena_floats(a, dm_layer_step_scratch(c), 1);
+}
+
 static void bind(struct dm_session *s, struct dm_arena *a)
 {
     const struct dm_config *c = &s->m->cfg;
-    const size_t rows = c->NH * c->T_max;
     s->rope = dm_arena_floats(a, c->T_max, c->rot);
     s->scratch = dm_arena_floats(a, dm_attention_scratch(c->T_max, c->HS), 1);
-    s->k = dm_arena_alloc(a, n_caches(s), sizeof(*s->k));
-    s->v = dm_arena_alloc(a, n_caches(s), sizeof(*s->v));
-    for (size_t i = 0; i < n_caches(s); i++) {
-        float *k = dm_arena_floats(a, rows, c->HS), *v = dm_arena_floats(a, rows, c->HS);
-        if (!s->k)
-            continue;
-        s->k[i] = (struct dm_heads){k, rows * c->HS, c->HS, c->T_max * c->HS};
-        s->v[i] = (struct dm_heads){v, rows * c->HS, c->HS, c->T_max * c->HS};
-    }
+    bind_cache(s, a);
     dm_layer_acts_bind(&s->acts, NULL, c, CHUNK, a);
+    bind_steps(s, a);
     for (int i = 0; i < 3; i++)
         s->x[i] = dm_arena_floats(a, CHUNK, c->C);
     s->last = dm_arena_floats(a, s->n_heads, c->C);
@@ -92,47 +119,50 @@ void dm_session_reset(struct dm_session *s, size_t pos)
     s->pos = pos;
 }
 
+/* The parameters of the layer with cache number i. */
+static const struct dm_layer *params(const struct dm_session *s, size_t i)
+{
+    const size_t L = s->m->cfg.L;
+    return i < L ? s->m->params.layers + i : s->m->params.heads + (i - L);
+}
+
+static const struct dm_layer_mats *mats(const struct dm_session *s, size_t i)
+{
+    const size_t L = s->m->cfg.L;
+    return i < L ? s->m->mats.layers + i : s->m->mats.heads + (i - L);
+}
+
 /* A layer with cache number i over n rows; n_out as in struct dm_span. */
 static void layer(struct dm_session *s, size_t i, float *out, const float *x, size_t n,
                   size_t n_out)
 {
-    const struct dm_config *c = &s->m->cfg;
-    const bool head = i >= c->L;
-    const size_t l = head ? i - c->L : i;
-    const struct dm_layer *w = head ? s->m->params.heads : s->m->params.layers;
-    const struct dm_layer_mats *mats = head ? s->m->mats.heads : s->m->mats.layers;
     const struct dm_span span = {.B = 1,
                                  .T = n,
                                  .pos = s->pos,
                                  .n_out = n_out,
                                  .rope = s->rope,
                                  .scratch = s->scratch,
-                                 .k = s->k + i,
-                                 .v = s->v + i};
-    dm_layer_forward(out, &s->acts, x, w + l, mats + l, c, &span);
+                                 .kv = s->kv + i};
+    dm_layer_forward(out, &s->acts, x, params(s, i), mats(s, i), &s->m->cfg, &span);
 }
 
-/* The final LayerNorm of one row, into head n's row of s->last. */
-static void final_norm(struct dm_session *s, size_t n, const float *row)
+static void keep_last(struct dm_session *s, size_t n, const float *row)
 {
-    const struct dm_params *p = &s->m->params;
-    dm_layernorm_forward(s->last + (n - 1) * s->m->cfg.C, NULL, NULL, row, p->lnf_w, p->lnf_b,
-                         s->m->cfg.eps, 1, s->m->cfg.C);
+    memcpy(s->last + (n - 1) * s->m->cfg.C, row, s->m->cfg.C * sizeof(*row));
 }
 
 /* All layers over n <= CHUNK rows; every head's last row ends up in s->last. A head's last layer
  * stores keys and values of all rows but is computed further for the last row only. */
-static void chunk(struct dm_session *s, const int32_t *ids, size_t n)
+static void many_rows(struct dm_session *s, size_t n)
 {
     const struct dm_config *c = &s->m->cfg;
     const bool all = c->from_final && s->n_heads > 1;
-    dm_embedding_forward(s->x[0], ids, s->m->mats.embed, s->m->mats.embed_dtype, n, c->C, c->Vp);
     for (size_t l = 0; l + 1 < c->L; l++)
         layer(s, l, s->x[(l + 1) % 2], s->x[l % 2], n, n);
     const float *feed = s->x[(c->L - 1) % 2];
     float *final = s->x[c->L % 2];
     layer(s, c->L - 1, final, feed, n, all ? n : 1);
-    final_norm(s, 1, final + (all ? n - 1 : 0) * c->C);
+    keep_last(s, 1, final + (all ? n - 1 : 0) * c->C);
     float *spare = final;
     if (all) {
         spare = s->x[(c->L - 1) % 2];
@@ -145,16 +175,112 @@ static void chunk(struct dm_session *s, const int32_t *ids, size_t n)
             layer(s, c->L + (h - 2) * c->D + d, out, x, n, d + 1 < c->D ? n : 1);
             x = out;
         }
-        final_norm(s, h, x);
+        keep_last(s, h, x);
     }
+}
+
+/* ---- A few rows ----------------------------------------------------------------------------- */
+
+/* Sets steps[k] to the layer with cache number i. */
+static void set_step(struct dm_session *s, size_t k, size_t i, float *out, const float *x,
+                     size_t n_out)
+{
+    struct dm_layer_step *l = s->steps + k;
+    l->out = out;
+    l->x = x;
+    l->w = params(s, i);
+    l->mats = mats(s, i);
+    l->kv = s->kv + i;
+    l->n_out = n_out;
+}
+
+static void run_steps(struct dm_session *s, size_t first, size_t n_steps, size_t n)
+{
+    dm_layers_step(s->steps + first, n_steps, &s->m->cfg, n, s->pos, s->rope, s->step_scratch);
+}
+
+/* Place k of generation d of the heads' rows. */
+static float *few_rows_of(struct dm_session *s, size_t d, size_t k)
+{
+    return s->few + (d % 2 * s->n_heads + k) * DM_LAYER_FEW * s->m->cfg.C;
+}
+
+/* As many_rows for n <= DM_LAYER_FEW. Layers of the same depth run together: L-1 and the first of
+ * every head, then the second of every head. */
+static void few_rows(struct dm_session *s, size_t n)
+{
+    const struct dm_config *c = &s->m->cfg;
+    const bool all = c->from_final && s->n_heads > 1;
+    for (size_t l = 0; l + 1 < c->L; l++) {
+        set_step(s, 0, l, s->x[(l + 1) % 2], s->x[l % 2], n);
+        run_steps(s, 0, 1, n);
+    }
+    const float *feed = s->x[(c->L - 1) % 2];
+    float *final = s->x[c->L % 2];
+    set_step(s, 0, c->L - 1, final, feed, all ? n : 1);
+    if (all) {
+        run_steps(s, 0, 1, n);
+        feed = final;
+    }
+    for (size_t d = 0; d < c->D; d++) {
+        for (size_t k = 1; k < s->n_heads; k++)
+            set_step(s, k, c->L + (k - 1) * c->D + d, few_rows_of(s, d, k),
+                     d ? few_rows_of(s, d - 1, k) : feed, d + 1 < c->D ? n : 1);
+        const size_t first = d == 0 && !all ? 0 : 1;
+        if (first < s->n_heads)
+            run_steps(s, first, s->n_heads - first, n);
+    }
+    keep_last(s, 1, final + (all ? n - 1 : 0) * c->C);
+    for (size_t k = 1; k < s->n_heads; k++)
+        keep_last(s, k + 1, few_rows_of(s, c->D - 1, k));
+}
+
+static bool packed(const struct dm_session *s)
+{
+    const struct dm_layer_mats *l = s->m->mats.layers;
+    return l->qkv.pack && (s->n_heads == 1 || s->m->mats.heads->qkv.pack);
+}
+
+static void chunk(struct dm_session *s, const int32_t *ids, size_t n)
+{
+    const struct dm_config *c = &s->m->cfg;
+    dm_embedding_forward(s->x[0], ids, s->m->mats.embed, s->m->mats.embed_dtype, n, c->C, c->Vp);
+    if (n <= DM_LAYER_FEW && c->parallel && packed(s))
+        few_rows(s, n);
+    else
+        many_rows(s, n);
     s->pos += n;
+}
+
+struct logits {
+    struct dm_session *s;
+    float *out;
+};
+
+/* Columns of the logits of all heads: one pass over the output embedding. */
+static void logits_part(void *ctx, size_t id, size_t begin, size_t end)
+{
+    (void)id;
+    const struct logits *l = ctx;
+    for (size_t n = 0; n < l->s->n_heads; n += DM_LAYER_FEW) {
+        const size_t left = l->s->n_heads - n, rows = left < DM_LAYER_FEW ? left : DM_LAYER_FEW;
+        dm_linear_few(l->out + n * l->s->m->cfg.Vp, l->s->last + n * l->s->m->cfg.C,
+                      &l->s->m->mats.unembed, NULL, rows, begin, end);
+    }
 }
 
 void dm_session_step(struct dm_session *s, const int32_t *ids, size_t n, float *logits)
 {
     const struct dm_config *c = &s->m->cfg;
+    const struct dm_params *p = &s->m->params;
     assert(n >= 1 && n <= c->T_max - s->pos);
     for (size_t i = 0; i < n; i += CHUNK)
         chunk(s, ids + i, n - i < CHUNK ? n - i : CHUNK);
-    dm_linear_forward(logits, s->last, &s->m->mats.unembed, NULL, s->n_heads);
+    dm_layernorm_forward(s->last, NULL, NULL, s->last, p->lnf_w, p->lnf_b, c->eps, s->n_heads,
+                         c->C);
+    struct logits l = {s, logits};
+    if (s->m->mats.unembed.pack)
+        dm_par_for(c->Vp, DM_PANEL, logits_part, &l);
+    else
+        dm_linear_forward(logits, s->last, &s->m->mats.unembed, NULL, s->n_heads);
 }

@@ -8,10 +8,12 @@
 
 #include <assert.h>
 #include <math.h>
-#include <stdbool.h>
+#include <stdint.h>
 #include <string.h>
 
+#include "src/base/dtype.h"
 #include "src/base/par.h"
+#include "src/kernel/format.h"
 #include "src/kernel/gemm.h"
 #include "src/kernel/kern.h"
 
@@ -20,7 +22,7 @@ enum {
     KB = 64,     /* keys per tile */
     MR_MAX = 16, /* bounds of the kernels' mr and nr */
     NR_MAX = 64,
-    FEW = 4, /* rows that gemm_few takes */
+    FEW = DM_ATTENTION_FEW, /* rows that gemm_few takes */
     FORK_PRODUCTS = 1 << 16
 };
 
@@ -51,7 +53,7 @@ static size_t round_up(size_t n, size_t to)
 static size_t thread_scratch(size_t T_max, size_t HS)
 {
     const size_t a_pack = MR_MAX * (HS > KB ? HS : KB), cols = round_up(HS, NR_MAX);
-    const size_t forward = a_pack + KB * cols + QB * T_max;
+    const size_t forward = a_pack + 2 * KB * cols + QB * T_max;
     const size_t backward = a_pack + 3 * KB * cols + 2 * QB * cols + 2 * QB * KB;
     return round_up(forward > backward ? forward : backward, 16);
 }
@@ -116,13 +118,91 @@ static void product(float *c, size_t ldc, struct rows a, const float *b, size_t 
     }
 }
 
-/* One (b, head) of the forward pass. lse points at row 0 or is NULL. */
+/* As dm_dtype_from_f32; here because a call per number would cost more than the rest of a step. */
+static inline uint16_t bf16_of(float x)
+{
+    uint32_t b;
+    memcpy(&b, &x, sizeof(b));
+    if ((b & 0x7fffffffu) > 0x7f800000u)
+        return (uint16_t)(b >> 16 | 0x40u);
+    return (uint16_t)((b + 0x7fffu + (b >> 16 & 1u)) >> 16);
+}
+
+static void round_vector(float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const uint32_t b = (uint32_t)bf16_of(x[i]) << 16;
+        memcpy(x + i, &b, sizeof(b));
+    }
+}
+
+/* One head's keys and values in a cache. */
+struct cache {
+    const char *k, *v;
+    bool half;
+};
+
+static struct cache head_cache(const struct dm_kv *kv, size_t h, size_t HS)
+{
+    const size_t bytes = kv->T_max * HS * (kv->half ? sizeof(uint16_t) : sizeof(float));
+    const struct cache c = {(const char *)kv->k + h * bytes, (const char *)kv->v + h * bytes,
+                            kv->half};
+    return c;
+}
+
+/* n elements from the i-th on as float32. */
+static void widen(float *to, const char *from, bool half, size_t i, size_t n)
+{
+    if (half)
+        dm_dtype_to_f32(to, from + i * sizeof(uint16_t), DM_BF16, n);
+    else
+        memcpy(to, from + i * sizeof(float), n * sizeof(float));
+}
+
+/* One (b, head) of the forward pass. lse points at row 0 or is NULL. Keys and values come from k
+ * and v or, when k.p is NULL, from the cache. */
 struct forward {
     struct rows out, q, k, v;
+    struct cache cache;
     float *lse;
     size_t pos, HS;
-    float *a_pack, *b_pack, *s;
+    float *a_pack, *b_pack, *v_tile, *s;
 };
+
+/* Keys j0 .. of a tile (kb) as columns in panels of nr, which divides DM_PANEL. */
+static void pack_keys(const struct forward *a, size_t j0, size_t kb)
+{
+    const size_t nr = dm_kern()->nr, HS = a->HS;
+    if (a->k.p) {
+        pack_panels(a->b_pack, (struct dm_mat){a->k.p + j0 * a->k.ts, 1, a->k.ts}, HS, kb);
+        return;
+    }
+    assert(DM_PANEL % nr == 0 && j0 % DM_PANEL == 0);
+    for (size_t j = j0; j < j0 + kb; j += nr)
+        for (size_t d = 0; d < HS; d++)
+            widen(a->b_pack + (j - j0) * HS + d * nr, a->cache.k, a->cache.half,
+                  (j / DM_PANEL * HS + d) * DM_PANEL + j % DM_PANEL, nr);
+}
+
+static void pack_values(const struct forward *a, size_t j0, size_t kb)
+{
+    struct dm_mat v = {a->v.p + j0 * a->v.ts, a->v.ts, 1};
+    if (!a->k.p) {
+        widen(a->v_tile, a->cache.v, a->cache.half, j0 * a->HS, kb * a->HS);
+        v = (struct dm_mat){a->v_tile, a->HS, 1};
+    }
+    pack_panels(a->b_pack, v, kb, a->HS);
+}
+
+/* out += sum of p[j] * v[j] over n keys from j0 on. */
+static void mix_values(const struct forward *a, float *out, const float *p, size_t j0, size_t n)
+{
+    const size_t HS = a->HS, size = a->cache.half ? sizeof(uint16_t) : sizeof(float);
+    if (a->k.p)
+        dm_kern()->mix(out, p, a->v.p + j0 * a->v.ts, a->v.ts, n, HS);
+    else
+        dm_kern()->kv_mix(out, 0, p, 0, a->cache.v + j0 * HS * size, a->cache.half, 1, n, HS);
+}
 
 /* out rows t0.. (m of them) = sum of p[j] * v[j], p being the rows of a->s, n_keys apart. The keys
  * that the first row of a group of mr sees go through the kernel's tile, the few after them through
@@ -134,7 +214,7 @@ static void forward_values(const struct forward *a, size_t t0, size_t m, size_t 
     const bool few = m <= FEW;
     for (size_t j0 = 0; j0 < n_keys && !few; j0 += KB) {
         const size_t kb = min_size(KB, n_keys - j0);
-        pack_panels(a->b_pack, (struct dm_mat){a->v.p + j0 * a->v.ts, a->v.ts, 1}, kb, a->HS);
+        pack_values(a, j0, kb);
         for (size_t i = 0; i < m; i += kn->mr) {
             const struct dm_mat p = {a->s + i * n_keys + j0, n_keys, 1};
             const size_t seen = a->pos + t0 + i + 1;
@@ -148,38 +228,52 @@ static void forward_values(const struct forward *a, size_t t0, size_t m, size_t 
         const size_t j = few ? 0 : a->pos + t0 + i / kn->mr * kn->mr + 1;
         if (few)
             memset(out, 0, a->HS * sizeof(*out));
-        kn->mix(out, a->s + i * n_keys + j, a->v.p + j * a->v.ts, a->v.ts, a->pos + t0 + i + 1 - j,
-                a->HS);
+        mix_values(a, out, a->s + i * n_keys + j, j, a->pos + t0 + i + 1 - j);
     }
+}
+
+/* Scores of one row to exponentials; returns what to multiply the sum of values with. */
+static float softmax(float *s, size_t HS, size_t n, float *lse)
+{
+    const float scale = 1.0f / sqrtf((float)HS);
+    for (size_t j = 0; j < n; j++)
+        s[j] *= scale;
+    const float max = dm_kern()->max(s, n), sum = dm_kern()->exp_sum(s, max, n);
+    if (lse)
+        *lse = (float)((double)max + log((double)sum));
+    return 1.0f / sum;
 }
 
 /* Rows t0..t0+m-1. Scores beyond a row's own position are computed with the tile, never read. */
 static void forward_tile(const struct forward *a, size_t t0, size_t m)
 {
-    const struct dm_kern *kn = dm_kern();
     const size_t n_keys = a->pos + t0 + m;
     const struct rows q = {a->q.p + t0 * a->q.ts, a->q.ts};
-    const float scale = 1.0f / sqrtf((float)a->HS);
     float inv_sum[QB];
     for (size_t j0 = 0; j0 < n_keys; j0 += KB) {
         const size_t kb = min_size(KB, n_keys - j0);
-        pack_panels(a->b_pack, (struct dm_mat){a->k.p + j0 * a->k.ts, 1, a->k.ts}, a->HS, kb);
+        pack_keys(a, j0, kb);
         product(a->s + j0, n_keys, q, a->b_pack, m, kb, a->HS, a->a_pack);
     }
     for (size_t i = 0; i < m; i++) {
-        float *s = a->s + i * n_keys;
-        const size_t n = a->pos + t0 + i + 1;
-        for (size_t j = 0; j < n; j++)
-            s[j] *= scale;
-        const float max = kn->max(s, n), sum = kn->exp_sum(s, max, n);
-        inv_sum[i] = 1.0f / sum;
+        float lse;
+        inv_sum[i] = softmax(a->s + i * n_keys, a->HS, a->pos + t0 + i + 1, a->lse ? &lse : NULL);
         if (a->lse)
-            a->lse[t0 + i] = (float)((double)max + log((double)sum));
+            a->lse[t0 + i] = lse;
     }
     forward_values(a, t0, m, n_keys);
     for (size_t i = 0; i < m; i++)
         for (size_t d = 0; d < a->HS; d++)
             a->out.p[(t0 + i) * a->out.ts + d] *= inv_sum[i];
+}
+
+static void forward_scratch(struct forward *a, float *scratch)
+{
+    const size_t cols = round_up(a->HS, NR_MAX);
+    a->b_pack = scratch;
+    a->v_tile = a->b_pack + KB * cols;
+    a->a_pack = a->v_tile + KB * cols;
+    a->s = a->a_pack + MR_MAX * (a->HS > KB ? a->HS : KB);
 }
 
 void dm_attention_forward(struct dm_heads out, float *lse, struct dm_heads q, struct dm_heads k,
@@ -195,19 +289,104 @@ void dm_attention_forward(struct dm_heads out, float *lse, struct dm_heads q, st
     for (size_t b = 0; b < B; b++)
         for (size_t h = 0; h < n_heads; h++)
             for (size_t i = 0; i < n_tiles; i++) {
-                float *mine = scratch + dm_par_id() * n_scratch;
                 struct forward a = {.out = head_rows(out, b, h),
                                     .q = head_rows(q, b, h),
                                     .k = head_rows(k, b, h),
                                     .v = head_rows(v, b, h),
                                     .lse = lse ? lse + (b * n_heads + h) * T : NULL,
                                     .pos = pos,
-                                    .HS = HS,
-                                    .b_pack = mine};
-                a.a_pack = a.b_pack + KB * round_up(HS, NR_MAX);
-                a.s = a.a_pack + MR_MAX * (HS > KB ? HS : KB);
+                                    .HS = HS};
+                forward_scratch(&a, scratch + dm_par_id() * n_scratch);
                 forward_tile(&a, i * rows, min_size(rows, T - i * rows));
             }
+}
+
+void dm_heads_round(struct dm_heads x, size_t B, size_t T, size_t n_heads, size_t HS)
+{
+    const bool fork = B * T * n_heads * HS >= FORK_PRODUCTS;
+#pragma omp parallel for schedule(static) if (fork) default(none) shared(x, B, T, n_heads, HS)
+    for (size_t n = 0; n < B * T; n++)
+        for (size_t h = 0; h < n_heads; h++)
+            round_vector(x.p + n / T * x.bs + n % T * x.ts + h * x.hs, HS);
+}
+
+static void put_half(uint16_t *k, uint16_t *v, const float *key, const float *value, size_t HS)
+{
+    for (size_t d = 0; d < HS; d++) {
+        k[d * DM_PANEL] = bf16_of(key[d]);
+        v[d] = bf16_of(value[d]);
+    }
+}
+
+static void put_float(float *k, float *v, const float *key, const float *value, size_t HS)
+{
+    for (size_t d = 0; d < HS; d++)
+        k[d * DM_PANEL] = key[d];
+    memcpy(v, value, HS * sizeof(*v));
+}
+
+void dm_kv_put(const struct dm_kv *kv, struct dm_heads k, struct dm_heads v, size_t T, size_t pos,
+               size_t h0, size_t h1, size_t HS)
+{
+    assert(kv->T_max % DM_PANEL == 0 && pos + T <= kv->T_max);
+    for (size_t h = h0; h < h1; h++)
+        for (size_t t = pos; t < pos + T; t++) {
+            const float *key = k.p + (t - pos) * k.ts + h * k.hs;
+            const float *value = v.p + (t - pos) * v.ts + h * v.hs;
+            const size_t row = (h * kv->T_max + t) * HS;
+            const size_t column = (h * kv->T_max + t / DM_PANEL * DM_PANEL) * HS + t % DM_PANEL;
+            if (kv->half)
+                put_half((uint16_t *)kv->k + column, (uint16_t *)kv->v + row, key, value, HS);
+            else
+                put_float((float *)kv->k + column, (float *)kv->v + row, key, value, HS);
+        }
+}
+
+void dm_attention_few(struct dm_heads out, struct dm_heads q, const struct dm_kv *kv, size_t T,
+                      size_t pos, size_t h0, size_t h1, size_t HS, float *scratch)
+{
+    const struct dm_kern *kn = dm_kern();
+    const size_t ld = kv->T_max;
+    assert(T >= 1 && T <= FEW && pos + T <= kv->T_max);
+    for (size_t h = h0; h < h1; h++) {
+        const struct cache c = head_cache(kv, h, HS);
+        const size_t row = HS * (c.half ? sizeof(uint16_t) : sizeof(float));
+        float *y = out.p + h * out.hs, inv[FEW];
+        kn->kv_scores(scratch, ld, q.p + h * q.hs, q.ts, c.k, c.half, T, pos + T, HS);
+        for (size_t i = 0; i < T; i++) {
+            inv[i] = softmax(scratch + i * ld, HS, pos + i + 1, NULL);
+            memset(y + i * out.ts, 0, HS * sizeof(*y));
+        }
+        // The keys that all rows see, then a row's own few: one chain from key 0 on.
+        kn->kv_mix(y, out.ts, scratch, ld, c.v, c.half, T, pos + 1, HS);
+        for (size_t i = 1; i < T; i++)
+            kn->kv_mix(y + i * out.ts, 0, scratch + i * ld + pos + 1, 0, c.v + (pos + 1) * row,
+                       c.half, 1, i, HS);
+        for (size_t i = 0; i < T; i++)
+            for (size_t d = 0; d < HS; d++)
+                y[i * out.ts + d] *= inv[i];
+    }
+}
+
+void dm_attention_cached(struct dm_heads out, struct dm_heads q, const struct dm_kv *kv, size_t T,
+                         size_t pos, size_t n_heads, size_t HS, float *scratch)
+{
+    const size_t rows = tile_rows(), n_tiles = (T + rows - 1) / rows;
+    const size_t n_scratch = thread_scratch(pos + T, HS);
+    const bool fork = T * n_heads * (pos + T) * HS >= FORK_PRODUCTS;
+    assert(HS > 0 && scratch && pos + T <= kv->T_max);
+#pragma omp parallel for collapse(2) schedule(static) if (fork) default(none) \
+    shared(out, q, kv, T, pos, n_heads, HS, scratch, rows, n_tiles, n_scratch)
+    for (size_t h = 0; h < n_heads; h++)
+        for (size_t i = 0; i < n_tiles; i++) {
+            struct forward a = {.out = head_rows(out, 0, h),
+                                .q = head_rows(q, 0, h),
+                                .cache = head_cache(kv, h, HS),
+                                .pos = pos,
+                                .HS = HS};
+            forward_scratch(&a, scratch + dm_par_id() * n_scratch);
+            forward_tile(&a, i * rows, min_size(rows, T - i * rows));
+        }
 }
 
 /* One (b, head) of the backward pass and one thread's scratch: _t has the keys as columns, _c the

@@ -5,6 +5,7 @@
 #ifndef DM_NN_ATTENTION_H
 #define DM_NN_ATTENTION_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 /* A (B, T, n_heads, HS) array with free strides, in floats: the vector of (b,t,h) starts at
@@ -22,6 +23,34 @@ struct dm_heads {
 void dm_attention_forward(struct dm_heads out, float *lse, struct dm_heads q, struct dm_heads k,
                           struct dm_heads v, size_t B, size_t T, size_t pos, size_t n_heads,
                           size_t HS, float *scratch);
+
+/* The keys and values of one sequence in one layer, bf16 or float32, for T_max positions, a
+ * multiple of DM_PANEL. Head h's keys lie in panels: key t, dimension d is element
+ * ((h*T_max/DM_PANEL + t/DM_PANEL)*HS + d)*DM_PANEL + t%DM_PANEL of k; its values in rows: (h*T_max
+ * + t)*HS + d of v. */
+struct dm_kv {
+    void *k, *v;
+    bool half;
+    size_t T_max;
+};
+
+/* Rounds to bf16, the nearest even: what a bf16 cache keeps exactly. */
+void dm_heads_round(struct dm_heads x, size_t B, size_t T, size_t n_heads, size_t HS);
+
+/* Stores T rows of keys and values at positions pos and on, heads h0..h1; of k and v the first
+ * sequence is read. The calling thread alone. */
+void dm_kv_put(const struct dm_kv *kv, struct dm_heads k, struct dm_heads v, size_t T, size_t pos,
+               size_t h0, size_t h1, size_t HS);
+
+/* As dm_attention_forward with B = 1 and keys and values from a cache, with the same bits. */
+void dm_attention_cached(struct dm_heads out, struct dm_heads q, const struct dm_kv *kv, size_t T,
+                         size_t pos, size_t n_heads, size_t HS, float *scratch);
+
+/* The same for T <= DM_ATTENTION_FEW rows and heads h0..h1 by the calling thread alone; the cache
+ * is read once. scratch: DM_ATTENTION_FEW * kv->T_max floats. */
+enum { DM_ATTENTION_FEW = 4 };
+void dm_attention_few(struct dm_heads out, struct dm_heads q, const struct dm_kv *kv, size_t T,
+                      size_t pos, size_t h0, size_t h1, size_t HS, float *scratch);
 
 /* pos = 0. Writes dq, dk, dv from dout; one whose p is NULL is skipped; out, lse, q, k, v as in
  * forward. Threads own (b, head). */

@@ -13,18 +13,28 @@ enum {
     FORK_FLOATS = 16384 /* less work than this is done faster than threads wake up */
 };
 
+static void forward_row(float *out, float *mean, float *rstd, const float *x, const float *w,
+                        const float *b, float eps, size_t C)
+{
+    float m, r;
+    dm_kern()->train->layernorm(out, mean ? mean : &m, rstd ? rstd : &r, x, w, b, (double)eps, C);
+}
+
 void dm_layernorm_forward(float *out, float *mean, float *rstd, const float *inp, const float *w,
                           const float *b, float eps, size_t N, size_t C)
 {
-    const struct dm_kern_train *k = dm_kern()->train;
     assert(C > 0);
-#pragma omp parallel for schedule(static) default(none) \
-    shared(out, mean, rstd, inp, w, b, eps, N, C, k) if (N * C >= FORK_FLOATS)
-    for (size_t n = 0; n < N; n++) {
-        float m, r;
-        k->layernorm(out + n * C, mean ? mean + n : &m, rstd ? rstd + n : &r, inp + n * C, w, b,
-                     (double)eps, C);
+    if (N * C < FORK_FLOATS) { // a region costs time even when it does not fork
+        for (size_t n = 0; n < N; n++)
+            forward_row(out + n * C, mean ? mean + n : NULL, rstd ? rstd + n : NULL, inp + n * C, w,
+                        b, eps, C);
+        return;
     }
+#pragma omp parallel for schedule(static) default(none) \
+    shared(out, mean, rstd, inp, w, b, eps, N, C)
+    for (size_t n = 0; n < N; n++)
+        forward_row(out + n * C, mean ? mean + n : NULL, rstd ? rstd + n : NULL, inp + n * C, w, b,
+                    eps, C);
 }
 
 /* Columns [c0, c1) of dw and db. */

@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <stdbool.h>
+#include <string.h>
 
 #include "src/base/par.h"
 #include "src/kernel/gemm.h"
@@ -33,6 +34,26 @@ void dm_linear_forward(float *restrict out, const float *restrict inp, const str
                               .M = N,
                               .N = w->O,
                               .K = w->C});
+}
+
+void dm_linear_few(float *restrict out, const float *restrict inp, const struct dm_weight *w,
+                   const float *b, size_t N, size_t o0, size_t o1)
+{
+    assert(w->pack);
+    if (is_int(w)) {
+        dm_int_few(out, b, inp, w->fmt, w->pack, N, w->O, w->C, o0, o1);
+        return;
+    }
+    dm_gemm_few(&(struct dm_gemm){.fmt = w->fmt,
+                                  .c = out,
+                                  .ldc = w->O,
+                                  .bias = b,
+                                  .a = {inp, w->C, 1},
+                                  .pack = w->pack,
+                                  .M = N,
+                                  .N = w->O,
+                                  .K = w->C},
+                o0, o1);
 }
 
 struct column_sums {

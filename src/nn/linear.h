@@ -22,6 +22,11 @@ struct dm_weight {
 void dm_linear_forward(float *restrict out, const float *restrict inp, const struct dm_weight *w,
                        const float *b, size_t N);
 
+/* Columns o0 .. o1 of the same for N <= 4 rows and a packed w, by the calling thread alone: for
+ * decoding, inside a parallel region. o0 is a multiple of DM_PANEL, and so is o1 unless it is O. */
+void dm_linear_few(float *restrict out, const float *restrict inp, const struct dm_weight *w,
+                   const float *b, size_t N, size_t o0, size_t o1);
+
 /* Adds the gradients: dinp (N,C), dw (O,C), db (O); any may be NULL (a frozen weight passes NULL).
  * dout (N,O); inp and w as given to forward, w->fmt f32 or bf16. */
 void dm_linear_backward(float *restrict dinp, float *restrict dw, float *restrict db,

@@ -4,7 +4,6 @@
 
 #include <assert.h>
 #include <math.h>
-#include <stdbool.h>
 
 enum { FORK_FLOATS = 16384 };
 
@@ -20,28 +19,38 @@ void dm_rotary_table(float *cos_sin, double base, size_t rot, size_t T)
         }
 }
 
+/* Heads of one row at the position of cs. */
+static void rotate_row(float *x, size_t head_stride, const float *cs, size_t n_heads, size_t rot,
+                       float sign)
+{
+    const size_t half = rot / 2;
+    for (size_t h = 0; h < n_heads; h++) {
+        float *a = x + h * head_stride, *b = a + half;
+        for (size_t j = 0; j < half; j++) {
+            const float c = cs[j], s = sign * cs[half + j];
+            const float a1 = a[j] * c - b[j] * s;
+            b[j] = b[j] * c + a[j] * s;
+            a[j] = a1;
+        }
+    }
+}
+
 /* Rotates every pair by sign * angle; the transpose of a rotation is the one by the negative. */
 static void rotate(float *x, size_t row_stride, size_t head_stride, const float *cos_sin,
                    size_t pos, size_t N, size_t T, size_t n_heads, size_t rot, float sign)
 {
-    const size_t half = rot / 2;
-    const bool fork = N * n_heads * rot >= FORK_FLOATS;
     assert(rot % 2 == 0 && (T > 0 || N == 0));
-#pragma omp parallel for schedule(static) if (fork) default(none) \
-    shared(x, row_stride, head_stride, cos_sin, pos, N, T, n_heads, rot, half, sign)
-    for (size_t n = 0; n < N; n++) {
-        const float *cs = cos_sin + (pos + n % T) * rot;
-        for (size_t h = 0; h < n_heads; h++) {
-            float *a = x + n * row_stride + h * head_stride;
-            float *b = a + half;
-            for (size_t j = 0; j < half; j++) {
-                const float c = cs[j], s = sign * cs[half + j];
-                const float a1 = a[j] * c - b[j] * s;
-                b[j] = b[j] * c + a[j] * s;
-                a[j] = a1;
-            }
-        }
+    if (N * n_heads * rot < FORK_FLOATS) { // a region costs time even when it does not fork
+        for (size_t n = 0; n < N; n++)
+            rotate_row(x + n * row_stride, head_stride, cos_sin + (pos + n % T) * rot, n_heads, rot,
+                       sign);
+        return;
     }
+#pragma omp parallel for schedule(static) default(none) \
+    shared(x, row_stride, head_stride, cos_sin, pos, N, T, n_heads, rot, sign)
+    for (size_t n = 0; n < N; n++)
+        rotate_row(x + n * row_stride, head_stride, cos_sin + (pos + n % T) * rot, n_heads, rot,
+                   sign);
 }
 
 void dm_rotary_forward(float *x, size_t row_stride, size_t head_stride, const float *cos_sin,
