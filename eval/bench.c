@@ -135,10 +135,7 @@ enum dm_status dm_bench_model(struct dm_bench *b, struct dm_model *m, enum dm_fo
 {
     if (b->opt.model)
         return dm_model_load(m, b->opt.model, &(struct dm_load_opt){.format = (int)fmt}, NULL, e);
-    DM_TRY(dm_model_init(m, &b->opt.cfg, e));
-    dm_params_init_random(&m->params, &m->cfg, DM_SCOPE_ALL, 1);
-    dm_model_set_format(m, fmt);
-    return dm_model_pack(m, DM_SCOPE_ALL, e);
+    return dm_model_random(m, &b->opt.cfg, fmt, 1, e);
 }
 
 void dm_bench_fill(float *x, size_t n, uint64_t stream)

@@ -19,6 +19,7 @@ struct options {
     const char *model, *cooc, *data, *out, *plot;
     struct dm_cal_opt cal;
     size_t threads;
+    int format;
     bool json, dry;
 };
 
@@ -42,6 +43,7 @@ enum {
     OPT_LAMBDA,
     OPT_THRESHOLD,
     OPT_BLUR,
+    OPT_FORMAT,
     OPT_THREADS,
     OPT_JSON,
     OPT_PLOT
@@ -76,6 +78,8 @@ static const struct argp_option table[] = {
     {"threshold", OPT_THRESHOLD, "on|off", 0, "Adaptive threshold (default on)", 4},
     {"blur", OPT_BLUR, "on|off", 0, "Its blur (default on)", 4},
     {0, 0, 0, 0, "Others:", 5},
+    {"format", OPT_FORMAT, "FORMAT", 0,
+     "Numbers to compute with: auto (the model file's), f32, bf16, int8, int4 (default auto)", 5},
     {"threads", OPT_THREADS, "N", 0, "Number of threads; 0 = all cores (default 0)", 5},
     {0}};
 
@@ -210,6 +214,9 @@ static error_t parse(int key, char *arg, struct argp_state *s)
     case OPT_PLOT:
         o->plot = arg;
         break;
+    case OPT_FORMAT:
+        o->format = dm_opt_word(s, "--format", arg, dm_load_formats) - 1;
+        break;
     case OPT_THREADS:
         o->threads = dm_opt_size(s, "--threads", arg, 0, 1024);
         break;
@@ -273,7 +280,7 @@ static enum dm_status measure(struct job *j, struct dm_err *e)
     struct dm_cal_opt cal = o->cal;
     struct dm_progress progress;
     DM_TRY(dm_cal_opt_check(&cal, e));
-    DM_TRY(dm_model_load(&j->model, o->model, &(struct dm_load_opt){.format = DM_FMT_F32}, &j->meta,
+    DM_TRY(dm_model_load(&j->model, o->model, &(struct dm_load_opt){.format = o->format}, &j->meta,
                          e));
     DM_TRY(dm_shard_open(&j->shard, o->data, e));
     if (o->cooc)
@@ -329,6 +336,7 @@ static enum dm_status report(const struct job *j, struct dm_err *e)
 {
     const struct options *o = j->o;
     json_t *inputs = json_object(), *calibration = NULL;
+    json_object_set_new(inputs, "format", json_string(dm_load_formats[o->format + 1]));
     json_object_set_new(inputs, "threads", json_integer((json_int_t)dm_par_threads()));
     enum dm_status st = hash_inputs(o, inputs, e);
     if (!st && !(calibration = dm_cal_to_json(&j->report, inputs)))
@@ -355,7 +363,7 @@ static enum dm_status report(const struct job *j, struct dm_err *e)
 int cmd_calibrate(int argc, char **argv)
 {
     static const struct argp argp = {table, parse, "MODEL", doc, NULL, NULL, NULL};
-    struct options o = {.cal = dm_cal_opt_default()};
+    struct options o = {.cal = dm_cal_opt_default(), .format = DM_FORMAT_AUTO};
     struct dm_err e;
     argp_parse(&argp, argc, argv, 0, NULL, &o);
     dm_par_set_threads(o.threads);

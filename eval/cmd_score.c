@@ -19,6 +19,7 @@
 struct options {
     const char *model, *ids, *ids_file, *text;
     size_t heads, context, threads;
+    int format;
     bool json, summary;
 };
 
@@ -30,6 +31,7 @@ enum {
     OPT_CONTEXT,
     OPT_JSON,
     OPT_SUMMARY,
+    OPT_FORMAT,
     OPT_THREADS
 };
 
@@ -41,6 +43,8 @@ static const struct argp_option table[] = {
     {"context", OPT_CONTEXT, "N", 0, "Tokens per window (default: the model's context)", 0},
     {"json", OPT_JSON, 0, 0, "One JSON object instead of a table", 0},
     {"summary", OPT_SUMMARY, 0, 0, "Only the perplexities, not every token", 0},
+    {"format", OPT_FORMAT, "FORMAT", 0,
+     "Numbers to compute with: auto (the model file's), f32, bf16, int8, int4 (default auto)", 0},
     {"threads", OPT_THREADS, "N", 0, "Number of threads; 0 = all cores (default 0)", 0},
     {0}};
 
@@ -80,6 +84,9 @@ static error_t parse(int key, char *arg, struct argp_state *s)
         break;
     case OPT_SUMMARY:
         o->summary = true;
+        break;
+    case OPT_FORMAT:
+        o->format = dm_opt_word(s, "--format", arg, dm_load_formats) - 1;
         break;
     case OPT_THREADS:
         o->threads = dm_opt_size(s, "--threads", arg, 0, 1024);
@@ -253,7 +260,7 @@ static enum dm_status run(const struct options *o, struct dm_err *e)
     struct dm_model m;
     struct dm_model_meta meta = {0};
     struct job j = {.o = o};
-    DM_TRY(dm_model_load(&m, o->model, &(struct dm_load_opt){.format = DM_FMT_F32}, &meta, e));
+    DM_TRY(dm_model_load(&m, o->model, &(struct dm_load_opt){.format = o->format}, &meta, e));
     enum dm_status st = dm_scorer_new(&j.scorer, &m, o->context, o->heads, e);
     j.sequences = json_array();
     if (!st)
@@ -272,7 +279,7 @@ static enum dm_status run(const struct options *o, struct dm_err *e)
 int cmd_score(int argc, char **argv)
 {
     static const struct argp argp = {table, parse, "MODEL", doc, NULL, NULL, NULL};
-    struct options o = {0};
+    struct options o = {.format = DM_FORMAT_AUTO};
     struct dm_err e;
     argp_parse(&argp, argc, argv, 0, NULL, &o);
     dm_par_set_threads(o.threads);

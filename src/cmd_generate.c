@@ -23,6 +23,7 @@ struct options {
     struct dm_gen_opt gen;
     const char *model, *cooc, *prompt, *prompt_file, *trace;
     size_t threads;
+    int format;
     bool echo, stats, json;
 };
 
@@ -42,6 +43,7 @@ enum {
     OPT_STATS,
     OPT_JSON,
     OPT_TRACE,
+    OPT_FORMAT,
     OPT_THREADS
 };
 
@@ -76,6 +78,8 @@ static const struct argp_option arguments[] = {
     {"stats", OPT_STATS, 0, 0, "Report tokens per forward, mixture and speed on stderr", 0},
     {"json", OPT_JSON, 0, 0, "Print one JSON object: text, ids, options, stats", 0},
     {"trace", OPT_TRACE, "FILE", 0, "Write every step's decision as JSON lines", 0},
+    {"format", OPT_FORMAT, "FORMAT", 0,
+     "Numbers to compute with: auto (the model file's), f32, bf16, int8, int4 (auto)", 0},
     {"threads", OPT_THREADS, "N", 0, "Number of threads; 0 = all cores (0)", 0},
     {0}};
 
@@ -164,6 +168,9 @@ static error_t parse(int key, char *arg, struct argp_state *s)
         break;
     case OPT_TRACE:
         o->trace = arg;
+        break;
+    case OPT_FORMAT:
+        o->format = dm_opt_word(s, "--format", arg, dm_load_formats) - 1;
         break;
     case OPT_THREADS:
         o->threads = dm_opt_size(s, "--threads", arg, 0, 1024);
@@ -441,13 +448,13 @@ static enum dm_status run(struct job *j)
 
 int cmd_generate(int argc, char **argv)
 {
-    struct options o = {.gen = dm_gen_opt_default()};
+    struct options o = {.gen = dm_gen_opt_default(), .format = DM_FORMAT_AUTO};
     struct job j = {.o = &o};
     argp_parse(&argp, argc, argv, 0, NULL, &o);
     dm_par_set_threads(o.threads);
     dm_stop_install();
-    enum dm_status st = dm_model_load(&j.model, o.model,
-                                      &(struct dm_load_opt){.format = DM_FMT_F32}, &j.meta, &j.e);
+    enum dm_status st = dm_model_load(&j.model, o.model, &(struct dm_load_opt){.format = o.format},
+                                      &j.meta, &j.e);
     if (!st && j.meta.calibration) {
         st = dm_gen_opt_calibrated(&o.gen, j.meta.calibration, o.model, &j.e);
         argp_parse(&argp, argc, argv, 0, NULL, &o); // what the user says goes over it

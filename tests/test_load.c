@@ -2,6 +2,7 @@
 /* Loading models for what they are needed for: packs, masters, heads on a packed base. */
 #include "tests/util.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -264,6 +265,52 @@ static void test_loading_survives_every_failed_allocation(void **state)
     }
 }
 
+/* Without float32 matrices, with the same bits for any number of threads. */
+static void test_a_random_model_runs_in_every_format(void **state)
+{
+    (void)state;
+    const struct dm_config c = tiny_config();
+    struct dm_model m[2];
+    struct dm_err e;
+    for (int fmt = DM_FMT_F32; fmt <= DM_FMT_INT4; fmt++) {
+        for (size_t i = 0; i < 2; i++) {
+            dm_par_set_threads(1 + 2 * i);
+            assert_ok(dm_model_random(m + i, &c, (enum dm_format)fmt, 1, &e), e);
+            assert_no_matrices(&m[i].params, &c);
+        }
+        assert_same_logits(m, m + 1);
+        float *x = tiny_logits(m, tiny_ids, 1, TINY_T, 1), low = x[0], high = x[0];
+        for (size_t i = 0; i < TINY_T * c.Vp; i++) {
+            assert_true(isfinite(x[i]));
+            low = x[i] < low ? x[i] : low;
+            high = x[i] > high ? x[i] : high;
+        }
+        assert_true(high - low > 0.1f && high - low < 10.0f);
+        free(x);
+        dm_model_release(m);
+        dm_model_release(m + 1);
+    }
+    dm_par_set_threads(0);
+}
+
+static void test_a_random_model_survives_every_failed_allocation(void **state)
+{
+    (void)state;
+    const struct dm_config c = tiny_config();
+    struct dm_model m;
+    struct dm_err e;
+    enum dm_status st;
+    size_t n = 0;
+    do {
+        dm_alloc_fail_at(++n);
+        st = dm_model_random(&m, &c, DM_FMT_INT8, 1, &e);
+        assert_true(st == DM_OK || st == DM_ENOMEM);
+    } while (st);
+    dm_alloc_fail_at(0);
+    assert_true(n > 3);
+    dm_model_release(&m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -273,6 +320,8 @@ int main(void)
         cmocka_unit_test(test_a_truncated_file_is_refused),
         cmocka_unit_test(test_heads_are_added_to_a_packed_base),
         cmocka_unit_test(test_gradients_need_a_format_that_has_them),
+        cmocka_unit_test(test_a_random_model_runs_in_every_format),
+        cmocka_unit_test(test_a_random_model_survives_every_failed_allocation),
         cmocka_unit_test(test_loading_survives_every_failed_allocation),
     };
     return cmocka_run_group_tests_name("load", tests, NULL, NULL);

@@ -44,6 +44,8 @@ struct dm_load_opt {
     bool copy; /* params.heads start as copies of the file's last D layers (D <= L) */
 };
 #define DM_FORMAT_AUTO (-1) /* int8, int4, bf16 as in the file; f32 for f32 and f16 files */
+extern const char
+    *const dm_load_formats[]; /* "auto", "f32", ..: entry i is format i - 1; then NULL */
 
 /* Loads a model; o NULL: for decoding and scoring, format auto. Without masters the matrices exist
  * as packs only: m->params holds vectors, its matrices (embeddings too) are NULL, and the input

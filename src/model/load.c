@@ -17,6 +17,8 @@
 
 enum { BLOCK_BYTES = 256 << 10 }; /* with what is packed from it about half of L2 */
 
+const char *const dm_load_formats[] = {"auto", "f32", "bf16", "int8", "int4", NULL};
+
 /* Where a tensor of the file goes; unused destinations are NULL. */
 struct target {
     struct dm_tensor t;

@@ -131,6 +131,7 @@ enum dm_status dm_model_pack(struct dm_model *m, enum dm_scope scope, struct dm_
     drop_packs(m);
     each_matrix(m, scope, bind_pack, &measure);
     DM_TRY(dm_arena_init(&m->pack_mem, measure.used, e));
+    dm_arena_huge(&m->pack_mem);
     each_matrix(m, scope, bind_pack, &m->pack_mem);
     return DM_OK;
 }

@@ -30,6 +30,10 @@ enum dm_status dm_model_init(struct dm_model *m, const struct dm_config *cfg, st
 /* The same, but only what `base` and `heads` say is held in float32. */
 enum dm_status dm_model_init_held(struct dm_model *m, const struct dm_config *cfg,
                                   enum dm_held base, enum dm_held heads, struct dm_err *e);
+/* A model of packs of fmt with cheap noise of the usual scale for weights, for benchmarks: no
+ * matrix is ever in float32. */
+enum dm_status dm_model_random(struct dm_model *m, const struct dm_config *cfg, enum dm_format fmt,
+                               uint64_t seed, struct dm_err *e);
 void dm_model_release(struct dm_model *m);
 
 /* How products with the matrices that are held in float32 are computed from now on: f32 and bf16

@@ -57,6 +57,14 @@ done
 gen m.h5 --cooc cooc.h5 -p "In the" -n 20 -t 0 > greedy.txt
 gen m.h5 --cooc cooc.h5 -p "In the" -n 20 -t 0 --seed 9 | cmp - greedy.txt || fail "greedy is random"
 
+# Number formats: auto is the file's, each has one text whatever the threads.
+gen m.h5 --cooc cooc.h5 -p "In the" -n 50 --format f32 | cmp - text.txt || fail "auto is not f32 for an f32 file"
+for f in bf16 int8 int4; do
+    gen m.h5 --cooc cooc.h5 -p "In the" -n 50 --format $f > $f.txt || fail "--format $f: $(cat err.txt)"
+    gen m.h5 --cooc cooc.h5 -p "In the" -n 50 --format $f --threads 1 | cmp - $f.txt || fail "$f, 1 thread"
+done
+refused 2 "--format" m.h5 --format f16
+
 # Reports.
 gen m.h5 --cooc cooc.h5 -p "In the" -n 50 --stats --trace t.jsonl > /dev/null
 grep -Eq '^50 tokens in [0-9]+ forward passes: [0-9.]+ per forward' err.txt || fail "--stats: $(cat err.txt)"
