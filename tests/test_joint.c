@@ -9,6 +9,7 @@
 #include "src/base/arena.h"
 #include "src/base/rng.h"
 #include "src/decode/lookup.h"
+#include "src/kernel/kern.h"
 #include "tests/tablet.h"
 #include "tests/util.h"
 
@@ -94,6 +95,37 @@ static void test_candidates_of_a_small_vocabulary_and_bad_logits(void **state)
     assert_false(dm_cand_select(&c, nan2, 2, 2, 1));
     assert_false(dm_cand_select(&c, inf2, 2, 1, 1));
     assert_false(dm_cand_select(&c, none, 2, 2, 1));
+}
+
+/* Falling, rising, all equal, few finite: what a bound from maxima serves worst. */
+static void test_candidates_of_awkward_rows_on_every_instruction_set(void **state)
+{
+    (void)state;
+    static const size_t sizes[] = {1, 7, 255, 256, 257, 4096, 65536, 70001, 140000};
+    static float x[140000];
+    static int32_t order[140000];
+    static struct dm_cand c;
+    for (const struct dm_kern *const *k = dm_kern_all(); *k; k++) {
+        dm_kern_force(*k);
+        for (size_t round = 0; round < 6 * 9; round++) {
+            const size_t n = sizes[round / 6], top_k = round % 4 == 3 ? 256 : 50;
+            for (size_t i = 0; i < n; i++) {
+                x[i] = round % 6 == 0   ? -(float)i
+                       : round % 6 == 1 ? (float)i
+                       : round % 6 == 2 ? -0.5f
+                       : round % 6 == 3 ? (float)(i * 7919 % 40)
+                       : round % 6 == 4 ? (i % 99 ? -INFINITY : -(float)(i % 7))
+                                        : (float)(i % 2 ? i % 11 : 0) - 0.0f;
+                order[i] = (int32_t)i;
+            }
+            sort_key = x;
+            qsort(order, n, sizeof(*order), by_logit);
+            assert_true(dm_cand_select(&c, x, n, top_k, 1));
+            assert_int_equal(c.n, n < top_k ? n : top_k);
+            assert_memory_equal(c.id, order, c.n * sizeof(*order));
+        }
+    }
+    dm_kern_force(NULL);
 }
 
 static void test_lookup_finds_the_same_in_short_and_long_rows(void **state)
@@ -305,6 +337,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_candidates_equal_a_full_sort_and_skip_padding),
         cmocka_unit_test(test_candidates_of_a_small_vocabulary_and_bad_logits),
+        cmocka_unit_test(test_candidates_of_awkward_rows_on_every_instruction_set),
         cmocka_unit_test(test_lookup_finds_the_same_in_short_and_long_rows),
         cmocka_unit_test(test_joint_equals_its_definition_for_every_policy),
         cmocka_unit_test(test_mask_without_any_seen_ngram_leaves_nothing_only_for_zero),

@@ -4,84 +4,87 @@
 #include <assert.h>
 #include <math.h>
 
-/* The n best so far as a heap whose root is the worst of them. */
-struct heap {
+#include "src/kernel/kern.h"
+
+enum { SEGMENT = 1 << 16, ROOM = 2 * DM_TOP_K_MAX + 2 * DM_SELECT_ROOM };
+
+/* What may still be among the best, in rising order of id. */
+struct pool {
     size_t n;
-    float x[DM_TOP_K_MAX];
-    int32_t id[DM_TOP_K_MAX];
+    float x[ROOM];
+    int32_t id[ROOM];
 };
 
-static bool worse(float x, int32_t id, float y, int32_t jd)
+/* Leaves the `best` best of the pool, ties to the lower id, in rising order of id. */
+static void cut_pool(struct pool *p, size_t best, const struct dm_kern *k)
 {
-    return x < y || (x == y && id > jd);
-}
-
-/* Puts (x, id) at the root and lets it sink. */
-static void sink(struct heap *h, float x, int32_t id)
-{
-    size_t i = 0;
-    for (;;) {
-        size_t c = 2 * i + 1;
-        if (c >= h->n)
-            break;
-        if (c + 1 < h->n && worse(h->x[c + 1], h->id[c + 1], h->x[c], h->id[c]))
-            c++;
-        if (!worse(h->x[c], h->id[c], x, id))
-            break;
-        h->x[i] = h->x[c];
-        h->id[i] = h->id[c];
-        i = c;
+    uint32_t rank[ROOM];
+    size_t m = 0;
+    if (p->n <= best)
+        return;
+    const float least = k->select_bound(p->x, p->n, best);
+    for (size_t i = 0; i < p->n; i++) {
+        p->x[m] = p->x[i];
+        p->id[m] = p->id[i];
+        m += p->x[m] >= least;
     }
-    h->x[i] = x;
-    h->id[i] = id;
-}
-
-static void push(struct heap *h, float x, int32_t id)
-{
-    size_t i = h->n++;
-    for (; i > 0 && worse(x, id, h->x[(i - 1) / 2], h->id[(i - 1) / 2]); i = (i - 1) / 2) {
-        h->x[i] = h->x[(i - 1) / 2];
-        h->id[i] = h->id[(i - 1) / 2];
+    k->select_rank(rank, p->x, p->id, m);
+    p->n = 0;
+    for (size_t i = 0; i < m; i++) {
+        p->x[p->n] = p->x[i];
+        p->id[p->n] = p->id[i];
+        p->n += rank[i] < best;
     }
-    h->x[i] = x;
-    h->id[i] = id;
 }
 
-/* Ids rise along the scan, so an equal logit never displaces an earlier one: > is enough. NaN
- * compares false, which drops it. The scan is cut into blocks that are tested as a whole, because
- * almost none holds a new candidate and the test of a block vectorises. */
-static void scan(struct heap *h, const float *logits, size_t begin, size_t V)
+/* Adds what x (n), the logits of ids from `first` on, may contribute to the `best` best. */
+static void scan(struct pool *p, const float *x, int32_t first, size_t n, size_t best,
+                 const struct dm_kern *k)
 {
-    enum { BLOCK = 32 };
-    for (size_t b = begin; b < V; b += BLOCK) {
-        const size_t end = V - b < BLOCK ? V : b + BLOCK;
-        const float least = h->x[0];
-        int any = 0;
-        for (size_t i = b; i < end; i++)
-            any |= logits[i] > least;
-        for (size_t i = b; any && i < end; i++)
-            if (logits[i] > h->x[0])
-                sink(h, logits[i], (int32_t)i);
+    float peak[DM_SELECT_PEAKS(SEGMENT)];
+    const size_t n_peaks = k->select_peaks(peak, x, n);
+    float least = n_peaks >= best ? k->select_bound(peak, n_peaks, best) : -INFINITY;
+    for (size_t from = 0; from < n;) {
+        if (ROOM - p->n < DM_SELECT_ROOM || (first && !from))
+            cut_pool(p, best, k);
+        if (p->n == best) { // ids rise, so that an equal logit never displaces an earlier one
+            float worst = p->x[0];
+            for (size_t i = 1; i < best; i++)
+                worst = p->x[i] < worst ? p->x[i] : worst;
+            worst = nextafterf(worst, INFINITY);
+            least = worst > least ? worst : least;
+        }
+        const size_t m = k->select_at_least(p->id + p->n, p->x + p->n, ROOM - p->n, x, n, peak,
+                                            least, &from);
+        for (size_t i = p->n; first && i < p->n + m; i++)
+            p->id[i] += first;
+        p->n += m;
     }
 }
 
 bool dm_cand_select(struct dm_cand *c, const float *logits, size_t V, size_t top_k,
                     double temperature)
 {
-    assert(V > 0 && top_k > 0 && top_k <= DM_TOP_K_MAX && temperature > 0);
-    struct heap h = {0};
+    assert(V > 0 && V <= INT32_MAX && top_k > 0 && top_k <= DM_TOP_K_MAX && temperature > 0);
+    const struct dm_kern *k = dm_kern();
     const size_t n = top_k < V ? top_k : V;
-    for (size_t i = 0; i < n; i++)
-        push(&h, isnan(logits[i]) ? -INFINITY : logits[i], (int32_t)i);
-    scan(&h, logits, n, V);
+    struct pool p;
+    uint32_t rank[ROOM];
+    p.n = 0;
+    for (size_t i = 0; i < V; i += SEGMENT)
+        scan(&p, logits + i, (int32_t)i, V - i < SEGMENT ? V - i : SEGMENT, n, k);
+    cut_pool(&p, n, k);
+    for (size_t i = 0; p.n < n; i++) // only where NaN leaves fewer
+        if (isnan(logits[i])) {
+            p.x[p.n] = -INFINITY;
+            p.id[p.n++] = (int32_t)i;
+        }
 
     c->n = n;
-    for (size_t i = n; i-- > 0;) { // the root is the worst: fill from the end
-        c->id[i] = h.id[0];
-        c->p[i] = h.x[0];
-        h.n--;
-        if (h.n)
-            sink(&h, h.x[h.n], h.id[h.n]);
+    k->select_rank(rank, p.x, p.id, n);
+    for (size_t i = 0; i < n; i++) {
+        c->id[rank[i]] = p.id[i];
+        c->p[rank[i]] = (double)p.x[i];
     }
     const double top = c->p[0];
     if (!isfinite(top))

@@ -12,6 +12,7 @@
 
 #include "src/kernel/format.h"
 #include "src/kernel/kern_int.h"
+#include "src/kernel/kern_select.h"
 
 /* Blocks of a packed A: DM_KC words of k; rows that lie along k are DM_A_STRIDE words apart, which
  * is no multiple of a page, so that they spread over L1, and a constant, so that addresses are. */
@@ -119,6 +120,7 @@ struct dm_kern {
     void (*gelu_grad)(float *d, const float *x, size_t n);
 
     const struct dm_int_kern *ints; /* kern_int.h */
+    const struct dm_kern_select *select; /* kern_select.h */
 };
 
 /* The table in use; resolved on the first call. */

@@ -15,6 +15,7 @@
     extern const struct dm_kern dm_kern_##isa;                                               \
     extern const struct dm_int_kern dm_int_kern_##isa;                                       \
     extern const struct dm_kern_mm dm_kern_bf16_##isa;                                       \
+    extern const struct dm_kern_select dm_kern_select_##isa;                                 \
     extern const struct dm_kern_train dm_kern_train_##isa;                                   \
     void dm_kv_scores_##isa(float *s, size_t lds, const float *q, size_t ldq, const void *k, \
                             bool half, size_t m, size_t n, size_t HS);                       \

@@ -369,4 +369,5 @@ const struct dm_kern DM_EXPORT(dm_kern) = {
     .gelu = gelu,
     .gelu_grad = gelu_grad,
     .ints = &DM_EXPORT(dm_int_kern),
+    .select = &DM_EXPORT(dm_kern_select),
 };
