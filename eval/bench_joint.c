@@ -92,21 +92,6 @@ static void count_sorted(struct dm_cooc *c, const uint64_t *key, size_t n)
         c->row[v + 1] += c->row[v];
 }
 
-/* Ratios of eq. 3; a token that only ends the text counts as seen once. */
-static void fill_ratios(struct dm_cooc *c, size_t n)
-{
-    const double N = (double)n;
-    for (size_t v = 0; v < c->V; v++)
-        c->c1[v] += !c->c1[v];
-    for (size_t x1 = 0; x1 < c->V; x1++)
-        for (uint64_t p = c->row[x1]; p < c->row[x1 + 1]; p++) {
-            const double p12 = (double)c->c1[x1] / N * ((double)c->c1[c->x2[p]] / N);
-            c->r2[p] = (float)(c->c2[p] / N / p12);
-            for (uint64_t q = c->sub[p]; q < c->sub[p + 1]; q++)
-                c->r3[q] = (float)(c->c3[q] / N / (p12 * (double)c->c1[c->x3[q]] / N));
-        }
-}
-
 /* A table of the text's triplets and their leading pairs, with the arrays of a loaded one. */
 static enum dm_status count_text(struct joint *j, struct dm_err *e)
 {
@@ -121,10 +106,7 @@ static enum dm_status count_text(struct joint *j, struct dm_err *e)
     c->c2 = dm_alloc(n, sizeof(*c->c2));
     c->x3 = dm_alloc(n, sizeof(*c->x3));
     c->c3 = dm_alloc(n, sizeof(*c->c3));
-    c->r2 = dm_alloc(n, sizeof(*c->r2));
-    c->r3 = dm_alloc(n, sizeof(*c->r3));
-    if (!key || !c->c1 || !c->row || !c->sub || !c->x2 || !c->c2 || !c->x3 || !c->c3 || !c->r2 ||
-        !c->r3) {
+    if (!key || !c->c1 || !c->row || !c->sub || !c->x2 || !c->c2 || !c->x3 || !c->c3) {
         free(key);
         return dm_fail(e, DM_ENOMEM, "out of memory for a table of %zu triplets", n);
     }
@@ -133,9 +115,10 @@ static enum dm_status count_text(struct joint *j, struct dm_err *e)
                  (uint64_t)j->text[i + 2];
     qsort(key, n, sizeof(*key), by_key);
     count_sorted(c, key, n);
-    fill_ratios(c, n);
+    for (size_t v = 0; v < c->V; v++)
+        c->c1[v] += !c->c1[v]; // a token that only ends the text counts as seen once
     free(key);
-    return DM_OK;
+    return dm_cooc_index(c, e);
 }
 
 static enum dm_status joint_new(struct joint *j, const struct dm_bench *b, struct dm_err *e)
@@ -179,7 +162,7 @@ static double time_joint(struct joint *j, const struct dm_mask *mask)
     struct dm_cells cells;
     const double t = dm_now();
     dm_joint_begin(j->dec.joint, j->dec.cand, HEADS, mask);
-    if (dm_joint_order(j->dec.joint, HEADS))
+    if (dm_joint_order(j->dec.joint, HEADS, 0))
         dm_joint_threshold(j->dec.joint, true, &cells);
     return dm_now() - t;
 }

@@ -168,6 +168,7 @@ static error_t parse(int key, char *arg, struct argp_state *s)
         break;
     case OPT_TRACE:
         o->trace = arg;
+        o->gen.trace = true;
         break;
     case OPT_FORMAT:
         o->format = dm_opt_word(s, "--format", arg, dm_load_formats) - 1;

@@ -35,18 +35,6 @@ static uint32_t (*sorted_triplets(const int32_t *ids, size_t n))[3]
     return t;
 }
 
-static void fill_ratios(struct dm_cooc *c)
-{
-    const double n1 = (double)c->N[0], n2 = (double)c->N[1], n3 = (double)c->N[2];
-    for (size_t x1 = 0; x1 < c->V; x1++)
-        for (uint64_t p = c->row[x1]; p < c->row[x1 + 1]; p++) {
-            const double p12 = (double)c->c1[x1] / n1 * ((double)c->c1[c->x2[p]] / n1);
-            c->r2[p] = (float)(c->c2[p] / n2 / p12);
-            for (uint64_t q = c->sub[p]; q < c->sub[p + 1]; q++)
-                c->r3[q] = (float)(c->c3[q] / n3 / (p12 * (double)c->c1[c->x3[q]] / n1));
-        }
-}
-
 void tablet_count(struct dm_cooc *c, const int32_t *ids, size_t n, size_t V)
 {
     uint32_t(*t)[3] = sorted_triplets(ids, n);
@@ -58,8 +46,6 @@ void tablet_count(struct dm_cooc *c, const int32_t *ids, size_t n, size_t V)
     c->c2 = zeroed(n, sizeof(*c->c2));
     c->x3 = zeroed(n, sizeof(*c->x3));
     c->c3 = zeroed(n, sizeof(*c->c3));
-    c->r2 = zeroed(n, sizeof(*c->r2));
-    c->r3 = zeroed(n, sizeof(*c->r3));
     for (size_t i = 0; i < n; i++)
         c->c1[ids[i]]++;
     for (size_t i = 0; i + 1 < n; i++) {
@@ -79,7 +65,9 @@ void tablet_count(struct dm_cooc *c, const int32_t *ids, size_t n, size_t V)
     for (size_t v = 0; v < V; v++)
         c->row[v + 1] += c->row[v];
     free(t);
-    fill_ratios(c);
+    const enum dm_status st = dm_cooc_index(c, NULL);
+    assert(!st);
+    (void)st;
 }
 
 void tablet_free(struct dm_cooc *c)
@@ -91,8 +79,7 @@ void tablet_free(struct dm_cooc *c)
     free(c->c2);
     free(c->x3);
     free(c->c3);
-    free(c->r2);
-    free(c->r3);
+    dm_cooc_index_release(c);
 }
 
 static size_t find(const struct dm_cooc *c, int32_t x1, int32_t x2)
@@ -103,17 +90,28 @@ static size_t find(const struct dm_cooc *c, int32_t x1, int32_t x2)
     return SIZE_MAX;
 }
 
+/* Frequency of the product of n tokens. */
+static double product(const struct dm_cooc *c, const int32_t *x, size_t n)
+{
+    double p = 1;
+    for (size_t i = 0; i < n; i++)
+        p *= (double)c->c1[x[i]] / (double)c->N[0];
+    return p;
+}
+
 double tablet_r2(const struct dm_cooc *c, int32_t x1, int32_t x2)
 {
     const size_t p = find(c, x1, x2);
-    return p == SIZE_MAX ? 0 : (double)c->r2[p];
+    const int32_t x[] = {x1, x2};
+    return p == SIZE_MAX ? 0 : (double)(float)(c->c2[p] / (double)c->N[1] / product(c, x, 2));
 }
 
 double tablet_r3(const struct dm_cooc *c, int32_t x1, int32_t x2, int32_t x3)
 {
     const size_t p = find(c, x1, x2);
+    const int32_t x[] = {x1, x2, x3};
     for (uint64_t q = p == SIZE_MAX ? 0 : c->sub[p]; p != SIZE_MAX && q < c->sub[p + 1]; q++)
         if (c->x3[q] == (uint32_t)x3)
-            return (double)c->r3[q];
+            return (double)(float)(c->c3[q] / (double)c->N[2] / product(c, x, 3));
     return 0;
 }

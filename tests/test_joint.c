@@ -135,6 +135,7 @@ static void test_lookup_finds_the_same_in_short_and_long_rows(void **state)
     struct dm_err e;
     static struct dm_cand c;
     static uint32_t row[60000];
+    static uint16_t row16[60001];
     static float x[50304];
     assert_ok(dm_lookup_init(&l, 50304, &e), e);
     for (size_t round = 0; round < 60; round++) {
@@ -148,17 +149,28 @@ static void test_lookup_finds_the_same_in_short_and_long_rows(void **state)
         for (uint32_t id = 0; id < 60000; id++) // beyond the lookup's ids too
             if (dm_rng_uniform(&rng) < density)
                 row[n++] = id;
-        uint16_t pos[DM_TOP_K_MAX];
-        uint32_t at[DM_TOP_K_MAX + 1];
-        const size_t m = dm_lookup_row(&l, row, n, pos, at);
+        uint16_t pos[DM_TOP_K_MAX + 1], pos16[DM_TOP_K_MAX + 1];
+        uint32_t at[DM_TOP_K_MAX + 1], at16[DM_TOP_K_MAX + 1];
+        const size_t m = dm_lookup_row(&l, row, 4, n, pos, at);
         for (size_t i = 0; i < m; i++)
             assert_int_equal(row[at[i]], c.id[pos[i]]);
+        for (size_t i = 0; i < n; i++)
+            row16[i + 1] = (uint16_t)row[i];
+        unsigned char *odd = (unsigned char *)row16 + 1; // of any alignment
+        memmove(odd, row16 + 1, n * sizeof(*row16));
+        for (const struct dm_kern *const *k = dm_kern_all(); *k; k++) {
+            dm_kern_force(*k);
+            assert_int_equal(dm_lookup_row(&l, odd, 2, n, pos16, at16), m);
+            assert_memory_equal(pos16, pos, m * sizeof(*pos));
+            assert_memory_equal(at16, at, m * sizeof(*at));
+        }
+        dm_kern_force(NULL);
         for (size_t i = 0; i < n; i++)
             for (size_t k = 0; k < c.n; k++)
                 want += row[i] == (uint32_t)c.id[k];
         assert_int_equal(m, want);
     }
-    assert_int_equal(dm_lookup_row(&l, row, 0, NULL, NULL), 0);
+    assert_int_equal(dm_lookup_row(&l, row, 2, 0, NULL, NULL), 0);
     dm_lookup_release(&l);
 }
 
@@ -250,7 +262,7 @@ static void check_order(struct dm_joint *j, const struct dm_cand *c, size_t n,
         max = fmax(max, J[i]);
         sum += J[i];
     }
-    assert_int_equal(dm_joint_order(j, n), sum > 0);
+    assert_int_equal(dm_joint_order(j, n, 0), sum > 0);
     if (sum > 0) {
         assert_near(dm_joint_max(j), max, 1e-12);
         check_threshold(j, J, true);
@@ -306,8 +318,8 @@ static void test_mask_without_any_seen_ngram_leaves_nothing_only_for_zero(void *
     for (int unseen = 0; unseen < 3; unseen++) {
         const struct dm_mask m = {&table, 1, (enum dm_unseen)unseen, 0.5};
         dm_joint_begin(j, c, 3, &m);
-        assert_int_equal(dm_joint_order(j, 3), unseen != DM_UNSEEN_ZERO);
-        assert_int_equal(dm_joint_order(j, 2), unseen != DM_UNSEEN_ZERO);
+        assert_int_equal(dm_joint_order(j, 3, 0), unseen != DM_UNSEEN_ZERO);
+        assert_int_equal(dm_joint_order(j, 2, 0), unseen != DM_UNSEEN_ZERO);
     }
     dm_joint_free(j);
     tablet_free(&table);

@@ -25,6 +25,7 @@ static int setup(void **state)
     f.o = dm_gen_opt_default();
     f.o.temperature = 1;
     f.o.threshold = false;
+    f.o.trace = true;
     for (size_t i = 0; i < 3 * VP; i++)
         f.logits[i] = i % VP < V ? -1e30f : 50; // padding must never be sampled
     *state = &f;

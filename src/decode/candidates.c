@@ -22,13 +22,13 @@ static void cut_pool(struct pool *p, size_t best, const struct dm_kern *k)
     size_t m = 0;
     if (p->n <= best)
         return;
-    const float least = k->select_bound(p->x, p->n, best);
+    const float least = k->select->bound(p->x, p->n, best);
     for (size_t i = 0; i < p->n; i++) {
         p->x[m] = p->x[i];
         p->id[m] = p->id[i];
         m += p->x[m] >= least;
     }
-    k->select_rank(rank, p->x, p->id, m);
+    k->select->rank(rank, p->x, p->id, m);
     p->n = 0;
     for (size_t i = 0; i < m; i++) {
         p->x[p->n] = p->x[i];
@@ -42,8 +42,8 @@ static void scan(struct pool *p, const float *x, int32_t first, size_t n, size_t
                  const struct dm_kern *k)
 {
     float peak[DM_SELECT_PEAKS(SEGMENT)];
-    const size_t n_peaks = k->select_peaks(peak, x, n);
-    float least = n_peaks >= best ? k->select_bound(peak, n_peaks, best) : -INFINITY;
+    const size_t n_peaks = k->select->peaks(peak, x, n);
+    float least = n_peaks >= best ? k->select->bound(peak, n_peaks, best) : -INFINITY;
     for (size_t from = 0; from < n;) {
         if (ROOM - p->n < DM_SELECT_ROOM || (first && !from))
             cut_pool(p, best, k);
@@ -54,8 +54,8 @@ static void scan(struct pool *p, const float *x, int32_t first, size_t n, size_t
             worst = nextafterf(worst, INFINITY);
             least = worst > least ? worst : least;
         }
-        const size_t m = k->select_at_least(p->id + p->n, p->x + p->n, ROOM - p->n, x, n, peak,
-                                            least, &from);
+        const size_t m = k->select->at_least(p->id + p->n, p->x + p->n, ROOM - p->n, x, n, peak,
+                                             least, &from);
         for (size_t i = p->n; first && i < p->n + m; i++)
             p->id[i] += first;
         p->n += m;
@@ -81,7 +81,7 @@ bool dm_cand_select(struct dm_cand *c, const float *logits, size_t V, size_t top
         }
 
     c->n = n;
-    k->select_rank(rank, p.x, p.id, n);
+    k->select->rank(rank, p.x, p.id, n);
     for (size_t i = 0; i < n; i++) {
         c->id[rank[i]] = p.id[i];
         c->p[rank[i]] = (double)p.x[i];

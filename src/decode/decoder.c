@@ -122,7 +122,8 @@ static bool try_order(struct dm_decoder *d, const struct dm_gen_opt *o, size_t n
     const double cut = pow(o->eps_b, (double)(n - 1));
     t->tried = true;
     t->otsu = -1;
-    if (!dm_joint_order(d->joint, n))
+    // neither the threshold nor the penalty raises the largest J
+    if (!dm_joint_order(d->joint, n, o->trace ? 0 : cut))
         return false;
     survivors(d, o, n, cut, t, &c);
     t->n_cells = c.n;

@@ -16,7 +16,8 @@
 
 #include "src/decode/options.h"
 
-/* What became of one order. */
+/* What became of one order. Without options' trace, an order that cannot pass is given up early,
+ * and looks as if the mask had left nothing. */
 struct dm_try {
     bool tried, passed;
     int otsu;       /* threshold, -1 = none applied */

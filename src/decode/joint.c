@@ -11,28 +11,39 @@
 
 /* Heavier than this, a cell can be more than 0 in the 8-bit image; see threshold.c. */
 #define HEAVY (DM_LEVEL_HALF * (1 - 1e-9))
-#define NO_PAIR SIZE_MAX
+
+/* One pair (i,j) of candidates of heads 1 and 2 that the table holds. */
+struct pair {
+    uint32_t r, n; /* row of the grid of three; triplets that begin with it */
+    size_t at;     /* index in the table */
+    double r3_max; /* no triplet of it has a larger ratio */
+};
 
 /* type, field, elements; k = candidates per head, rows = rows of the grid, cells of the grid */
-#define DM_JOINT_ARRAYS(X)                                                                  \
-    X(size_t, pair12, k *k)        /* the table's pair of candidates (j,k) of heads 1, 2 */ \
-    X(size_t, pair23, k *k)        /* of heads 2, 3: only for backoff */                    \
-    X(double, A, rows)             /* (d0,d1) weight of a row; all weights are Z * J */     \
-    X(double, B, k *k)             /* (d1,d2), or (d2) for all j */                         \
-    X(double, B_sum, k)            /* per row of B */                                       \
-    X(double, B_max, k)            /*               */                                      \
-    X(uint32_t, seen, rows + 1)    /* the seen n-grams of row r: [seen[r], seen[r+1]) */    \
-    X(uint16_t, seen_k, cells + 1) /* their last position */                                \
-    X(size_t, seen_at, cells + 1)  /* their index in the table */                           \
-    X(double, seen_w, cells)       /* their weight */                                       \
-    X(double, seen_max, rows)      /* the largest of a row */                               \
-    X(double, J, cells)            /* rows with filled[r], others are anything */           \
-    X(bool, filled, rows)          /*                             */                        \
-    X(uint16_t, ext, rows)         /* as in threshold.h */                                  \
-    X(uint16_t, reach, rows)       /*                  */                                   \
-    X(uint8_t, level, cells)       /*                   */                                  \
-    X(double, row, k + 2)          /* scratch */                                            \
-    X(uint32_t, out_cell, cells)   /* what collect and threshold return */                  \
+#define DM_JOINT_ARRAYS(X)                                                               \
+    X(struct pair, pair, k *k)                                                           \
+    X(uint32_t, first, k + 1)      /* the pairs of candidate i of head 1 */              \
+    X(size_t, found, k *k)         /* scratch: indices in the table */                   \
+    X(double, bound, k *k + 1)     /* no triplet of pair p or a later one weighs more */ \
+    X(double, w12, k *k)           /* weight of the ratio of (i,j), heads 1 and 2 */     \
+    X(double, w23, k *k)           /* of heads 2 and 3: only for backoff */              \
+    X(double, A, rows)             /* (d0,d1) weight of a row; all weights are Z * J */  \
+    X(double, A_sum, k)            /* (d1) over d0 */                                    \
+    X(double, B, k *k)             /* (d1,d2), or (d2) for all j */                      \
+    X(double, B_sum, k)            /* per row of B */                                    \
+    X(double, B_max, k)            /*               */                                   \
+    X(uint32_t, seen, rows)        /* row r's seen n-grams begin there, */               \
+    X(uint16_t, n_seen, rows)      /* so many */                                         \
+    X(double, seen_max, rows)      /* and no more than this is their weight */           \
+    X(uint16_t, seen_k, cells + 1) /* their last position */                             \
+    X(double, seen_w, cells)       /* their weight */                                    \
+    X(double, J, cells)            /* rows with filled[r], others are anything */        \
+    X(bool, filled, rows)          /*                             */                     \
+    X(uint16_t, ext, rows)         /* as in threshold.h */                               \
+    X(uint16_t, reach, rows)       /*                  */                                \
+    X(uint8_t, level, cells)       /*                   */                               \
+    X(double, row, k + 2)          /* scratch */                                         \
+    X(uint32_t, out_cell, cells)   /* what collect and threshold return */               \
     X(double, out_J, cells)        /*                                */
 
 struct dm_joint {
@@ -93,26 +104,61 @@ struct dm_grid dm_joint_grid(const struct dm_joint *j)
     return j->g;
 }
 
-/* pair (a->n, nb) = the table's pairs, NO_PAIR for unseen ones; l holds the second head. */
-static void find_pairs(size_t *pair, const struct dm_cand *a, size_t nb, struct dm_lookup *l,
-                       const struct dm_cooc *c)
+/* Weight of an n-gram that the table holds, r^alpha. Rises with r. */
+static double weight(const struct dm_mask *m, double r)
 {
-    uint16_t pos[DM_TOP_K_MAX];
-    uint32_t at[DM_TOP_K_MAX + 1];
+    if (m->unseen == DM_UNSEEN_MIX)
+        r = m->lambda * r + (1 - m->lambda);
+    return m->alpha == 1 ? r : m->alpha == 0.5 ? sqrt(r) : pow(r, m->alpha);
+}
+
+/* Asks for what find_pairs() will read: every row lies somewhere else. */
+static void prefetch_rows(const struct dm_cand *a, const struct dm_cooc *c)
+{
     for (size_t i = 0; i < a->n; i++)
-        if ((size_t)a->id[i] < c->V)
-            __builtin_prefetch(c->x2 + c->row[a->id[i]]);
-    for (size_t i = 0; i < a->n; i++, pair += nb) {
-        for (size_t j = 0; j < nb; j++)
-            pair[j] = NO_PAIR;
+        if ((size_t)a->id[i] < c->V) {
+            __builtin_prefetch(c->row + a->id[i]);
+            __builtin_prefetch(c->map_of + a->id[i]);
+        }
+    for (size_t i = 0; i < a->n; i++)
+        if ((size_t)a->id[i] < c->V && !c->map_of[a->id[i]])
+            __builtin_prefetch(c->x2_ids + c->row[a->id[i]] * c->id_bytes);
+}
+
+/* Lists the table's pairs of a's candidates and those of l: those of a's i-th are found[first[i]..
+ * first[i+1]), and pair[p].r is (i, position in l) in a grid of nb columns. */
+static void find_pairs(size_t *found, uint32_t *first, struct pair *pair, const struct dm_cand *a,
+                       size_t nb, struct dm_lookup *l, const struct dm_cooc *c)
+{
+    uint16_t pos[DM_TOP_K_MAX + 1];
+    uint32_t at[DM_TOP_K_MAX + 1], n = 0;
+    for (size_t i = 0; i < a->n; i++) {
+        first[i] = n;
         if ((size_t)a->id[i] >= c->V)
             continue;
         const size_t begin = c->row[a->id[i]];
-        const size_t m = dm_lookup_row(l, c->x2 + begin, c->row[a->id[i] + 1] - begin, pos, at);
-        for (size_t s = 0; s < m; s++) {
-            pair[pos[s]] = begin + at[s];
-            __builtin_prefetch(c->sub + begin + at[s]);
+        const size_t m = dm_lookup_pairs(l, c, (uint32_t)a->id[i], pos, at);
+        for (size_t s = 0; s < m; s++, n++) {
+            pair[n].r = (uint32_t)(i * nb + pos[s]);
+            found[n] = begin + at[s];
+            __builtin_prefetch(c->pair + found[n]);
         }
+    }
+    first[a->n] = n;
+}
+
+/* w (na,nb) of the pairs found, and what is unseen. */
+static void weigh_pairs(struct dm_joint *j, double *w, size_t cells, size_t n)
+{
+    const struct dm_cooc *c = j->mask.cooc;
+    for (size_t i = 0; i < cells; i++)
+        w[i] = j->unseen;
+    for (size_t p = 0; p < n; p++) {
+        const struct dm_cooc_pair *t = &c->pair[j->found[p]];
+        w[j->pair[p].r] = weight(&j->mask, (double)t->r2);
+        j->pair[p].at = t[0].at;
+        j->pair[p].n = (uint32_t)(t[1].at - t[0].at);
+        j->pair[p].r3_max = (double)t->r3_max;
     }
 }
 
@@ -124,33 +170,49 @@ void dm_joint_begin(struct dm_joint *j, const struct dm_cand *cand, size_t n,
     j->mask = *mask;
     if (mask->alpha == 0)
         j->mask.cooc = NULL;
-    j->unseen = !j->mask.cooc                    ? 1
-                : mask->unseen == DM_UNSEEN_ZERO ? 0
-                                                 : pow(1 - mask->lambda, mask->alpha);
+    const struct dm_cooc *c = j->mask.cooc;
+    j->unseen = !c ? 1 : mask->unseen == DM_UNSEEN_ZERO ? 0 : pow(1 - mask->lambda, mask->alpha);
     for (size_t i = 0; i < n; i++)
         assert(cand[i].n > 0 && cand[i].n <= j->top_k);
-    if (!j->mask.cooc || n < 2)
+    if (!c || n < 2)
         return;
-    dm_lookup_set(&j->lookup[0], &cand[1]);
-    find_pairs(j->pair12, &cand[0], cand[1].n, &j->lookup[0], j->mask.cooc);
-    if (n < 3)
-        return;
-    dm_lookup_set(&j->lookup[1], &cand[2]);
-    if (mask->unseen == DM_UNSEEN_BACKOFF)
-        find_pairs(j->pair23, &cand[1], cand[2].n, &j->lookup[1], j->mask.cooc);
+    const bool chain = n > 2 && mask->unseen == DM_UNSEEN_BACKOFF;
+    prefetch_rows(&cand[0], c);
+    if (chain)
+        prefetch_rows(&cand[1], c);
+    for (size_t i = 0; i + 1 < n; i++)
+        dm_lookup_set(&j->lookup[i], &cand[i + 1]);
+    if (chain) { // first, because the lists that stay are those of heads 1 and 2
+        find_pairs(j->found, j->first, j->pair, &cand[1], cand[2].n, &j->lookup[1], c);
+        weigh_pairs(j, j->w23, cand[1].n * cand[2].n, j->first[cand[1].n]);
+    }
+    find_pairs(j->found, j->first, j->pair, &cand[0], cand[1].n, &j->lookup[0], c);
+    weigh_pairs(j, j->w12, cand[0].n * cand[1].n, j->first[cand[0].n]);
 }
 
-/* Weight of an n-gram that the table holds, r^alpha. */
-static double weight(const struct dm_mask *m, double r)
+/* In four chains, because one would wait for itself. */
+static double sum_of(const double *x, size_t n)
 {
-    if (m->unseen == DM_UNSEEN_MIX)
-        r = m->lambda * r + (1 - m->lambda);
-    return m->alpha == 1 ? r : m->alpha == 0.5 ? sqrt(r) : pow(r, m->alpha);
+    double s[4] = {0};
+    for (size_t i = 0; i + 4 <= n; i += 4)
+        for (size_t l = 0; l < 4; l++)
+            s[l] += x[i + l];
+    for (size_t i = n / 4 * 4; i < n; i++)
+        s[0] += x[i];
+    return s[0] + s[1] + (s[2] + s[3]);
 }
 
-static double pair_weight(const struct dm_joint *j, size_t pair)
+static double max_of(const double *x, size_t n)
 {
-    return pair == NO_PAIR ? j->unseen : weight(&j->mask, (double)j->mask.cooc->r2[pair]);
+    double m[4] = {0};
+    for (size_t i = 0; i + 4 <= n; i += 4)
+        for (size_t l = 0; l < 4; l++)
+            m[l] = x[i + l] > m[l] ? x[i + l] : m[l];
+    for (size_t i = n / 4 * 4; i < n; i++)
+        m[0] = x[i] > m[0] ? x[i] : m[0];
+    m[0] = m[0] > m[1] ? m[0] : m[1];
+    m[2] = m[2] > m[3] ? m[2] : m[3];
+    return m[0] > m[2] ? m[0] : m[2];
 }
 
 /* A and B: what every cell would weigh if its n-gram were not in the table. */
@@ -159,23 +221,24 @@ static void make_factors(struct dm_joint *j, size_t n)
     const struct dm_cand *c = j->cand, *last = &c[n - 1];
     const struct dm_grid g = j->g;
     const bool chain = n == 3 && j->mask.cooc && j->mask.unseen == DM_UNSEEN_BACKOFF;
-    for (size_t r = 0; r < g.d0 * g.d1; r++) {
-        if (n == 2)
-            j->A[r] = c[0].p[r] * j->unseen;
-        else
-            j->A[r] = c[0].p[r / g.d1] * c[1].p[r % g.d1] *
-                      (chain ? pair_weight(j, j->pair12[r]) : j->unseen);
+    memset(j->A_sum, 0, g.d1 * sizeof(*j->A_sum));
+    for (size_t i = 0; i < g.d0; i++) {
+        double *A = j->A + i * g.d1;
+        const double *w = j->w12 + i * g.d1;
+        for (size_t m = 0; m < g.d1; m++) {
+            const double p = n == 2 ? c[0].p[m] : c[0].p[i] * c[1].p[m];
+            A[m] = p * (chain ? w[m] : j->unseen);
+            j->A_sum[m] += A[m];
+        }
     }
     j->B_stride = chain ? g.d2 : 0;
     for (size_t i = 0; i < (chain ? g.d1 : 1); i++) {
-        double *B = j->B + i * g.d2, sum = 0, max = 0;
-        for (size_t k = 0; k < g.d2; k++) {
-            B[k] = last->p[k] * (chain ? pair_weight(j, j->pair23[i * g.d2 + k]) : 1);
-            sum += B[k];
-            max = B[k] > max ? B[k] : max;
-        }
-        j->B_sum[i] = sum;
-        j->B_max[i] = max;
+        double *B = j->B + i * g.d2;
+        const double *w = j->w23 + i * g.d2;
+        for (size_t k = 0; k < g.d2; k++)
+            B[k] = last->p[k] * (chain ? w[k] : 1);
+        j->B_sum[i] = sum_of(B, g.d2);
+        j->B_max[i] = max_of(B, g.d2);
     }
 }
 
@@ -185,111 +248,168 @@ static size_t B_index(const struct dm_joint *j, size_t r)
     return j->B_stride ? r % j->g.d1 : 0;
 }
 
-/* Lists the pairs of row r after the n n-grams of the rows before; returns how many there are now.
- */
+/* The product of p over a row, without its last factor. */
+static double row_p(const struct dm_joint *j, size_t r)
+{
+    const struct dm_cand *c = j->cand;
+    return j->pairs ? c[0].p[r] : c[0].p[r / j->g.d1] * c[1].p[r % j->g.d1];
+}
+
+/* What the rows weigh as products, and the largest such cell. */
+static double product_total(const struct dm_joint *j, double *max)
+{
+    const size_t d1 = j->g.d1;
+    double total = 0, m = 0;
+    for (size_t i = 0; i < d1; i++)
+        total += j->A_sum[i] * j->B_sum[j->B_stride ? i : 0];
+    for (size_t r = 0; r < j->g.d0 * d1; r += d1)
+        for (size_t i = 0; i < d1; i++) {
+            const double w = j->A[r + i] * j->B_max[j->B_stride ? i : 0];
+            m = w > m ? w : m;
+        }
+    *max = m;
+    return total;
+}
+
+/* Takes over the pairs as the seen n-grams of order 2. */
 static size_t list_pairs(struct dm_joint *j, size_t r, size_t n)
 {
-    const size_t *pair = j->pair12 + r * j->g.d2;
-    for (size_t k = 0; k < j->g.d2; k++) {
+    const size_t d2 = j->g.d2;
+    for (size_t p = j->first[r]; p < j->first[r + 1]; p++, n++) {
+        const size_t k = j->pair[p].r - r * d2;
         j->seen_k[n] = (uint16_t)k;
-        j->seen_at[n] = pair[k];
-        n += pair[k] != NO_PAIR;
+        j->seen_w[n] = j->w12[r * d2 + k];
     }
     return n;
 }
 
-/* The same for triplets. Each r3 is a cache miss, so it is asked for here and read later. */
-static size_t list_triplets(struct dm_joint *j, size_t r, size_t n)
+/* Finds the candidates among the triplets of pair p and their ratios' weights. */
+static size_t list_triplets(struct dm_joint *j, const struct pair *p, size_t n)
 {
     uint32_t at[DM_TOP_K_MAX + 1];
     const struct dm_cooc *c = j->mask.cooc;
-    const size_t p = j->pair12[r];
-    if (p == NO_PAIR)
-        return n;
-    const size_t begin = c->sub[p];
-    const size_t m = dm_lookup_row(&j->lookup[1], c->x3 + begin, c->sub[p + 1] - begin,
-                                   j->seen_k + n, at);
+    const unsigned char *ids = c->next + p->at * (c->id_bytes + sizeof(float));
+    const unsigned char *ratios = ids + p->n * c->id_bytes;
+    const size_t m = dm_lookup_row(&j->lookup[1], ids, c->id_bytes, p->n, j->seen_k + n, at);
     for (size_t s = 0; s < m; s++) {
-        j->seen_at[n + s] = begin + at[s];
-        __builtin_prefetch(c->r3 + begin + at[s]);
+        float r;
+        memcpy(&r, ratios + at[s] * sizeof(r), sizeof(r));
+        j->seen_w[n + s] = weight(&j->mask, (double)r);
     }
     return n + m;
 }
 
-/* Asks for what list_triplets(r) will read: it lies anywhere in the table. */
-static void prefetch_triplets(const struct dm_joint *j, size_t r)
+/* Asks for what list_triplets() will read. */
+static void prefetch_triplets(const struct dm_joint *j, const struct pair *p)
 {
-    enum { LINE = 64 / sizeof(uint32_t), LINES = 8 };
-    const struct dm_cooc *c = j->mask.cooc;
-    if (r >= j->g.d0 * j->g.d1 || j->pair12[r] == NO_PAIR)
-        return;
-    const uint64_t begin = c->sub[j->pair12[r]], end = c->sub[j->pair12[r] + 1];
-    for (uint64_t at = begin; at < end && at < begin + LINES * LINE; at += LINE)
-        __builtin_prefetch(c->x3 + at);
-    if (end > begin)
-        __builtin_prefetch(c->x3 + end - 1);
+    enum { LINE = 64, LINES = 8 };
+    const size_t size = j->mask.cooc->id_bytes + sizeof(float);
+    const unsigned char *at = j->mask.cooc->next + p->at * size;
+    for (size_t i = 0; i < p->n * size && i < LINES * LINE; i += LINE)
+        __builtin_prefetch(at + i);
+    if (p->n)
+        __builtin_prefetch(at + p->n * size - 1);
 }
 
-/* Weighs the n-grams of row r and adds to Z: the total of the product A B with the seen cells
- * exchanged. z = {product, seen, replaced}. */
-static void weigh_row(struct dm_joint *j, size_t r, double *z)
+/* Multiplies the ratios [n, end) listed for row r by the p of their cells. Adds what they weigh and
+ * what the product gave them. */
+static void weigh_row(struct dm_joint *j, size_t r, size_t n, size_t end, double *sum)
 {
-    const size_t b = B_index(j, r);
-    const double a = j->A[r], *B = j->B + b * j->B_stride;
-    const struct dm_cand *c = j->cand;
-    const bool pairs = j->pairs;
-    const double p = pairs ? c[0].p[r] : c[0].p[r / j->g.d1] * c[1].p[r % j->g.d1];
-    const double *last = c[pairs ? 1 : 2].p;
-    const float *ratio = !j->mask.cooc ? NULL : pairs ? j->mask.cooc->r2 : j->mask.cooc->r3;
+    const double *B = j->B + B_index(j, r) * j->B_stride, *last = j->cand[j->pairs ? 1 : 2].p;
+    const double p = row_p(j, r);
     double seen = 0, replaced = 0, max = 0;
-    for (size_t s = j->seen[r]; s < j->seen[r + 1]; s++) {
-        const size_t k = j->seen_k[s];
-        const double w = p * last[k] * weight(&j->mask, (double)ratio[j->seen_at[s]]);
-        seen += j->seen_w[s] = w;
-        replaced += a * B[k];
+    j->seen[r] = (uint32_t)n;
+    j->n_seen[r] = (uint16_t)(end - n);
+    for (; n < end; n++) {
+        const size_t k = j->seen_k[n];
+        const double w = p * last[k] * j->seen_w[n];
+        j->seen_w[n] = w;
+        seen += w;
+        replaced += B[k];
         max = w > max ? w : max;
     }
     j->seen_max[r] = max;
-    z[0] += a * j->B_sum[b];
-    z[1] += seen;
-    z[2] += replaced;
+    sum[0] += seen;
+    sum[1] += j->A[r] * replaced;
 }
 
-/* Lists and weighs what the table holds. Rows are asked for, listed and weighed AHEAD rows apart,
- * so that the cache misses of many rows overlap. */
-static void make_seen(struct dm_joint *j)
+/* bound[p] for all pairs p. */
+static void bound_triplets(struct dm_joint *j, size_t n)
 {
-    enum { AHEAD = 12 };
-    const size_t rows = j->g.d0 * j->g.d1;
-    double z[3] = {0};
-    j->seen[0] = 0;
-    for (size_t r = 0; r < rows + AHEAD; r++) {
-        if (r < rows) {
-            size_t n = j->seen[r];
-            if (j->mask.cooc && j->pairs) {
-                n = list_pairs(j, r, n);
-            } else if (j->mask.cooc) {
-                prefetch_triplets(j, r + AHEAD);
-                n = list_triplets(j, r, n);
-            }
-            j->seen[r + 1] = (uint32_t)n;
-        }
-        if (r >= AHEAD)
-            weigh_row(j, r - AHEAD, z);
+    const double last = j->cand[2].p[0];
+    j->bound[n] = 0;
+    for (size_t p = n; p-- > 0;) {
+        const double w = row_p(j, j->pair[p].r) * last * weight(&j->mask, j->pair[p].r3_max);
+        j->bound[p] = j->pair[p].n && w > j->bound[p + 1] ? w : j->bound[p + 1];
     }
-    j->Z = z[1] + (z[0] > z[2] ? z[0] - z[2] : 0);
 }
 
-bool dm_joint_order(struct dm_joint *j, size_t n)
+/* Lists and weighs the triplets that the table holds; false as soon as it is certain that no cell
+ * exceeds `cut`: neither those of the pairs so far, nor those to come, nor any product, while Z is
+ * at least what is certain of it. */
+static bool make_triplets(struct dm_joint *j, double cut, double product, double max)
+{
+    enum { AHEAD = 16, CHECK = 8 };
+    const size_t n_pairs = j->first[j->g.d0];
+    double sum[2] = {0}, open = 0; // open: of the product, in rows that are still to come
+    size_t n = 0;
+    bound_triplets(j, n_pairs);
+    for (size_t p = 0; p < n_pairs; p++) {
+        const size_t r = j->pair[p].r;
+        open += j->A[r] * j->B_sum[B_index(j, r)];
+    }
+    for (size_t p = 0; p < AHEAD && p < n_pairs; p++)
+        prefetch_triplets(j, &j->pair[p]);
+    for (size_t p = 0; p < n_pairs; p++) {
+        const size_t r = j->pair[p].r;
+        const double sure = sum[0] + (product - open - sum[1]);
+        if (p % CHECK == 0 && (max > j->bound[p] ? max : j->bound[p]) * (1 + 1e-9) <= cut * sure)
+            return false;
+        if (p + AHEAD < n_pairs)
+            prefetch_triplets(j, &j->pair[p + AHEAD]);
+        const size_t end = list_triplets(j, &j->pair[p], n);
+        weigh_row(j, r, n, end, sum);
+        n = end;
+        max = j->seen_max[r] > max ? j->seen_max[r] : max;
+        open -= j->A[r] * j->B_sum[B_index(j, r)];
+    }
+    j->Z = sum[0] + (product > sum[1] ? product - sum[1] : 0);
+    return true;
+}
+
+static void make_pairs(struct dm_joint *j, double product)
+{
+    double sum[2] = {0};
+    size_t n = 0;
+    for (size_t r = 0; r < j->g.d1; r++) {
+        const size_t end = list_pairs(j, r, n);
+        weigh_row(j, r, n, end, sum);
+        n = end;
+    }
+    j->Z = sum[0] + (product > sum[1] ? product - sum[1] : 0);
+}
+
+bool dm_joint_order(struct dm_joint *j, size_t n, double cut)
 {
     assert(n >= 2 && n <= j->n_max);
     const struct dm_cand *c = j->cand;
+    double max;
     j->g = n == 2 ? (struct dm_grid){1, c[0].n, c[1].n} : (struct dm_grid){c[0].n, c[1].n, c[2].n};
     j->pairs = n == 2;
+    const size_t rows = j->g.d0 * j->g.d1;
     make_factors(j, n);
-    make_seen(j);
-    memset(j->filled, 0, j->g.d0 * j->g.d1 * sizeof(*j->filled));
-    return j->Z > 0 && isfinite(1 / j->Z);
+    const double product = j->Z = product_total(j, &max);
+    memset(j->n_seen, 0, rows * sizeof(*j->n_seen));
+    memset(j->seen_max, 0, rows * sizeof(*j->seen_max));
+    memset(j->filled, 0, rows * sizeof(*j->filled));
+    if (j->mask.cooc && n == 2)
+        make_pairs(j, product);
+    else if (j->mask.cooc && !make_triplets(j, cut, product, max))
+        return false;
+    if (!(j->Z > 0 && isfinite(1 / j->Z)))
+        return false;
+    const double seen = max_of(j->seen_max, rows);
+    return cut == 0 || (seen > max ? seen : max) * (1 + 1e-9) > cut * j->Z;
 }
 
 static const double *fill_row(struct dm_joint *j, size_t r)
@@ -300,7 +420,7 @@ static const double *fill_row(struct dm_joint *j, size_t r)
     const double a = j->A[r] / j->Z, *B = j->B + B_index(j, r) * j->B_stride;
     for (size_t k = 0; k < j->g.d2; k++)
         x[k] = a * B[k];
-    for (size_t s = j->seen[r]; s < j->seen[r + 1]; s++)
+    for (size_t s = j->seen[r]; s < j->seen[r] + (size_t)j->n_seen[r]; s++)
         x[j->seen_k[s]] = j->seen_w[s] / j->Z;
     j->filled[r] = true;
     return x;
@@ -354,7 +474,7 @@ static void bound_extents(struct dm_joint *j)
         while (n > 0 && a * B[n - 1] < heavy)
             n--;
         if (j->seen_max[r] >= heavy)
-            for (size_t s = j->seen[r]; s < j->seen[r + 1]; s++)
+            for (size_t s = j->seen[r]; s < j->seen[r] + (size_t)j->n_seen[r]; s++)
                 if (j->seen_w[s] >= heavy && j->seen_k[s] >= n)
                     n = j->seen_k[s] + 1u;
         j->ext[r] = (uint16_t)n;

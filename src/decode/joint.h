@@ -15,8 +15,10 @@
  *
  * The joint is kept as what it is made of: a product A[i][j] * B[j][k] for the unseen, which never
  * has to be multiplied out, and a list of the n-grams that the table holds. Only rows that can
- * matter are ever filled with numbers. The table's rows are walked (or searched for all candidates
- * at once when they are long): there are no look-ups per cell. */
+ * matter are ever filled with numbers. The table's rows are sieved for all candidates at once, and
+ * triplets are looked for only behind pairs that exist: there are no look-ups per cell. Since Z
+ * only grows while triplets are found, most joints that are too flat for the caller's cut are
+ * known to be so after the first few pairs. */
 #ifndef DM_DECODE_JOINT_H
 #define DM_DECODE_JOINT_H
 
@@ -56,8 +58,10 @@ void dm_joint_free(struct dm_joint *j);
 void dm_joint_begin(struct dm_joint *j, const struct dm_cand *cand, size_t n,
                     const struct dm_mask *mask);
 
-/* Makes the joint of the first n tokens, 2 <= n <= begin's n. False if the mask leaves nothing. */
-bool dm_joint_order(struct dm_joint *j, size_t n);
+/* Makes the joint of the first n tokens, 2 <= n <= begin's n. False if the mask leaves nothing, or
+ * if it turns out before all is done that no J exceeds `cut` (0: all is done): there is then no
+ * joint to ask for. True does not mean that one does. */
+bool dm_joint_order(struct dm_joint *j, size_t n, double cut);
 struct dm_grid dm_joint_grid(const struct dm_joint *j);
 
 /* The cells with J >= cut (cut = 0: all with J > 0). `out` is borrowed memory of j. */

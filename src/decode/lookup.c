@@ -3,96 +3,103 @@
 
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "src/base/arena.h"
+#include "src/kernel/kern.h"
+
+enum { PART = 4096 }; /* ids at a time, so that the scratch stays in the L1 cache */
 
 enum dm_status dm_lookup_init(struct dm_lookup *l, size_t V, struct dm_err *e)
 {
-    l->V = V;
-    l->n = 0;
-    l->bits = dm_alloc(V / 64 + 1, sizeof(*l->bits));
-    l->pos = dm_alloc(V, sizeof(*l->pos));
-    if (!l->bits || !l->pos)
+    *l = (struct dm_lookup){.room = V < 65536 ? 65536 : V}; // every 16-bit id has a place
+    l->pos = dm_alloc(l->room, sizeof(*l->pos));
+    l->at = dm_alloc(PART + 32, sizeof(*l->at));
+    if (!l->pos || !l->at)
         return dm_fail(e, DM_ENOMEM, "out of memory for the candidates of %zu tokens", V);
+    for (size_t i = 0; i < l->room; i++)
+        l->pos[i] = DM_NOT_FOUND;
     return DM_OK;
 }
 
 void dm_lookup_release(struct dm_lookup *l)
 {
-    free(l->bits);
     free(l->pos);
-    l->bits = NULL;
+    free(l->at);
     l->pos = NULL;
-}
-
-static int by_value(const void *a, const void *b)
-{
-    const uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-    return (x > y) - (x < y);
+    l->at = NULL;
 }
 
 void dm_lookup_set(struct dm_lookup *l, const struct dm_cand *c)
 {
     for (size_t i = 0; i < l->n; i++)
-        l->bits[l->sorted[i] / 64] = 0;
+        l->pos[l->id[i]] = DM_NOT_FOUND;
+    memset(l->set, 0, sizeof(l->set));
     l->n = c->n;
     for (size_t i = 0; i < c->n; i++) {
         const uint32_t id = (uint32_t)c->id[i];
-        l->sorted[i] = id;
-        l->bits[id / 64] |= (uint64_t)1 << id % 64;
+        l->id[i] = id;
         l->pos[id] = (uint16_t)i;
+        l->set[id % 64] |= (uint16_t)(1u << id / 64 % 16);
     }
-    qsort(l->sorted, l->n, sizeof(l->sorted[0]), by_value);
 }
 
 /* Without a branch on the hit, which could not be predicted. */
-static size_t walk(const struct dm_lookup *l, const uint32_t *x, size_t n, uint16_t *pos,
-                   uint32_t *at)
+static size_t row_of_16_bits(struct dm_lookup *l, const unsigned char *ids, size_t n, uint16_t *pos,
+                             uint32_t *at)
 {
+    const struct dm_kern_select *k = dm_kern()->select;
     size_t m = 0;
-    for (size_t i = 0; i < n; i++) {
-        at[m] = (uint32_t)i;
-        m += l->bits[x[i] / 64] >> x[i] % 64 & 1;
+    for (size_t from = 0; from < n; from += PART) {
+        const size_t part = n - from < PART ? n - from : PART;
+        const size_t maybe = k->in(l->at, ids + 2 * from, part, l->set);
+        for (size_t i = 0; i < maybe; i++) {
+            uint16_t id;
+            memcpy(&id, ids + 2 * (from + l->at[i]), sizeof(id));
+            pos[m] = l->pos[id];
+            at[m] = (uint32_t)from + l->at[i];
+            m += pos[m] != DM_NOT_FOUND;
+        }
     }
-    for (size_t i = 0; i < m; i++)
-        pos[i] = l->pos[x[at[i]]];
     return m;
 }
 
-/* One binary search for all candidates at once: their steps do not depend on each other, so the
- * cache misses of a long row overlap. */
-static size_t search(struct dm_lookup *l, const uint32_t *x, size_t n, uint16_t *pos, uint32_t *at)
+size_t dm_lookup_row(struct dm_lookup *l, const void *ids, size_t id_bytes, size_t n, uint16_t *pos,
+                     uint32_t *at)
 {
-    uint32_t *a = l->at_least;
-    for (size_t i = 0; i < l->n; i++)
-        a[i] = 0;
-    size_t left = n;
-    while (left > 1) { // the answer lies in [a, a + left]
-        const uint32_t half = (uint32_t)(left / 2);
-        for (size_t i = 0; i < l->n; i++) // a mask, because a branch could not be predicted
-            a[i] += half & -(uint32_t)(x[a[i] + half - 1] < l->sorted[i]);
-        left -= half;
+    const unsigned char *x = ids;
+    size_t m = 0;
+    assert(n <= UINT32_MAX && (id_bytes == 2 || id_bytes == 4));
+    if (id_bytes == 2)
+        return row_of_16_bits(l, x, n, pos, at);
+    for (size_t i = 0; i < n; i++) {
+        uint32_t id;
+        memcpy(&id, x + 4 * i, sizeof(id));
+        pos[m] = id < l->room ? l->pos[id] : DM_NOT_FOUND; // a table may know more tokens
+        at[m] = (uint32_t)i;
+        m += pos[m] != DM_NOT_FOUND;
     }
+    return m;
+}
+
+size_t dm_lookup_pairs(struct dm_lookup *l, const struct dm_cooc *c, uint32_t x1, uint16_t *pos,
+                       uint32_t *at)
+{
+    const size_t begin = c->row[x1], n = c->row[x1 + 1] - begin;
+    if (!c->map_of[x1])
+        return dm_lookup_row(l, c->x2_ids + begin * c->id_bytes, c->id_bytes, n, pos, at);
+    const struct dm_cooc_map *map = c->map + (size_t)(c->map_of[x1] - 1) * c->map_words;
     size_t m = 0;
     for (size_t i = 0; i < l->n; i++) {
-        if (x[a[i]] != l->sorted[i])
+        const size_t w = l->id[i] / 32;
+        if (w >= c->map_words)
             continue;
-        pos[m] = l->pos[l->sorted[i]];
-        at[m++] = a[i];
+        const uint32_t bits = map[w].bits >> l->id[i] % 32;
+        // bits below the id: shifted out, so what is left is subtracted from all
+        const uint32_t above = (uint32_t)__builtin_popcount(bits);
+        pos[m] = (uint16_t)i;
+        at[m] = map[w].before + (uint32_t)__builtin_popcount(map[w].bits) - above;
+        m += bits & 1;
     }
     return m;
-}
-
-size_t dm_lookup_row(struct dm_lookup *l, const uint32_t *x, size_t n, uint16_t *pos, uint32_t *at)
-{
-    while (n > 0 && x[n - 1] >= l->V) // a table may know more tokens than the model
-        n--;
-    // a step of the walk costs about as much as a step of one candidate's search
-    size_t steps = 1;
-    while (n >> steps)
-        steps++;
-    assert(n <= UINT32_MAX); // distinct 32-bit ids
-    if (n <= l->n * steps)
-        return walk(l, x, n, pos, at);
-    return search(l, x, n, pos, at);
 }

@@ -1,29 +1,36 @@
 /* SPDX-License-Identifier: MIT */
-/* lookup.h - which entries of a sorted table row are candidates of a head, and which ones. */
+/* lookup.h - which ids of a table's row are candidates of a head, and which ones. */
 #ifndef DM_DECODE_LOOKUP_H
 #define DM_DECODE_LOOKUP_H
 
 #include "src/base/status.h"
 #include "src/decode/candidates.h"
+#include "src/io/cooc.h"
 
 struct dm_lookup {
-    size_t V, n;
-    uint64_t *bits;                  /* (V/64) set for candidates: small enough for the L1 cache */
-    uint16_t *pos;                   /* (V) position of a candidate; valid where the bit is set */
-    uint32_t sorted[DM_TOP_K_MAX];   /* (n) the ids, rising */
-    uint32_t at_least[DM_TOP_K_MAX]; /* (n) scratch of the search */
+    size_t room, n;
+    uint16_t set[64];          /* the candidates' buckets, for dm_kern's select_in */
+    uint16_t *pos;             /* (room) position of a candidate, DM_NOT_FOUND for other ids */
+    uint32_t id[DM_TOP_K_MAX]; /* (n) */
+    uint32_t *at;              /* (room + 32) scratch: where a row may have candidates */
 };
+#define DM_NOT_FOUND UINT16_MAX
 
-/* For ids < V. DM_ENOMEM; release with dm_lookup_release() in any case. */
+/* For candidates < V. DM_ENOMEM; release with dm_lookup_release() in any case. */
 enum dm_status dm_lookup_init(struct dm_lookup *l, size_t V, struct dm_err *e);
 void dm_lookup_release(struct dm_lookup *l);
 
 /* Replaces the candidates. */
 void dm_lookup_set(struct dm_lookup *l, const struct dm_cand *c);
 
-/* x (n) rising ids, of any size. Each x[at[m]] is the candidate at position pos[m]; returns how
- * many there are, at most the number of candidates. pos has room for DM_TOP_K_MAX entries, at for
+/* ids (n) distinct, of 2 or 4 bytes each, n < 2^32: the at[m]-th is the candidate at position
+ * pos[m]; returns how many there are, at most the number of candidates. pos and at have room for
  * one more. */
-size_t dm_lookup_row(struct dm_lookup *l, const uint32_t *x, size_t n, uint16_t *pos, uint32_t *at);
+size_t dm_lookup_row(struct dm_lookup *l, const void *ids, size_t id_bytes, size_t n, uint16_t *pos,
+                     uint32_t *at);
+
+/* The same for the table's pairs of x1 < c->V; at counts from the row's first pair. */
+size_t dm_lookup_pairs(struct dm_lookup *l, const struct dm_cooc *c, uint32_t x1, uint16_t *pos,
+                       uint32_t *at);
 
 #endif

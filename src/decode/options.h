@@ -21,6 +21,7 @@ struct dm_gen_opt {
     double lambda; /* 0..1; joint.h */
     bool threshold, blur;
     size_t max_tokens;
+    bool trace;    /* fill in struct dm_try of orders that do not pass too; same blocks, slower */
     bool stop_eos; /* end after the model's end-of-text token */
 };
 

@@ -3,7 +3,6 @@
  * all of it has been checked. */
 #include "src/io/cooc.h"
 
-#include <float.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,8 +34,7 @@ void dm_cooc_release(struct dm_cooc *c)
     free(c->sub3);
     free(c->x4);
     free(c->c4);
-    free(c->r2);
-    free(c->r3);
+    dm_cooc_index_release(c);
     free(c->tokenizer_hash);
     free(c->provenance);
     free(c->path);
@@ -401,29 +399,6 @@ static enum dm_status check(const struct dm_cooc *c, struct dm_err *e)
     return check_lists(four, c->n_triplets, c->N[3], e);
 }
 
-static float to_float(double r)
-{
-    return r < (double)FLT_MAX ? (float)r : FLT_MAX;
-}
-
-/* DynaMo eq. 3 for the rows [begin, end) of x1; the frequencies are formed in double, as written.
- */
-static void fill_ratios(void *ctx, size_t part, size_t begin, size_t end)
-{
-    (void)part;
-    const struct dm_cooc *c = ctx;
-    const double n1 = (double)c->N[0], n2 = (double)c->N[1], n3 = (double)c->N[2];
-    for (size_t x1 = begin; x1 < end; x1++) {
-        const double p1 = (double)c->c1[x1] / n1;
-        for (size_t p = c->row[x1]; p < c->row[x1 + 1]; p++) {
-            const double p12 = p1 * ((double)c->c1[c->x2[p]] / n1);
-            c->r2[p] = to_float((double)c->c2[p] / n2 / p12);
-            for (size_t t = c->sub[p]; t < c->sub[p + 1]; t++)
-                c->r3[t] = to_float((double)c->c3[t] / n3 / (p12 * ((double)c->c1[c->x3[t]] / n1)));
-        }
-    }
-}
-
 static enum dm_status load(struct dm_cooc *c, struct dm_h5 *f, struct dm_err *e)
 {
     const bool v1 = !dm_h5_has(f, "index");
@@ -432,12 +407,7 @@ static enum dm_status load(struct dm_cooc *c, struct dm_h5 *f, struct dm_err *e)
     DM_TRY(check(c, e));
     if (v1)
         count_counts(c);
-    c->r2 = dm_alloc(c->n_pairs + 1, sizeof(*c->r2));
-    c->r3 = dm_alloc(c->n_triplets + 1, sizeof(*c->r3));
-    if (!c->r2 || !c->r3)
-        return dm_fail(e, DM_ENOMEM, "%s: no memory for the ratios", c->path);
-    dm_par_for(c->V, 64, fill_ratios, c);
-    return DM_OK;
+    return dm_cooc_index(c, e);
 }
 
 enum dm_status dm_cooc_load(struct dm_cooc *c, const char *path, struct dm_err *e)
@@ -479,11 +449,11 @@ size_t dm_cooc_find3(const struct dm_cooc *c, size_t pair, uint32_t x3)
 float dm_cooc_r2(const struct dm_cooc *c, uint32_t x1, uint32_t x2)
 {
     const size_t p = dm_cooc_find(c, x1, x2);
-    return p == SIZE_MAX ? 0.0f : c->r2[p];
+    return p == SIZE_MAX ? 0.0f : c->pair[p].r2;
 }
 
 float dm_cooc_r3(const struct dm_cooc *c, uint32_t x1, uint32_t x2, uint32_t x3)
 {
-    const size_t t = dm_cooc_find3(c, dm_cooc_find(c, x1, x2), x3);
-    return t == SIZE_MAX ? 0.0f : c->r3[t];
+    const size_t p = dm_cooc_find(c, x1, x2), t = dm_cooc_find3(c, p, x3);
+    return t == SIZE_MAX ? 0.0f : dm_cooc_r3_of(c, p, t - c->sub[p]);
 }

@@ -18,6 +18,17 @@
 #define DM_COOC_VERSION 2
 #define DM_COOC_ORDER_MAX 4
 
+/* What decoding needs of a pair. */
+struct dm_cooc_pair {
+    uint64_t at;      /* its first triplet; they end where the next pair's begin */
+    float r2, r3_max; /* its ratio; the largest of its triplets' */
+};
+
+/* 32 ids of a row: which of them it has, and how many of lower ids. */
+struct dm_cooc_map {
+    uint32_t bits, before;
+};
+
 struct dm_cooc {
     size_t V;     /* token ids are < V */
     size_t order; /* 2: no triplets were counted; 3; 4 */
@@ -29,17 +40,24 @@ struct dm_cooc {
                                                                   before pruning, by order */
     bool complete;                                             /* nothing was pruned */
     uint64_t *c1;                                              /* (V) unigram counts */
-    uint64_t *row;        /* (V+1) pairs of x1 are [row[x1], row[x1+1]) */
-    uint32_t *x2;         /* (n_pairs) sorted within a row */
-    uint32_t *c2;         /* (n_pairs) counts, saturating at UINT32_MAX is refused at build time */
-    uint64_t *sub;        /* (n_pairs+1) triplets of pair p are [sub[p], sub[p+1]) */
-    uint32_t *x3;         /* (n_triplets) sorted within a pair */
-    uint32_t *c3;         /* (n_triplets) */
-    uint64_t *sub3;       /* (n_triplets+1) quadruples of triplet t, order 4 only */
-    uint32_t *x4;         /* (n_quads) sorted within a triplet */
-    uint32_t *c4;         /* (n_quads) */
-    float *r2;            /* (n_pairs) the ratios, computed on load */
-    float *r3;            /* (n_triplets) */
+    uint64_t *row;  /* (V+1) pairs of x1 are [row[x1], row[x1+1]) */
+    uint32_t *x2;   /* (n_pairs) sorted within a row */
+    uint32_t *c2;   /* (n_pairs) counts, saturating at UINT32_MAX is refused at build time */
+    uint64_t *sub;  /* (n_pairs+1) triplets of pair p are [sub[p], sub[p+1]) */
+    uint32_t *x3;   /* (n_triplets) sorted within a pair */
+    uint32_t *c3;   /* (n_triplets) */
+    uint64_t *sub3; /* (n_triplets+1) quadruples of triplet t, order 4 only */
+    uint32_t *x4;   /* (n_quads) sorted within a triplet */
+    uint32_t *c4;   /* (n_quads) */
+    /* The ratios and what finds them, derived from the above by dm_cooc_index(): */
+    size_t id_bytes;           /* 2 if V <= 65536, else 4: of the ids in x2_ids and next */
+    unsigned char *x2_ids;     /* (n_pairs) x2 once more */
+    struct dm_cooc_pair *pair; /* (n_pairs+1) */
+    unsigned char *next;       /* pair p at pair[p].at * (id_bytes + 4): its n ids x3, then the n
+                                  ratios r3 as unaligned floats */
+    uint32_t *map_of;          /* (V) 0, or 1 + number of the map of row x1, if it is long */
+    struct dm_cooc_map *map;   /* maps of map_words entries */
+    size_t map_words;
     char *tokenizer_hash; /* of the shards counted */
     char *provenance;     /* JSON text: pruning rule, sources */
     char *path;
@@ -52,6 +70,11 @@ struct dm_cooc {
 enum dm_status dm_cooc_load(struct dm_cooc *c, const char *path, struct dm_err *e);
 void dm_cooc_release(struct dm_cooc *c);
 
+/* Makes the index of a table that is otherwise complete (dm_cooc_load calls it). DM_ENOMEM;
+ * released by dm_cooc_release(), or alone by dm_cooc_index_release(). */
+enum dm_status dm_cooc_index(struct dm_cooc *c, struct dm_err *e);
+void dm_cooc_index_release(struct dm_cooc *c);
+
 /* Index of the pair (x1,x2) or SIZE_MAX; binary search in the row. */
 size_t dm_cooc_find(const struct dm_cooc *c, uint32_t x1, uint32_t x2);
 
@@ -61,6 +84,7 @@ size_t dm_cooc_find3(const struct dm_cooc *c, size_t pair, uint32_t x3);
 /* r_2 or r_3 (the largest float where that would overflow); 0 for an n-gram that the table does not
  * hold. */
 float dm_cooc_r2(const struct dm_cooc *c, uint32_t x1, uint32_t x2);
+float dm_cooc_r3_of(const struct dm_cooc *c, size_t pair, size_t i); /* i-th triplet of the pair */
 float dm_cooc_r3(const struct dm_cooc *c, uint32_t x1, uint32_t x2, uint32_t x3);
 
 #endif

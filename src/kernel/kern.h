@@ -119,7 +119,7 @@ struct dm_kern {
     void (*gelu)(float *y, const float *x, size_t n);
     void (*gelu_grad)(float *d, const float *x, size_t n);
 
-    const struct dm_int_kern *ints; /* kern_int.h */
+    const struct dm_int_kern *ints;      /* kern_int.h */
     const struct dm_kern_select *select; /* kern_select.h */
 };
 

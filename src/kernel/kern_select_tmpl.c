@@ -12,7 +12,7 @@
 #define GROUP DM_SELECT_GROUP
 #define CHUNK ((size_t)GROUP * DM_VW)
 
-size_t DM_EXPORT(dm_select_peaks)(float *peak, const float *x, size_t n)
+static size_t peaks(float *peak, const float *x, size_t n)
 {
     size_t i = 0;
     float *p = peak;
@@ -80,7 +80,7 @@ static float bisect(const float *x, size_t n, size_t k)
 }
 
 /* The maxima of four values each do for the many, with a bound that is hardly lower. */
-float DM_EXPORT(dm_select_bound)(const float *x, size_t n, size_t k)
+static float bound(const float *x, size_t n, size_t k)
 {
     enum { FOLDED = 1024 };
     assert(k > 0 && k <= n);
@@ -96,8 +96,8 @@ float DM_EXPORT(dm_select_bound)(const float *x, size_t n, size_t k)
     return bisect(fold, q, k);
 }
 
-size_t DM_EXPORT(dm_select_at_least)(int32_t *id, float *value, size_t room, const float *x,
-                                     size_t n, const float *peak, float least, size_t *from)
+static size_t at_least(int32_t *id, float *value, size_t room, const float *x, size_t n,
+                       const float *peak, float least, size_t *from)
 {
     size_t m = 0, i = *from;
     for (; i < n && m + CHUNK + DM_VW <= room; i += CHUNK) {
@@ -133,7 +133,7 @@ size_t DM_EXPORT(dm_select_at_least)(int32_t *id, float *value, size_t room, con
     return m;
 }
 
-void DM_EXPORT(dm_select_rank)(uint32_t *rank, const float *value, const int32_t *id, size_t n)
+static void rank_all(uint32_t *rank, const float *value, const int32_t *id, size_t n)
 {
     for (size_t i = 0; i < n; i++)
         rank[i] = 0;
@@ -144,3 +144,46 @@ void DM_EXPORT(dm_select_rank)(uint32_t *rank, const float *value, const int32_t
             rank[i] += (uint32_t)((x > value[i]) | ((x == value[i]) & (at < id[i])));
     }
 }
+
+/* 1024 buckets: with 50 ids in the set, 5 % of the others pass. */
+static size_t ids_in(uint32_t *at, const void *ids, size_t n, const uint16_t set[64])
+{
+    const unsigned char *x = ids;
+    size_t m = 0;
+#if DM_VW == 16
+    const __m512i lo = _mm512_loadu_si512(set), hi = _mm512_loadu_si512(set + 32);
+    const __m512i one = _mm512_set1_epi16(1), low4 = _mm512_set1_epi16(15);
+    const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    for (size_t i = 0; i < n; i += 32) {
+        const __mmask32 in = n - i >= 32 ? ~(__mmask32)0 : ((__mmask32)1 << (n - i)) - 1;
+        const __m512i v = _mm512_maskz_loadu_epi16(in, x + 2 * i);
+        const __m512i word = _mm512_permutex2var_epi16(lo, v, hi);
+        const __m512i bit = _mm512_and_si512(_mm512_srli_epi16(v, 6), low4);
+        const __mmask32 hit = _mm512_mask_test_epi16_mask(in, _mm512_srlv_epi16(word, bit), one);
+        const __m512i at0 = _mm512_add_epi32(lane, _mm512_set1_epi32((int)i));
+        _mm512_storeu_si512(at + m, _mm512_maskz_compress_epi32((__mmask16)hit, at0));
+        m += (size_t)__builtin_popcount(hit & 0xffff);
+        if (n - i > 16) {
+            const __m512i at1 = _mm512_add_epi32(at0, _mm512_set1_epi32(16));
+            _mm512_storeu_si512(at + m, _mm512_maskz_compress_epi32((__mmask16)(hit >> 16), at1));
+            m += (size_t)__builtin_popcount(hit >> 16);
+        }
+    }
+#else
+    for (size_t i = 0; i < n; i++) {
+        uint16_t v;
+        memcpy(&v, x + 2 * i, sizeof(v));
+        at[m] = (uint32_t)i;
+        m += set[v % 64] >> (v / 64 % 16) & 1;
+    }
+#endif
+    return m;
+}
+
+const struct dm_kern_select DM_EXPORT(dm_kern_select) = {
+    .peaks = peaks,
+    .bound = bound,
+    .at_least = at_least,
+    .rank = rank_all,
+    .in = ids_in,
+};
