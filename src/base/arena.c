@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 
 static size_t fail_at; /* test hook: calls until the failing one, 0 = off */
@@ -33,6 +34,20 @@ bool dm_add(size_t x, size_t y, size_t *out)
 void *dm_alloc(size_t n, size_t size)
 {
     return must_fail() ? NULL : calloc(n ? n : 1, size ? size : 1);
+}
+
+void *dm_alloc_huge(size_t n, size_t size)
+{
+    const size_t page = (size_t)2 << 20;
+    size_t bytes;
+    if (!dm_mul(n, size, &bytes) || bytes < page || bytes > SIZE_MAX - page)
+        return dm_alloc(n, size);
+    bytes += (page - bytes % page) % page;
+    void *p = must_fail() ? NULL : aligned_alloc(page, bytes);
+    if (!p)
+        return NULL;
+    madvise(p, bytes, MADV_HUGEPAGE); // only a hint
+    return memset(p, 0, bytes);
 }
 
 void *dm_realloc(void *p, size_t n, size_t size)

@@ -48,6 +48,10 @@ bool dm_add(size_t x, size_t y, size_t *out);
 void *dm_alloc(size_t n, size_t size);
 void *dm_realloc(void *p, size_t n, size_t size);
 
+/* dm_alloc in huge pages where the system has them: for what is read here and there. All of it is
+ * touched. */
+void *dm_alloc_huge(size_t n, size_t size);
+
 /* For tests: the n-th dm_alloc/dm_realloc/dm_arena_init from now fails (1 = the next); 0 = never.
  * Returns how many of the pending calls were left. */
 size_t dm_alloc_fail_at(size_t n);

@@ -82,6 +82,14 @@ size_t dm_lookup_row(struct dm_lookup *l, const void *ids, size_t id_bytes, size
     return m;
 }
 
+/* Without an instruction for it, which not every x86-64 has. */
+static uint32_t ones(uint32_t x)
+{
+    x -= x >> 1 & 0x55555555;
+    x = (x & 0x33333333) + (x >> 2 & 0x33333333);
+    return ((x + (x >> 4)) & 0x0f0f0f0f) * 0x01010101 >> 24;
+}
+
 size_t dm_lookup_pairs(struct dm_lookup *l, const struct dm_cooc *c, uint32_t x1, uint16_t *pos,
                        uint32_t *at)
 {
@@ -91,15 +99,13 @@ size_t dm_lookup_pairs(struct dm_lookup *l, const struct dm_cooc *c, uint32_t x1
     const struct dm_cooc_map *map = c->map + (size_t)(c->map_of[x1] - 1) * c->map_words;
     size_t m = 0;
     for (size_t i = 0; i < l->n; i++) {
-        const size_t w = l->id[i] / 32;
-        if (w >= c->map_words)
+        const uint32_t id = l->id[i], bit = id % 32;
+        if (id / 32 >= c->map_words)
             continue;
-        const uint32_t bits = map[w].bits >> l->id[i] % 32;
-        // bits below the id: shifted out, so what is left is subtracted from all
-        const uint32_t above = (uint32_t)__builtin_popcount(bits);
+        const struct dm_cooc_map w = map[id / 32];
         pos[m] = (uint16_t)i;
-        at[m] = map[w].before + (uint32_t)__builtin_popcount(map[w].bits) - above;
-        m += bits & 1;
+        at[m] = w.before + ones(w.bits & (((uint32_t)1 << bit) - 1));
+        m += w.bits >> bit & 1;
     }
     return m;
 }

@@ -80,10 +80,11 @@ enum dm_status dm_cooc_index(struct dm_cooc *c, struct dm_err *e)
     for (size_t x1 = 0; c->map_of && x1 < c->V; x1++)
         if (c->row[x1 + 1] - c->row[x1] >= MAP_FROM(c->V))
             c->map_of[x1] = (uint32_t)++n_maps;
-    c->pair = dm_alloc(c->n_pairs + 1, sizeof(*c->pair));
-    c->x2_ids = dm_alloc(c->n_pairs + 1, c->id_bytes);
-    c->next = dm_alloc(c->n_triplets + 1, c->id_bytes + sizeof(float));
-    c->map = dm_mul(n_maps, c->map_words, &words) ? dm_alloc(words + 1, sizeof(*c->map)) : NULL;
+    c->pair = dm_alloc_huge(c->n_pairs + 1, sizeof(*c->pair));
+    c->x2_ids = dm_alloc_huge(c->n_pairs + 1, c->id_bytes);
+    c->next = dm_alloc_huge(c->n_triplets + 1, c->id_bytes + sizeof(float));
+    c->map = dm_mul(n_maps, c->map_words, &words) ? dm_alloc_huge(words + 1, sizeof(*c->map))
+                                                  : NULL;
     if (!c->map_of || !c->pair || !c->x2_ids || !c->next || !c->map)
         return dm_fail(e, DM_ENOMEM, "%s: no memory for the ratios", c->path ? c->path : "table");
     c->pair[c->n_pairs].at = c->n_triplets;

@@ -1,26 +1,38 @@
 /* SPDX-License-Identifier: MIT */
-/* Time of one decoding step's arithmetic for 50,304 tokens, three heads and top_k 50: one JSON line
- * per policy for unseen n-grams, medians over steps in microseconds.
+/* Time of one decoding step's decision, from three rows of logits to a block: 50,304 tokens, three
+ * heads, top_k 50, one thread. One JSON line per kind of logits, policy and threshold eps_b: every
+ * figure is [min, median, max] of 5 repetitions of the median over 48 steps, in microseconds.
+ * `cold` is after 64 MB of other memory were read, with the logits written meanwhile, as when
+ * weights stream by; `warm` is the same step once more.
  *
- * The table comes from a synthetic text whose unigrams follow Zipf's law and whose next token
- * depends on the last one; each head's logits are noisy log frequencies with a bonus for the token
- * that follows in the text and for frequent successors, so that head n's candidates include
- * frequent words, whose table rows are long, as with real heads. */
+ *   bench_joint [TABLE LOGITS]     LOGITS: float32 rows of the heads 1, 2, 3, 1, .. of a model
+ *
+ * The built-in table comes from a synthetic text whose unigrams follow Zipf's law and whose next
+ * token depends on the last one. "dense" logits are noisy log frequencies with a bonus for the
+ * token that follows and for frequent successors: nearly all candidates are frequent, so that
+ * nearly all pairs are in the table, and heads are sure of themselves. "mixed" logits are
+ * calibrated on a trained model: two fifths of the pairs, and 0.5 for the likeliest token. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "src/base/progress.h"
 #include "src/base/rng.h"
 #include "src/decode/decoder.h"
 #include "tests/tablet.h"
 
-enum { V = 50304, TEXT = 4000000, STEPS = 200, TOP_K = 50 };
+enum { V_MAX = 50304, TEXT = 4000000, STEPS = 48, REPS = 5, TOP_K = 50, HEADS = 3 };
+enum { STREAM = 64 << 20, PIECES = 64 };
+enum { SELECT, PAIRS, ORDER3, THRESHOLD3, ORDER2, THRESHOLD2, STEP, PHASES };
+static const char *const phase_names[] = {"select", "pairs",      "order3", "threshold3",
+                                          "order2", "threshold2", "step"};
+static size_t V = V_MAX;
 
 /* P(rank < x) grows like log x: Zipf's law with exponent 1. */
 static int32_t zipf(struct dm_rng *rng)
 {
-    return (int32_t)(exp(dm_rng_uniform(rng) * log(V + 1.0)) - 1);
+    return (int32_t)(exp(dm_rng_uniform(rng) * log((double)V + 1.0)) - 1);
 }
 
 static int32_t successor(int32_t x, int32_t rank)
@@ -43,18 +55,80 @@ static int32_t *make_text(void)
     return ids;
 }
 
-static void make_logits(float *x, const int32_t *text, size_t step)
+static void make_logits(float *x, const int32_t *text, size_t step, bool dense)
 {
     struct dm_rng rng;
     dm_rng_init(&rng, 2, step);
     const int32_t *at = text + 10 + dm_rng_below(&rng, TEXT - 20);
-    for (size_t h = 0; h < 3; h++, x += V) {
+    for (size_t h = 0; h < HEADS; h++, x += V) {
+        const double slope = dense ? 1 : 0.25, noise = dense ? 0.8 : 1.0;
         for (size_t v = 0; v < V; v++)
-            x[v] = (float)(-log((double)v + 2) + 0.8 * dm_rng_normal(&rng));
+            x[v] = (float)(-slope * log((double)v + 2) + noise * dm_rng_normal(&rng));
         for (int32_t r = 0; r < 40; r++)
-            x[successor(at[h], r)] += 3;
-        x[at[h + 1]] += (float)(4.0 * dm_rng_uniform(&rng));
+            x[successor(at[h], r)] += dense ? 3 : 1.5f;
+        x[at[h + 1]] += (float)((dense ? 4.0 : 5.5 - (double)h) * dm_rng_uniform(&rng));
     }
+}
+
+struct bench {
+    struct dm_decoder d;
+    const struct dm_cooc *table;
+    const float *all;  /* (STEPS,HEADS,V) */
+    float *logits;     /* (HEADS,V) */
+    const char *other; /* (STREAM) */
+    volatile long sink;
+    double us[PHASES][STEPS];
+    size_t tokens;
+};
+
+/* As a model's last product would: writes the logits while other memory passes by. */
+static void arrive(struct bench *b, size_t step, bool cold)
+{
+    const size_t n = HEADS * V / PIECES;
+    const float *x = b->all + step * HEADS * V;
+    for (size_t p = 0; cold && p < PIECES; p++) {
+        long sum = 0;
+        for (size_t i = p * (STREAM / PIECES); i < (p + 1) * (STREAM / PIECES); i += 64)
+            sum += b->other[i];
+        b->sink = b->sink + sum;
+        memcpy(b->logits + p * n, x + p * n, n * sizeof(*x));
+    }
+}
+
+static double lap(double *t)
+{
+    const double before = *t;
+    *t = dm_now();
+    return (*t - before) * 1e6;
+}
+
+static void time_phases(struct bench *b, const struct dm_gen_opt *o, size_t i)
+{
+    const struct dm_mask mask = {b->table, o->alpha_c, o->unseen, o->lambda};
+    struct dm_cells cells;
+    double t = dm_now();
+    for (size_t h = 0; h < HEADS; h++)
+        dm_cand_select(&b->d.cand[h], b->logits + h * V, V, TOP_K, o->temperature);
+    b->us[SELECT][i] = lap(&t);
+    dm_joint_begin(b->d.joint, b->d.cand, HEADS, &mask);
+    b->us[PAIRS][i] = lap(&t);
+    for (size_t n = 3; n >= 2; n--) {
+        const bool any = dm_joint_order(b->d.joint, n, pow(o->eps_b, (double)(n - 1)));
+        b->us[n == 3 ? ORDER3 : ORDER2][i] = lap(&t);
+        if (any)
+            dm_joint_threshold(b->d.joint, true, &cells);
+        b->us[n == 3 ? THRESHOLD3 : THRESHOLD2][i] = lap(&t);
+    }
+}
+
+static void time_step(struct bench *b, const struct dm_gen_opt *o, size_t i)
+{
+    struct dm_block block;
+    double t = dm_now();
+    if (dm_decoder_step(&b->d, o, b->table, b->logits, V, HEADS, i, &block, NULL))
+        abort();
+    b->us[STEP][i] = lap(&t);
+    b->tokens += block.n;
 }
 
 static int by_value(const void *a, const void *b)
@@ -63,76 +137,111 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static double median(double *x)
+static void bench(struct bench *b, const struct dm_gen_opt *o, const char *name, bool cold)
 {
-    qsort(x, STEPS, sizeof(*x), by_value);
-    return x[STEPS / 2] * 1e6;
-}
-
-struct times {
-    double cand[STEPS], joint[STEPS], threshold[STEPS], step[STEPS];
-};
-
-static void time_step(struct dm_decoder *d, const struct dm_gen_opt *o, const struct dm_cooc *table,
-                      const float *logits, struct times *t, size_t i, size_t *tokens)
-{
-    struct dm_block b;
-    struct dm_cells out;
-    double t0 = dm_now();
-    for (size_t h = 0; h < 3; h++)
-        dm_cand_select(&d->cand[h], logits + h * V, V, TOP_K, 0.7);
-    t->cand[i] = dm_now() - t0;
-    const struct dm_mask mask = {table, o->alpha_c, o->unseen, o->lambda};
-    t0 = dm_now();
-    dm_joint_begin(d->joint, d->cand, 3, &mask);
-    const bool any = dm_joint_order(d->joint, 3);
-    t->joint[i] = dm_now() - t0;
-    t0 = dm_now();
-    if (any)
-        dm_joint_threshold(d->joint, true, &out);
-    t->threshold[i] = dm_now() - t0;
-    t0 = dm_now();
-    if (dm_decoder_step(d, o, table, logits, V, 3, i, &b, NULL))
-        abort();
-    t->step[i] = dm_now() - t0;
-    *tokens += b.n;
-}
-
-static void bench(struct dm_decoder *d, const struct dm_cooc *table, const int32_t *text,
-                  enum dm_unseen unseen, float *logits)
-{
-    static struct times t;
-    struct dm_gen_opt o = dm_gen_opt_default();
-    o.unseen = unseen;
-    size_t tokens = 0;
-    for (size_t i = 0; i < STEPS; i++) {
-        make_logits(logits, text, i);
-        time_step(d, &o, table, logits, &t, i, &tokens);
+    double rep[PHASES][REPS];
+    b->tokens = 0;
+    for (size_t r = 0; r < REPS; r++) {
+        for (size_t i = 0; i < STEPS; i++) {
+            arrive(b, i, true);
+            if (!cold)
+                time_phases(b, o, i);
+            time_phases(b, o, i);
+            arrive(b, i, cold);
+            if (!cold)
+                time_step(b, o, i);
+            time_step(b, o, i);
+        }
+        for (size_t p = 0; p < PHASES; p++) {
+            qsort(b->us[p], STEPS, sizeof(double), by_value);
+            rep[p][r] = b->us[p][STEPS / 2];
+        }
     }
-    printf(
-        "{\"bench\": \"joint\", \"mask\": \"%s\", \"order\": 3, \"top_k\": %d, \"pairs\": %zu, "
-        "\"triplets\": %zu, \"candidates_us\": %.1f, \"joint_us\": %.1f, \"threshold_us\": %.1f, "
-        "\"step_us\": %.1f, \"tokens_per_step\": %.2f}\n",
-        table ? dm_unseen_names[unseen] : "none", TOP_K, table ? table->n_pairs : 0,
-        table ? table->n_triplets : 0, median(t.cand), median(t.joint), median(t.threshold),
-        median(t.step), (double)tokens / STEPS);
+    printf("{\"bench\": \"joint\", \"logits\": \"%s\", \"mask\": \"%s\", \"eps_b\": %g, "
+           "\"caches\": \"%s\", \"tokens_per_step\": %.2f",
+           name, b->table ? dm_unseen_names[o->unseen] : "none", o->eps_b, cold ? "cold" : "warm",
+           (double)b->tokens / STEPS / REPS / (cold ? 1 : 2));
+    for (size_t p = 0; p < PHASES; p++) {
+        qsort(rep[p], REPS, sizeof(double), by_value);
+        printf(", \"%s_us\": [%.1f, %.1f, %.1f]", phase_names[p], rep[p][0], rep[p][REPS / 2],
+               rep[p][REPS - 1]);
+    }
+    puts("}");
+    fflush(stdout);
 }
 
-int main(void)
+static void bench_all(struct bench *b, const struct dm_cooc *table, const char *name)
 {
-    int32_t *text = make_text();
-    float *logits = malloc(3 * V * sizeof(*logits));
-    struct dm_cooc table;
-    struct dm_decoder d = {0};
-    tablet_count(&table, text, TEXT, V);
-    if (!logits || dm_decoder_init(&d, V, TOP_K, 3, NULL))
+    static const double eps[] = {0, 0.2, 0.5, 0.8};
+    struct dm_gen_opt o = dm_gen_opt_default();
+    b->table = table;
+    for (size_t i = 0; i < 4; i++)
+        for (int cold = 0; cold < 2; cold++) {
+            o.eps_b = eps[i];
+            bench(b, &o, name, cold);
+        }
+    o = dm_gen_opt_default();
+    o.unseen = DM_UNSEEN_ZERO;
+    bench(b, &o, name, true);
+    o.unseen = DM_UNSEEN_MIX;
+    bench(b, &o, name, true);
+    b->table = NULL;
+    bench(b, &o, name, true);
+}
+
+static int bench_file(struct bench *b, const char *table, const char *logits, float *all)
+{
+    struct dm_cooc c;
+    struct dm_err e;
+    FILE *f = fopen(logits, "rb");
+    if (dm_cooc_load(&c, table, &e)) {
+        fprintf(stderr, "bench_joint: %s\n", e.msg);
         return 1;
-    for (int u = 0; u < 3; u++)
-        bench(&d, &table, text, (enum dm_unseen)u, logits);
-    bench(&d, NULL, text, DM_UNSEEN_ZERO, logits);
-    dm_decoder_release(&d);
-    tablet_free(&table);
-    free(logits);
-    free(text);
+    }
+    V = c.V;
+    if (dm_decoder_init(&b->d, V, TOP_K, HEADS, &e))
+        return 1;
+    if (!f || V > V_MAX || fread(all, sizeof(*all) * HEADS * V, STEPS, f) < STEPS) {
+        fprintf(stderr, "bench_joint: %s: want %d x %d x %zu floats\n", logits, STEPS, HEADS, V);
+        return 1;
+    }
+    fclose(f);
+    bench_all(b, &c, "file");
+    dm_cooc_release(&c);
     return 0;
+}
+
+int main(int argc, char **argv)
+{
+    static struct bench b;
+    float *all = malloc(sizeof(*all) * STEPS * HEADS * V);
+    char *other = malloc(STREAM);
+    b.logits = malloc(sizeof(*b.logits) * HEADS * V);
+    if (!all || !other || !b.logits)
+        return 1;
+    memset(other, 1, STREAM);
+    b.all = all;
+    b.other = other;
+    int rc = 0;
+    if (argc == 3) {
+        rc = bench_file(&b, argv[1], argv[2], all);
+    } else {
+        int32_t *text = make_text();
+        struct dm_cooc table;
+        if (dm_decoder_init(&b.d, V, TOP_K, HEADS, NULL))
+            return 1;
+        tablet_count(&table, text, TEXT, V);
+        for (int dense = 0; dense < 2; dense++) {
+            for (size_t i = 0; i < STEPS; i++)
+                make_logits(all + i * HEADS * V, text, i, dense);
+            bench_all(&b, &table, dense ? "dense" : "mixed");
+        }
+        tablet_free(&table);
+        free(text);
+    }
+    dm_decoder_release(&b.d);
+    free(b.logits);
+    free(all);
+    free(other);
+    return rc;
 }
