@@ -6,26 +6,26 @@
 #include <string.h>
 
 #include "src/base/arena.h"
-#include "src/kernel/kern.h"
 
 enum { PART = 4096 }; /* ids at a time, so that the scratch stays in the L1 cache */
 
 enum dm_status dm_lookup_init(struct dm_lookup *l, size_t V, struct dm_err *e)
 {
     *l = (struct dm_lookup){.room = V < 65536 ? 65536 : V}; // every 16-bit id has a place
+    l->bits = dm_alloc(l->room / 64 + 1, sizeof(*l->bits));
     l->pos = dm_alloc(l->room, sizeof(*l->pos));
     l->at = dm_alloc(PART + 32, sizeof(*l->at));
-    if (!l->pos || !l->at)
+    if (!l->bits || !l->pos || !l->at)
         return dm_fail(e, DM_ENOMEM, "out of memory for the candidates of %zu tokens", V);
-    for (size_t i = 0; i < l->room; i++)
-        l->pos[i] = DM_NOT_FOUND;
     return DM_OK;
 }
 
 void dm_lookup_release(struct dm_lookup *l)
 {
+    free(l->bits);
     free(l->pos);
     free(l->at);
+    l->bits = NULL;
     l->pos = NULL;
     l->at = NULL;
 }
@@ -33,51 +33,77 @@ void dm_lookup_release(struct dm_lookup *l)
 void dm_lookup_set(struct dm_lookup *l, const struct dm_cand *c)
 {
     for (size_t i = 0; i < l->n; i++)
-        l->pos[l->id[i]] = DM_NOT_FOUND;
+        l->bits[l->id[i] / 64] = 0;
     memset(l->set, 0, sizeof(l->set));
     l->n = c->n;
+    l->kern = dm_kern()->select;
     for (size_t i = 0; i < c->n; i++) {
         const uint32_t id = (uint32_t)c->id[i];
         l->id[i] = id;
         l->pos[id] = (uint16_t)i;
+        l->bits[id / 64] |= (uint64_t)1 << id % 64;
         l->set[id % 64] |= (uint16_t)(1u << id / 64 % 16);
     }
 }
 
-/* Without a branch on the hit, which could not be predicted. */
-static size_t row_of_16_bits(struct dm_lookup *l, const unsigned char *ids, size_t n, uint16_t *pos,
-                             uint32_t *at)
+static uint32_t is_candidate(const struct dm_lookup *l, uint32_t id)
 {
-    const struct dm_kern_select *k = dm_kern()->select;
+    return l->bits[id / 64] >> id % 64 & 1;
+}
+
+/* Rows of a few ids are not worth a call. */
+static size_t few_of_16_bits(const struct dm_lookup *l, const unsigned char *ids, size_t n,
+                             uint16_t *pos, uint32_t *at)
+{
     size_t m = 0;
-    for (size_t from = 0; from < n; from += PART) {
-        const size_t part = n - from < PART ? n - from : PART;
-        const size_t maybe = k->in(l->at, ids + 2 * from, part, l->set);
-        for (size_t i = 0; i < maybe; i++) {
-            uint16_t id;
-            memcpy(&id, ids + 2 * (from + l->at[i]), sizeof(id));
-            pos[m] = l->pos[id];
-            at[m] = (uint32_t)from + l->at[i];
-            m += pos[m] != DM_NOT_FOUND;
-        }
+    for (size_t i = 0; i < n; i++) {
+        uint16_t id;
+        memcpy(&id, ids + 2 * i, sizeof(id));
+        if (!is_candidate(l, id))
+            continue;
+        pos[m] = l->pos[id];
+        at[m++] = (uint32_t)i;
     }
     return m;
 }
 
-size_t dm_lookup_row(struct dm_lookup *l, const void *ids, size_t id_bytes, size_t n, uint16_t *pos,
-                     uint32_t *at)
+/* Without a branch on the hit, which could not be predicted. */
+static size_t row_of_16_bits(const struct dm_lookup *l, const unsigned char *ids, size_t n,
+                             uint16_t *pos, uint32_t *at)
 {
+    size_t m = 0;
+    for (size_t from = 0; from < n; from += PART) {
+        const size_t part = n - from < PART ? n - from : PART;
+        const size_t maybe = l->kern->in(l->at, ids + 2 * from, part, l->set);
+        for (size_t i = 0; i < maybe; i++) {
+            uint16_t id;
+            memcpy(&id, ids + 2 * (from + l->at[i]), sizeof(id));
+            pos[m] = id;
+            at[m] = (uint32_t)from + l->at[i];
+            m += is_candidate(l, id);
+        }
+    }
+    for (size_t i = 0; i < m; i++)
+        pos[i] = l->pos[pos[i]];
+    return m;
+}
+
+size_t dm_lookup_row(const struct dm_lookup *l, const void *ids, size_t id_bytes, size_t n,
+                     uint16_t *pos, uint32_t *at)
+{
+    enum { FEW = 3 };
     const unsigned char *x = ids;
     size_t m = 0;
     assert(n <= UINT32_MAX && (id_bytes == 2 || id_bytes == 4));
     if (id_bytes == 2)
-        return row_of_16_bits(l, x, n, pos, at);
+        return n <= FEW ? few_of_16_bits(l, x, n, pos, at) : row_of_16_bits(l, x, n, pos, at);
     for (size_t i = 0; i < n; i++) {
         uint32_t id;
         memcpy(&id, x + 4 * i, sizeof(id));
-        pos[m] = id < l->room ? l->pos[id] : DM_NOT_FOUND; // a table may know more tokens
-        at[m] = (uint32_t)i;
-        m += pos[m] != DM_NOT_FOUND;
+        if (id >= l->room || !is_candidate(l, id)) // a table may know more tokens
+            continue;
+        pos[m] = l->pos[id];
+        at[m++] = (uint32_t)i;
     }
     return m;
 }
@@ -90,8 +116,8 @@ static uint32_t ones(uint32_t x)
     return ((x + (x >> 4)) & 0x0f0f0f0f) * 0x01010101 >> 24;
 }
 
-size_t dm_lookup_pairs(struct dm_lookup *l, const struct dm_cooc *c, uint32_t x1, uint16_t *pos,
-                       uint32_t *at)
+size_t dm_lookup_pairs(const struct dm_lookup *l, const struct dm_cooc *c, uint32_t x1,
+                       uint16_t *pos, uint32_t *at)
 {
     const size_t begin = c->row[x1], n = c->row[x1 + 1] - begin;
     if (!c->map_of[x1])

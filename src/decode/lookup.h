@@ -6,15 +6,17 @@
 #include "src/base/status.h"
 #include "src/decode/candidates.h"
 #include "src/io/cooc.h"
+#include "src/kernel/kern.h"
 
 struct dm_lookup {
     size_t room, n;
     uint16_t set[64];          /* the candidates' buckets, for dm_kern's select_in */
-    uint16_t *pos;             /* (room) position of a candidate, DM_NOT_FOUND for other ids */
+    uint64_t *bits;            /* (room/64) set for candidates: small enough for the L1 cache */
+    uint16_t *pos;             /* (room) position of a candidate */
     uint32_t id[DM_TOP_K_MAX]; /* (n) */
-    uint32_t *at;              /* (room + 32) scratch: where a row may have candidates */
+    uint32_t *at;              /* scratch: where a row may have candidates */
+    const struct dm_kern_select *kern;
 };
-#define DM_NOT_FOUND UINT16_MAX
 
 /* For candidates < V. DM_ENOMEM; release with dm_lookup_release() in any case. */
 enum dm_status dm_lookup_init(struct dm_lookup *l, size_t V, struct dm_err *e);
@@ -26,11 +28,11 @@ void dm_lookup_set(struct dm_lookup *l, const struct dm_cand *c);
 /* ids (n) distinct, of 2 or 4 bytes each, n < 2^32: the at[m]-th is the candidate at position
  * pos[m]; returns how many there are, at most the number of candidates. pos and at have room for
  * one more. */
-size_t dm_lookup_row(struct dm_lookup *l, const void *ids, size_t id_bytes, size_t n, uint16_t *pos,
-                     uint32_t *at);
+size_t dm_lookup_row(const struct dm_lookup *l, const void *ids, size_t id_bytes, size_t n,
+                     uint16_t *pos, uint32_t *at);
 
 /* The same for the table's pairs of x1 < c->V; at counts from the row's first pair. */
-size_t dm_lookup_pairs(struct dm_lookup *l, const struct dm_cooc *c, uint32_t x1, uint16_t *pos,
-                       uint32_t *at);
+size_t dm_lookup_pairs(const struct dm_lookup *l, const struct dm_cooc *c, uint32_t x1,
+                       uint16_t *pos, uint32_t *at);
 
 #endif
