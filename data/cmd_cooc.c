@@ -45,7 +45,7 @@ static const char *const scores[] = {"count", "weight", NULL};
          "SCORE",                                                                               \
          0,                                                                                     \
          "what --max-bytes and --min-score go by: count, or weight = |log r_n| * count "        \
-         "(default weight)",                                                                    \
+         "(default count)",                                                                     \
          0},                                                                                    \
         {"min-score", OPT_SCORE, "X", 0, "keep n-grams with that score (default 0: all)", 0},   \
         {"max-bytes",                                                                           \
@@ -184,7 +184,6 @@ static int build(int argc, char **argv, const struct argp *argp, bool merge)
     struct dm_cooc_stats s;
     struct dm_progress p;
     struct dm_err e;
-    a.o.rule.by_weight = true;
     all_orders(&a.o.rule, 1);
     argp_parse(argp, argc, argv, 0, 0, &a);
     dm_par_set_threads(a.threads);
@@ -229,7 +228,7 @@ static int merge(int argc, char **argv)
         "byte but for its provenance. The parts must hold all their n-grams: prune the result. "
         "One table alone may be given to prune it."
         "\vExample:\n  dynamo cooc merge part-*.h5 -o cooc.h5 --memory 500M\n"
-        "  dynamo cooc merge cooc.h5 -o small.h5 --by weight --max-bytes 16M",
+        "  dynamo cooc merge cooc.h5 -o small.h5 --max-bytes 16M",
         0,
         0,
         0};

@@ -10,13 +10,13 @@
 
 #define PIECE ((size_t)1 << 19) /* ids read at a time */
 
-/* What HDF5 keeps of a shard while it is read: decompressed chunks, and our piece. */
-#define READING(ids) ((ids)*4 < ((size_t)64 << 20) ? (ids)*4 : ((size_t)64 << 20))
+/* HDF5 keeps decompressed chunks of an open shard, so it is opened anew after these many pieces. */
+#define OPEN 8u
+#define READING (2 * (OPEN + 2) * PIECE * sizeof(int32_t))
 
 /* Opens every shard once before the first token is counted: a wrong one fails at once. */
-static enum dm_status survey(struct dm_cooc_job *j, size_t *largest, struct dm_err *e)
+static enum dm_status survey(struct dm_cooc_job *j, struct dm_err *e)
 {
-    *largest = 0;
     for (size_t i = 0; i < j->o->n_inputs; i++) {
         const char *path = j->o->inputs[i];
         struct dm_shard *s;
@@ -28,25 +28,25 @@ static enum dm_status survey(struct dm_cooc_job *j, size_t *largest, struct dm_e
         if (!st)
             st = dm_cooc_job_input(j, path, dm_shard_vocab(s), j->o->order,
                                    dm_shard_tokenizer_hash(s), dm_shard_tokens(s), e);
-        if (dm_shard_tokens(s) > *largest)
-            *largest = dm_shard_tokens(s);
         dm_shard_close(s);
         DM_TRY(st);
     }
     return dm_cooc_job_sort(j, e);
 }
 
-static enum dm_status count_shard(struct dm_cooc_job *j, struct dm_shard *s, int32_t *ids,
-                                  double *counted, struct dm_err *e)
+/* Counts the next pieces of a shard of n tokens, as many as one opening is for. */
+static enum dm_status count_pieces(struct dm_cooc_job *j, struct dm_shard *s, int32_t *ids,
+                                   size_t *at, double *counted, struct dm_err *e)
 {
     const size_t n = dm_shard_tokens(s);
-    for (size_t at = 0; at < n; at += PIECE) {
-        const size_t take = n - at < PIECE ? n - at : PIECE, left = n - at - take;
+    for (size_t i = 0; i < OPEN && *at < n; i++) {
+        const size_t take = n - *at < PIECE ? n - *at : PIECE, left = n - *at - take;
         const size_t look = left < j->order - 1 ? left : j->order - 1;
         if (dm_stop_requested())
             return dm_fail(e, DM_ESTOPPED, "stopped by a signal");
-        DM_TRY(dm_shard_read(s, ids, at, take + look, e));
+        DM_TRY(dm_shard_read(s, ids, *at, take + look, e));
         DM_TRY(dm_ngram_add(j->g, ids, take, look, e));
+        *at += take;
         *counted += (double)take;
         if (j->progress)
             dm_progress_set(j->progress, *counted, NULL);
@@ -63,10 +63,14 @@ static enum dm_status count(struct dm_cooc_job *j, struct dm_err *e)
         return dm_fail(e, DM_ENOMEM, "no memory for %zu token ids", PIECE);
     if (j->progress)
         dm_progress_init(j->progress, "counting", "tokens", (double)j->s->tokens);
-    for (size_t i = 0; i < j->n && !st; i++) {
+    for (size_t i = 0, at = 0; i < j->n && !st;) {
         struct dm_shard *s;
         DM_TRY_GOTO(dm_shard_open(&s, j->src[i].path, e));
-        st = count_shard(j, s, ids, &counted, e);
+        st = count_pieces(j, s, ids, &at, &counted, e);
+        if (at >= dm_shard_tokens(s)) {
+            i++;
+            at = 0;
+        }
         dm_shard_close(s);
     }
     if (!st)
@@ -82,13 +86,12 @@ enum dm_status dm_cooc_build(const struct dm_cooc_opt *o, struct dm_progress *pr
                              struct dm_cooc_stats *s, struct dm_err *e)
 {
     struct dm_cooc_job j;
-    size_t largest;
     const double start = dm_now();
     enum dm_status st = dm_cooc_job_init(&j, o, progress, s, "cooc", e);
     if (!st)
-        st = survey(&j, &largest, e);
+        st = survey(&j, e);
     if (!st)
-        st = dm_cooc_job_counter(&j, READING(largest) + PIECE * sizeof(int32_t), e);
+        st = dm_cooc_job_counter(&j, READING, e);
     if (!st)
         st = count(&j, e);
     if (!st)
