@@ -33,9 +33,9 @@ def documents(paths, size, limit):
         with (gzip.open if path.endswith(".gz") else open)(path, "rb") as f:
             text = f.read().decode("utf-8")
         doc = ""
-        for part in text.split("\n\n"):
-            doc += part + "\n\n"
-            if len(doc) >= size:
+        for line in text.splitlines(keepends=True):
+            doc += line
+            if len(doc) >= size and not line.strip():
                 yield doc
                 total += len(doc.encode())
                 doc = ""

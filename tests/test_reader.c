@@ -281,6 +281,7 @@ static void test_blocks_end_at_the_limit(void **state)
         "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
     static const char lines[] = "{\"text\": \"short\"}\n"
                                 "{\"text\": \"long long long long long long\"}\n{}\n";
+    static const char bad[] = "{\"text\": \"a\"}\n\n{\"text\": 5}\n";
     struct dm_tokenizer *t;
     struct dm_err e;
     char got[400];
@@ -293,7 +294,7 @@ static void test_blocks_end_at_the_limit(void **state)
         assert_int_equal(read_blocks(path, &opt, t, size, got, &e), DM_ERANGE);
         assert_non_null(strstr(e.msg, "wide.jsonl, line 2: longer than 40 bytes"));
     }
-    path = file_of("bad.jsonl", "{\"text\": \"a\"}\n\n{\"text\": 5}\n", 32);
+    path = file_of("bad.jsonl", bad, strlen(bad));
     for (size_t size = 1; size < 50; size++) {
         assert_int_equal(read_blocks(path, NULL, t, size, got, &e), DM_EFORMAT);
         assert_non_null(strstr(e.msg, "bad.jsonl, line 3: "));
