@@ -133,7 +133,8 @@ static enum dm_status put_gram(void *ctx, const struct dm_gram *x, struct dm_err
     w->tally[x->n - 1].kept++;
     if (leaf)
         return DM_OK;
-    memcpy(l->byte + l->n, next->byte, next->n);
+    if (next->n) // an empty list may have no memory
+        memcpy(l->byte + l->n, next->byte, next->n);
     l->n += next->n;
     l->byte[l->n++] = 0;
     next->n = next->kept = 0;
