@@ -303,6 +303,117 @@ static void test_joint_equals_its_definition_for_every_policy(void **state)
     tablet_free(&table);
 }
 
+/* Giving up is allowed only where no cell exceeds the cut; otherwise nothing may change, not a bit.
+ */
+static void check_cut(struct dm_joint *j, size_t n, double cut, size_t *given_up)
+{
+    static uint32_t cell[8000];
+    static double J[8000];
+    struct dm_cells all, again;
+    assert_true(dm_joint_order(j, n, 0));
+    const double max = dm_joint_max(j);
+    dm_joint_collect(j, 0, &all);
+    const size_t n_cells = all.n;
+    memcpy(cell, all.cell, n_cells * sizeof(*cell));
+    memcpy(J, all.J, n_cells * sizeof(*J));
+    if (!dm_joint_order(j, n, cut)) {
+        assert_true(max <= cut);
+        ++*given_up;
+        return;
+    }
+    assert_true(dm_joint_max(j) == max);
+    dm_joint_collect(j, 0, &again);
+    assert_int_equal(again.n, n_cells);
+    assert_memory_equal(again.cell, cell, n_cells * sizeof(*cell));
+    assert_memory_equal(again.J, J, n_cells * sizeof(*J));
+}
+
+static void test_joints_are_given_up_only_below_the_cut(void **state)
+{
+    (void)state;
+    static const double cuts[] = {1e-6, 0.01, 0.04, 0.1, 0.25, 0.5, 0.81, 0.99};
+    struct dm_cooc table;
+    make_table(&table);
+    struct dm_joint *j;
+    struct dm_err e;
+    assert_ok(dm_joint_new(&j, V, 20, 3, &e), e);
+    static struct dm_cand c[3];
+    static float x[V];
+    size_t tried = 0, given_up = 0;
+    for (size_t round = 0; round < 60; round++) {
+        for (size_t h = 0; h < 3; h++) {
+            random_logits(x, V, round * 3 + h);
+            assert_true(dm_cand_select(&c[h], x, V, 20, round % 7 == 6 ? 0.1 : 0.7));
+        }
+        const struct dm_mask m = {&table, round % 4 ? 1 : 0.5, (enum dm_unseen)(round % 3), 0.9};
+        dm_joint_begin(j, c, 3, &m);
+        for (size_t n = 3; n >= 2; n--) {
+            if (!dm_joint_order(j, n, 0))
+                continue;
+            for (size_t i = 0; i < sizeof(cuts) / sizeof(cuts[0]); i++, tried++)
+                check_cut(j, n, cuts[i], &given_up);
+            // and exactly at the largest cell: just below it, nothing may be given up
+            assert_true(dm_joint_order(j, n, 0));
+            const double max = dm_joint_max(j);
+            assert_true(dm_joint_order(j, n, max * (1 - 1e-15)));
+        }
+    }
+    assert_in_range(given_up, tried / 4, tried - 1);
+    dm_joint_free(j);
+    tablet_free(&table);
+}
+
+/* The same text with ids beyond 16 bits has the same joint. */
+static void test_large_vocabularies_give_the_same_joint(void **state)
+{
+    (void)state;
+    enum { WIDE = 70000, FACTOR = 233 };
+    static int32_t ids[TEXT], wide[TEXT];
+    static float x[V], y[WIDE];
+    static struct dm_cand c[3], d[3];
+    struct dm_rng rng;
+    dm_rng_init(&rng, 12, 0);
+    for (size_t i = 0; i < TEXT; i++) {
+        ids[i] = (int32_t)(pow(dm_rng_uniform(&rng), 3) * V);
+        wide[i] = ids[i] * FACTOR;
+    }
+    struct dm_cooc table[2];
+    struct dm_joint *j[2];
+    struct dm_err e;
+    tablet_count(&table[0], ids, TEXT, V);
+    tablet_count(&table[1], wide, TEXT, WIDE);
+    assert_int_equal(table[1].id_bytes, 4);
+    assert_ok(dm_joint_new(&j[0], V, 20, 3, &e), e);
+    assert_ok(dm_joint_new(&j[1], WIDE, 20, 3, &e), e);
+    for (size_t i = 0; i < WIDE; i++)
+        y[i] = -INFINITY;
+    for (size_t round = 0; round < 10; round++) {
+        for (size_t h = 0; h < 3; h++) {
+            random_logits(x, V, round * 3 + h);
+            for (size_t i = 0; i < V; i++)
+                y[i * FACTOR] = x[i] -= (float)i / 30;
+            assert_true(dm_cand_select(&c[h], x, V, 20, 1));
+            assert_true(dm_cand_select(&d[h], y, WIDE, 20, 1));
+        }
+        struct dm_cells out[2];
+        for (size_t t = 0; t < 2; t++) {
+            const struct dm_mask m = {&table[t], 1, DM_UNSEEN_BACKOFF, 0.9};
+            dm_joint_begin(j[t], t ? d : c, 3, &m);
+            assert_true(dm_joint_order(j[t], 3, 0));
+            dm_joint_collect(j[t], 1e-5, &out[t]);
+        }
+        assert_true(out[0].n > 0);
+        assert_int_equal(out[0].n, out[1].n);
+        assert_memory_equal(out[0].cell, out[1].cell, out[0].n * sizeof(*out[0].cell));
+        for (size_t i = 0; i < out[0].n; i++)
+            assert_near(out[0].J[i], out[1].J[i], 1e-12);
+    }
+    for (size_t t = 0; t < 2; t++) {
+        dm_joint_free(j[t]);
+        tablet_free(&table[t]);
+    }
+}
+
 static void test_mask_without_any_seen_ngram_leaves_nothing_only_for_zero(void **state)
 {
     (void)state;
@@ -353,6 +464,8 @@ int main(void)
         cmocka_unit_test(test_candidates_of_awkward_rows_on_every_instruction_set),
         cmocka_unit_test(test_lookup_finds_the_same_in_short_and_long_rows),
         cmocka_unit_test(test_joint_equals_its_definition_for_every_policy),
+        cmocka_unit_test(test_joints_are_given_up_only_below_the_cut),
+        cmocka_unit_test(test_large_vocabularies_give_the_same_joint),
         cmocka_unit_test(test_mask_without_any_seen_ngram_leaves_nothing_only_for_zero),
         cmocka_unit_test(test_running_out_of_memory_is_reported),
     };

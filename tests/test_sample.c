@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "src/base/arena.h"
+#include "src/base/rng.h"
 #include "src/decode/decoder.h"
 #include "src/decode/penalty.h"
 #include "tests/tablet.h"
@@ -332,6 +333,37 @@ static void test_backing_off_uses_no_random_number(void **state)
     }
 }
 
+static void test_blocks_are_the_same_with_and_without_trace(void **state)
+{
+    struct fixture *f = *state;
+    const int32_t text[] = {1, 1, 2, 1, 2, 6, 4, 1, 2, 4, 1, 8, 5, 2, 6, 1, 2, 2, 7, 9, 10, 11, 3};
+    struct dm_cooc table;
+    tablet_count(&table, text, sizeof(text) / sizeof(text[0]), V);
+    size_t by_n[4] = {0}, given_up = 0;
+    f->o.threshold = true;
+    for (size_t pos = 0; pos < 600; pos++) {
+        struct dm_rng rng;
+        dm_rng_init(&rng, 77, pos);
+        for (int32_t v = 0; v < V; v++)
+            for (size_t h = 1; h <= 3; h++)
+                set(f, h, v, exp(4 * dm_rng_normal(&rng)));
+        f->o.eps_b = 0.1 * (double)(pos % 9);
+        f->o.unseen = (enum dm_unseen)(pos % 3);
+        f->o.trace = true;
+        const struct dm_block a = step(f, &table, pos);
+        f->o.trace = false;
+        const struct dm_block b = step(f, &table, pos);
+        assert_int_equal(a.n, b.n);
+        assert_memory_equal(a.id, b.id, a.n * sizeof(*a.id));
+        assert_true(a.q == b.q);
+        assert_true(a.order[a.n].max == b.order[a.n].max);
+        by_n[a.n]++;
+        given_up += a.order[3].max > 0 && b.order[3].max == 0;
+    }
+    assert_true(by_n[1] > 20 && by_n[2] > 20 && by_n[3] > 20 && given_up > 20);
+    tablet_free(&table);
+}
+
 static void test_logits_that_are_not_finite_are_an_error(void **state)
 {
     struct fixture *f = *state;
@@ -376,6 +408,7 @@ int main(void)
         T(test_eps_b_0_emits_three_whatever_the_threshold_sees),
         T(test_orders_that_the_table_empties_are_skipped),
         T(test_backing_off_uses_no_random_number),
+        T(test_blocks_are_the_same_with_and_without_trace),
         T(test_logits_that_are_not_finite_are_an_error),
         T(test_running_out_of_memory_is_reported),
     };
