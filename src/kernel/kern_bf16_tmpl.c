@@ -36,6 +36,7 @@ INLINE vb vb_set1(const void *p)
     memcpy(&w, p, sizeof(w));
     return _mm512_set1_epi32(w);
 }
+#ifndef __AVX512BF16__ /* whose products take the words as they are */
 INLINE vf vb_even(vb x) /* as float32 */
 {
     return _mm512_castsi512_ps(_mm512_slli_epi32(x, 16));
@@ -44,6 +45,7 @@ INLINE vf vb_odd(vb x)
 {
     return _mm512_castsi512_ps(_mm512_and_si512(x, _mm512_set1_epi32(-65536)));
 }
+#endif
 #elif DM_VW == 8
 typedef __m256i vb;
 INLINE vb vb_load(const void *p)
