@@ -36,7 +36,7 @@ INLINE vb vb_set1(const void *p)
     memcpy(&w, p, sizeof(w));
     return _mm512_set1_epi32(w);
 }
-#ifndef __AVX512BF16__ /* whose products take the words as they are */
+#ifndef __AVX512BF16__  /* whose products take the words as they are */
 INLINE vf vb_even(vb x) /* as float32 */
 {
     return _mm512_castsi512_ps(_mm512_slli_epi32(x, 16));
