@@ -161,6 +161,11 @@ enum dm_status dm_config_from_json(struct dm_config *c, const json_t *root, cons
     return dm_config_check(c, where, e);
 }
 
+size_t dm_config_head_layers(const struct dm_config *c)
+{
+    return (c->K - 1) * c->D;
+}
+
 enum dm_status dm_config_check(const struct dm_config *c, const char *where, struct dm_err *e)
 {
     const struct {

@@ -27,6 +27,9 @@ struct dm_config {
     enum dm_dtype dtype; /* of the base's tensors on disk */
 };
 
+/* Decoder layers that heads 2..K have on top of the base: (K - 1) * D. */
+size_t dm_config_head_layers(const struct dm_config *c);
+
 /* From a Hugging Face config.json object, with the aliases of PYTHIA.md; what is not implemented is
  * refused by name. Our own keys, if there, are under "dynamo": {heads, head_depth, head_input,
  * n_vocab}. */

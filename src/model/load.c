@@ -375,7 +375,7 @@ static void copy_heads(struct dm_model *m)
 {
     const struct dm_config *c = &m->cfg;
     dm_params_init_copy(&m->params, c);
-    for (size_t i = 4 * (c->L + c->D); i < 4 * (c->L + (c->K - 1) * c->D); i++) {
+    for (size_t i = 4 * (c->L + c->D); i < 4 * (c->L + dm_config_head_layers(c)); i++) {
         const struct dm_weight *from = dm_model_matrix(m, i - 4 * c->D),
                                *to = dm_model_matrix(m, i);
         memcpy((float *)to->w, from->w, to->O * to->C * sizeof(float));

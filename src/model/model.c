@@ -3,15 +3,10 @@
 
 #include <assert.h>
 
-static size_t n_head_layers(const struct dm_config *c)
-{
-    return (c->K - 1) * c->D;
-}
-
 static void bind_mats(struct dm_mats *mats, const struct dm_config *c, struct dm_arena *a)
 {
     mats->layers = dm_arena_alloc(a, c->L, sizeof(*mats->layers));
-    mats->heads = dm_arena_alloc(a, n_head_layers(c), sizeof(*mats->heads));
+    mats->heads = dm_arena_alloc(a, dm_config_head_layers(c), sizeof(*mats->heads));
 }
 
 static void set_layer(struct dm_layer_mats *to, const struct dm_layer *l, const struct dm_config *c)
@@ -27,7 +22,7 @@ static void set_mats(struct dm_model *m)
     const struct dm_config *c = &m->cfg;
     for (size_t l = 0; l < c->L; l++)
         set_layer(m->mats.layers + l, m->params.layers + l, c);
-    for (size_t h = 0; h < n_head_layers(c); h++)
+    for (size_t h = 0; h < dm_config_head_layers(c); h++)
         set_layer(m->mats.heads + h, m->params.heads + h, c);
     m->mats.unembed = (struct dm_weight){.O = c->Vp, .C = c->C, .w = m->params.unembed};
     m->mats.embed = m->params.embed;
@@ -66,7 +61,7 @@ struct dm_weight *dm_model_matrix(const struct dm_model *m, size_t i)
     const size_t l = i / 4, L = m->cfg.L;
     struct dm_layer_mats *of = l < L ? m->mats.layers + l : m->mats.heads + (l - L);
     struct dm_weight *const w[] = {&of->qkv, &of->proj, &of->up, &of->down};
-    assert(l < L + n_head_layers(&m->cfg));
+    assert(l < L + dm_config_head_layers(&m->cfg));
     return w[i % 4];
 }
 
@@ -83,7 +78,7 @@ void dm_model_release(struct dm_model *m)
 static void each_matrix(struct dm_model *m, enum dm_scope scope,
                         void (*fn)(struct dm_weight *w, void *ctx), void *ctx)
 {
-    const size_t n_base = 4 * m->cfg.L, n = n_base + 4 * n_head_layers(&m->cfg);
+    const size_t n_base = 4 * m->cfg.L, n = n_base + 4 * dm_config_head_layers(&m->cfg);
     const size_t begin = scope == DM_SCOPE_HEADS ? n_base : 0;
     const size_t end = scope == DM_SCOPE_BASE ? n_base : n;
     for (size_t i = begin; i < end; i++)

@@ -8,11 +8,6 @@
 
 #include "src/base/rng.h"
 
-static size_t n_head_layers(const struct dm_config *c)
-{
-    return (c->K - 1) * c->D;
-}
-
 static void bind_layer(struct dm_layer *l, const struct dm_config *c, enum dm_held held,
                        struct dm_arena *a)
 {
@@ -29,14 +24,14 @@ void dm_params_bind_held(struct dm_params *p, const struct dm_config *c, enum dm
 {
     struct dm_layer unused; // while measuring there is no array to write to
     p->layers = dm_arena_alloc(a, c->L, sizeof(*p->layers));
-    p->heads = dm_arena_alloc(a, n_head_layers(c), sizeof(*p->heads));
+    p->heads = dm_arena_alloc(a, dm_config_head_layers(c), sizeof(*p->heads));
     p->embed = base == DM_HELD_ALL ? dm_arena_floats(a, c->Vp, c->C) : NULL;
     for (size_t l = 0; l < c->L; l++)
         bind_layer(p->layers ? p->layers + l : &unused, c, base, a);
     p->lnf_w = base ? dm_arena_floats(a, c->C, 1) : NULL;
     p->lnf_b = base ? dm_arena_floats(a, c->C, 1) : NULL;
     p->unembed = base == DM_HELD_ALL ? dm_arena_floats(a, c->Vp, c->C) : NULL;
-    for (size_t h = 0; h < n_head_layers(c); h++)
+    for (size_t h = 0; h < dm_config_head_layers(c); h++)
         bind_layer(p->heads ? p->heads + h : &unused, c, heads, a);
 }
 
@@ -97,7 +92,7 @@ size_t dm_params_list(const struct dm_params *p, const struct dm_config *c, enum
         push(&l, "", "embed_out.weight", p->unembed, c->Vp, c->C, DM_PART_UNEMBED, 0, true);
     }
     if (scope != DM_SCOPE_BASE)
-        for (size_t i = 0; i < n_head_layers(c); i++) {
+        for (size_t i = 0; i < dm_config_head_layers(c); i++) {
             const size_t head = i / c->D + 2;
             snprintf(prefix, sizeof(prefix), "dynamo.heads.%zu.%zu.", head, i % c->D);
             push_layer(&l, prefix, p->heads ? p->heads + i : NULL, c, DM_PART_HEAD, head);
@@ -110,7 +105,7 @@ size_t dm_params_count(const struct dm_config *c, enum dm_scope scope)
     const size_t bias = c->attn_bias ? 4 * c->C : 0;
     const size_t layer = 4 * c->C + 4 * c->C * c->C + bias + 2 * c->F * c->C + c->F + c->C;
     const size_t base = 2 * c->Vp * c->C + c->L * layer + 2 * c->C;
-    const size_t heads = n_head_layers(c) * layer;
+    const size_t heads = dm_config_head_layers(c) * layer;
     return (scope != DM_SCOPE_HEADS ? base : 0) + (scope != DM_SCOPE_BASE ? heads : 0);
 }
 
@@ -159,7 +154,7 @@ void dm_params_init_random(struct dm_params *p, const struct dm_config *c, enum 
     // One tensor at a time: a list of a deep model would not fit the stack.
     struct dm_layer *const layers[] = {p->layers, p->heads};
     const size_t count[] = {scope != DM_SCOPE_HEADS ? c->L : 0,
-                            scope != DM_SCOPE_BASE ? n_head_layers(c) : 0};
+                            scope != DM_SCOPE_BASE ? dm_config_head_layers(c) : 0};
     struct dm_tensor t[16];
     for (int part = 0; part < 2; part++)
         for (size_t i = 0; i < count[part]; i++) {
@@ -196,6 +191,6 @@ static void copy_layer(struct dm_layer *to, const struct dm_layer *from, const s
 void dm_params_init_copy(struct dm_params *p, const struct dm_config *c)
 {
     assert(c->D <= c->L);
-    for (size_t i = 0; i < n_head_layers(c); i++)
+    for (size_t i = 0; i < dm_config_head_layers(c); i++)
         copy_layer(p->heads + i, p->layers + c->L - c->D + i % c->D, c);
 }

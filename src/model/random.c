@@ -85,7 +85,7 @@ static struct dm_weight *matrix(struct dm_model *m, size_t i, size_t n)
 
 static size_t n_matrices(const struct dm_config *c)
 {
-    return 4 * (c->L + (c->K - 1) * c->D);
+    return 4 * (c->L + dm_config_head_layers(c));
 }
 
 static void bind(struct dm_model *m, enum dm_format fmt, void **embed, struct dm_arena *a)
