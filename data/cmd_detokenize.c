@@ -42,9 +42,7 @@ static error_t parse(int key, char *arg, struct argp_state *s)
         o->jsonl = true;
         return 0;
     case ARGP_KEY_ARG:
-        if (o->file)
-            argp_error(s, "one file at a time");
-        o->file = arg;
+        dm_opt_once(s, "file", &o->file, arg);
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;

@@ -221,13 +221,10 @@ static error_t parse(int key, char *arg, struct argp_state *s)
         o->threads = dm_opt_size(s, "--threads", arg, 0, 1024);
         break;
     case ARGP_KEY_ARG:
-        if (o->model)
-            argp_error(s, "one model, but \"%s\" and \"%s\" were given", o->model, arg);
-        o->model = arg;
+        dm_opt_once(s, "model", &o->model, arg);
         break;
     case ARGP_KEY_END:
-        if (!o->model)
-            argp_error(s, "no model was given");
+        dm_opt_need(s, "MODEL", o->model);
         if (!o->data)
             argp_error(s, "no held-out data was given (--data)");
         break;

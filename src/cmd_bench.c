@@ -137,9 +137,7 @@ static error_t parse(int key, char *arg, struct argp_state *s)
         o->bench.quick = true;
         return 0;
     case ARGP_KEY_ARG:
-        if (o->bench.model)
-            argp_error(s, "one model at a time");
-        o->bench.model = arg;
+        dm_opt_once(s, "model", &o->bench.model, arg);
         return 0;
     case ARGP_KEY_END:
         if (o->bench.model && o->config)

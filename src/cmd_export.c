@@ -26,15 +26,11 @@ static error_t parse(int key, char *arg, struct argp_state *s)
         o->force = true;
         return 0;
     case ARGP_KEY_ARG:
-        if (o->model)
-            argp_error(s, "one model at a time");
-        o->model = arg;
+        dm_opt_once(s, "model", &o->model, arg);
         return 0;
     case ARGP_KEY_END:
-        if (!o->model)
-            argp_error(s, "no model file given");
-        if (!o->dir)
-            argp_error(s, "-o DIR is missing");
+        dm_opt_need(s, "MODEL", o->model);
+        dm_opt_need(s, "-o DIR", o->dir);
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;

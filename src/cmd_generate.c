@@ -177,13 +177,10 @@ static error_t parse(int key, char *arg, struct argp_state *s)
         o->threads = dm_opt_size(s, "--threads", arg, 0, 1024);
         break;
     case ARGP_KEY_ARG:
-        if (s->arg_num)
-            argp_error(s, "one MODEL only");
-        o->model = arg;
+        dm_opt_once(s, "model", &o->model, arg);
         break;
     case ARGP_KEY_END:
-        if (!s->arg_num)
-            argp_error(s, "MODEL is missing");
+        dm_opt_need(s, "MODEL", o->model);
         if (o->prompt && o->prompt_file)
             argp_error(s, "--prompt and --prompt-file exclude each other");
         break;

@@ -36,15 +36,11 @@ static error_t parse(int key, char *arg, struct argp_state *s)
         o->json = true;
         return 0;
     case ARGP_KEY_ARG:
-        if (o->dir)
-            argp_error(s, "one directory at a time");
-        o->dir = arg;
+        dm_opt_once(s, "directory", &o->dir, arg);
         return 0;
     case ARGP_KEY_END:
-        if (!o->dir)
-            argp_error(s, "no directory given");
-        if (!o->out)
-            argp_error(s, "-o FILE is missing");
+        dm_opt_need(s, "DIR", o->dir);
+        dm_opt_need(s, "-o FILE", o->out);
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;

@@ -44,13 +44,10 @@ static error_t parse(int key, char *arg, struct argp_state *s)
         o->json = true;
         return 0;
     case ARGP_KEY_ARG:
-        if (o->file)
-            argp_error(s, "one file at a time");
-        o->file = arg;
+        dm_opt_once(s, "file", &o->file, arg);
         return 0;
     case ARGP_KEY_END:
-        if (!o->file)
-            argp_error(s, "no file given");
+        dm_opt_need(s, "FILE", o->file);
         if ((o->heads || o->head_depth) && !o->config_only)
             argp_error(s, "--heads and --head-depth need --config-only");
         return 0;

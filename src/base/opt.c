@@ -65,3 +65,16 @@ int dm_opt_word(struct argp_state *s, const char *name, const char *arg, const c
     argp_error(s, "%s: \"%s\" is none of %s", name, arg, list);
     return 0;
 }
+
+void dm_opt_once(struct argp_state *s, const char *what, const char **slot, const char *arg)
+{
+    if (s->arg_num > 0)
+        argp_error(s, "one %s, but \"%s\" and \"%s\" were given", what, *slot, arg);
+    *slot = arg;
+}
+
+void dm_opt_need(struct argp_state *s, const char *what, const void *given)
+{
+    if (!given)
+        argp_error(s, "%s is missing", what);
+}

@@ -16,4 +16,9 @@ double dm_opt_real(struct argp_state *s, const char *name, const char *arg, doub
 /* Index of `arg` in the NULL-terminated list `words`; argp_error lists them otherwise. */
 int dm_opt_word(struct argp_state *s, const char *name, const char *arg, const char *const *words);
 
+/* For a command's only argument: keeps it in *slot, or argp_error("one <what>, but ..."). */
+void dm_opt_once(struct argp_state *s, const char *what, const char **slot, const char *arg);
+/* argp_error("<what> is missing") unless given. */
+void dm_opt_need(struct argp_state *s, const char *what, const void *given);
+
 #endif

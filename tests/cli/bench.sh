@@ -23,7 +23,7 @@ refused 2 '--format: "fp8" is none of' --format fp8
 refused 2 "--runs" --runs 0
 refused 2 "--threads" --threads 1,0
 refused 2 "exclude each other" m.h5 --config 70m
-refused 2 "one model at a time" a.h5 b.h5
+refused 2 'one model, but "a.h5" and "b.h5"' a.h5 b.h5
 refused 1 '"71m" is not a published size' --config 71m
 refused 1 "./none.json" --config ./none.json
 refused 1 "none.h5" none.h5 --quick

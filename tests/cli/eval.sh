@@ -80,7 +80,7 @@ refuses 1 'nothing to score' "$dynamo" score heads.h5 --ids "5"
 refuses 1 '4 heads asked for' "$dynamo" score heads.h5 --ids "5 6" --heads 4
 refuses 2 'exactly one of' "$dynamo" score heads.h5
 refuses 2 'exactly one of' "$dynamo" score heads.h5 --ids "1 2" --text a.txt
-refuses 2 'no model' "$dynamo" score --ids "1 2"
+refuses 2 'MODEL is missing' "$dynamo" score --ids "1 2"
 
 # ---- calibrate ----
 small="--prompts 4 --prompt-tokens 8 --tokens 12 --samples 2 --eps 0,0.5,1"

@@ -91,7 +91,7 @@ refuses 1 'is a dynamo-shard file, want dynamo-model' "$dynamo" export s.h5 -o x
 refuses 1 'not a published size' "$dynamo" info --config-only 7b
 refuses 1 'nothing.json' "$dynamo" info --config-only nothing.json
 refuses 2 '-o FILE is missing' "$dynamo" import in
-refuses 2 'no model file' "$dynamo" export -o x
+refuses 2 'MODEL is missing' "$dynamo" export -o x
 refuses 2 'need --config-only' "$dynamo" info m.h5 --heads 3
 for command in import export info; do
     "$dynamo" $command --help > out.txt

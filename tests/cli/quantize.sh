@@ -76,5 +76,5 @@ refuses 1 'another tokenizer' "$dynamo" quantize heads.h5 --to int8 -o x.h5 --da
 refuses 2 '--to' "$dynamo" quantize heads.h5 --to int5 -o x.h5
 refuses 2 '--to' "$dynamo" quantize heads.h5 -o x.h5
 refuses 2 '-o FILE' "$dynamo" quantize heads.h5 --to int8
-refuses 2 'no model' "$dynamo" quantize --to int8 -o x.h5
+refuses 2 'MODEL is missing' "$dynamo" quantize --to int8 -o x.h5
 echo ok
