@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -196,7 +195,6 @@ int cmd_tokenize(int argc, char **argv)
     argp_parse(&argp, argc, argv, 0, NULL, &o);
     dm_par_set_threads(o.threads);
     dm_stop_install();
-    signal(SIGXFSZ, SIG_IGN); // a limit on file sizes is an error like a full disk
     const double start = dm_now();
     const enum dm_status st = tokenize(&o, &stats, &e);
     dm_files_release(&o.files);

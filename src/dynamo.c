@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* dynamo.c - main is the subcommand table. */
 #include <argp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -39,6 +40,7 @@ static int checked(int code)
 int main(int argc, char **argv)
 {
     argp_err_exit_status = 2;
+    signal(SIGXFSZ, SIG_IGN); // a limit on file sizes is an error like a full disk
     if (argc < 2) {
         usage(stderr);
         return 2;

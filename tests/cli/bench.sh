@@ -1,22 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 # bench: what a user sees. No figure is judged. Usage: bench.sh DYNAMO MAKE_TINY
-set -eu
 . "$(dirname "$0")/lib.sh"
-dynamo=$(realpath "$1")
-make_tiny=$(realpath "$2")
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-cd "$dir"
-
-# refused CODE SENTENCE ARGUMENT...: dynamo bench refuses these arguments.
-refused() {
-    local want=$1 text=$2
-    shift 2
-    refuses "$want" "$text" "$dynamo" bench "$@"
-}
-# has FILE TEXT: the file contains the text.
-has() { grep -qF -- "$2" "$1" || fail "no \"$2\" in: $(cat "$1")"; }
+command=bench
 
 refused 2 '--what: "speed" is none of' --what limits,speed
 refused 2 '--format: "fp8" is none of' --format fp8
@@ -38,20 +24,20 @@ END
 "$dynamo" bench --config tiny.json --quick --runs 2 --threads 1,2 > table.txt 2> err.txt
 [ ! -s err.txt ] || fail "nothing went wrong: $(cat err.txt)"
 for title in "Limits" "Matrix products" "Few rows" "One token" "Chunks" "All heads" "Joint" "Training"; do
-    has table.txt "$title"
+    says table.txt "$title"
 done
 for word in "logits 64x500x32 weight gradient" "4 rows x 500x32" "3 heads" "order 3, top_k 50" "int4"; do
-    has table.txt "$word"
+    says table.txt "$word"
 done
 
 "$dynamo" bench --config tiny.json --quick --runs 2 --format bf16 --what gemm,decode,heads --json --plot p.svg > r.json
 [ "$(wc -l < r.json)" = 1 ] || fail "not one line: $(cat r.json)"
 for word in '"isa":' '"sections":{"gemm":[{"name":' '"share":[' '"heads":[{' '"quick":true' \
     '"goals":[{"name":"matrix products' '"goal":0.9' '"reached":' '"met":null'; do
-    has r.json "$word"
+    says r.json "$word"
 done
 ! grep -qF '"joint"' r.json || fail "a section that nobody asked for"
-has p.svg "</svg>"
+says p.svg "</svg>"
 
 # A file: loading, and DynaMo against the base.
 for i in $(seq 60); do
@@ -62,8 +48,8 @@ done > a.txt
 "$dynamo" cooc a.h5 -o cooc.h5 > /dev/null
 "$make_tiny" t.json m.h5 3
 "$dynamo" bench m.h5 --cooc cooc.h5 --data a.h5 --quick --format f32 --threads 1 --what load,speedup > table.txt
-has table.txt "from a warm page cache"
-has table.txt "tokens_per_forward"
+says table.txt "from a warm page cache"
+says table.txt "tokens_per_forward"
 "$dynamo" bench m.h5 --quick --format bf16 --threads 1 --what speedup --json > r.json
-has r.json '"speedup":[{"name":"eps_b'
-has r.json '"ratio":['
+says r.json '"speedup":[{"name":"eps_b'
+says r.json '"ratio":['

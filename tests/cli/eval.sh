@@ -1,12 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 # score and calibrate on a model made on the way. Usage: eval.sh DYNAMO
-set -eu
 . "$(dirname "$0")/lib.sh"
-dynamo=$(realpath "$1")
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-cd "$dir"
 
 # Documents of made-up sentences: SEED COUNT, as JSONL.
 sentences() {

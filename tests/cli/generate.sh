@@ -1,20 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 # generate: what a user sees. Usage: generate.sh DYNAMO MAKE_TINY
-set -eu
 . "$(dirname "$0")/lib.sh"
-dynamo=$(realpath "$1")
-make_tiny=$(realpath "$2")
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-cd "$dir"
-
-# refused CODE SENTENCE ARGUMENT...: dynamo generate refuses these arguments.
-refused() {
-    local want=$1 text=$2
-    shift 2
-    refuses "$want" "$text" "$dynamo" generate "$@"
-}
+command=generate
 gen() { "$dynamo" generate "$@" 2> err.txt; }
 
 for i in $(seq 60); do
@@ -120,4 +108,4 @@ refused 1 'other.h5: counted with the tokenizer' m.h5 -p a --cooc other.h5
 refused 1 'bad.h5: calibration: eps_b is 7' bad.h5 -p a
 head -c 5000 m.h5 > cut.h5
 refused 1 'cut.h5' cut.h5 -p a
-"$dynamo" generate --help | grep -q 'Example:' || fail "--help has no example"
+has_examples generate

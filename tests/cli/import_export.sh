@@ -1,15 +1,10 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 # import, export and info: what a user sees. Usage: import_export.sh DYNAMO, from the source root.
-set -eu
 . "$(dirname "$0")/lib.sh"
-dynamo=$(realpath "$1")
-golden=$(realpath "$(dirname "$0")/../golden/hf_dir")
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-cd "$dir"
+golden=$cli/../golden/hf_dir
 
-says() { grep -qE -- "$1" out.txt || fail "no \"$1\" in: $(cat out.txt)"; }
+shows() { grep -qE -- "$1" out.txt || fail "no \"$1\" in: $(cat out.txt)"; }
 
 # A directory with a tokenizer of our own; the weights are transformers'.
 for i in $(seq 40); do echo "In the beginning God created the heaven and the earth $i times."; done > a.txt
@@ -19,12 +14,12 @@ cp "$golden"/* in/
 cp t.json in/tokenizer.json
 
 "$dynamo" import in -o m.h5 > out.txt
-says '^m.h5: 16944 parameters in f16, 1 token head, 300 tokens$'
+shows '^m.h5: 16944 parameters in f16, 1 token head, 300 tokens$'
 "$dynamo" export m.h5 -o out
 diff -r in out || fail "the round trip changed a file"
 cp m.h5 first.h5
 "$dynamo" import in -o m.h5 --json > out.txt
-says '"output":"m.h5","parameters":16944,"dtype":"f16","heads":1,"tokens":300'
+shows '"output":"m.h5","parameters":16944,"dtype":"f16","heads":1,"tokens":300'
 "$dynamo" import in -o m.h5 > out.txt
 cmp m.h5 first.h5 || fail "the same command made other bytes"
 (echo "the heaven" > b.txt; "$dynamo" tokenize -t m.h5 --print b.txt > x; "$dynamo" tokenize -t t.json --print b.txt > y; cmp x y) ||
@@ -32,25 +27,25 @@ cmp m.h5 first.h5 || fail "the same command made other bytes"
 
 # info
 "$dynamo" info m.h5 > out.txt
-says '^format +dynamo-model$'
-says '^  total +16944$'
-says '^  command +dynamo import in -o m.h5$'
-says '^  f16 +40$'
-says '^calibration +none$'
+shows '^format +dynamo-model$'
+shows '^  total +16944$'
+shows '^  command +dynamo import in -o m.h5$'
+shows '^  f16 +40$'
+shows '^calibration +none$'
 "$dynamo" info m.h5 --json > out.txt
-says "\"sha256\":\"$(sha256sum in/tokenizer.json | cut -d' ' -f1)\""
-says "\"sha256\":\"$(sha256sum in/model.safetensors | cut -d' ' -f1)\""
+shows "\"sha256\":\"$(sha256sum in/tokenizer.json | cut -d' ' -f1)\""
+shows "\"sha256\":\"$(sha256sum in/model.safetensors | cut -d' ' -f1)\""
 "$dynamo" tokenize -t t.json a.txt -o s.h5 > /dev/null
 "$dynamo" info s.h5 > out.txt
-says '^format +dynamo-shard$'
-says '^vocab +300$'
-says '^  tokens$'
-says "^tokenizer_hash +$(sha256sum t.json | cut -d' ' -f1)\$"
+shows '^format +dynamo-shard$'
+shows '^vocab +300$'
+shows '^  tokens$'
+shows "^tokenizer_hash +$(sha256sum t.json | cut -d' ' -f1)\$"
 
 # The published sizes: parameters and what three heads add.
 while read -r name base percent; do
     "$dynamo" info --config-only "$name" --heads 3 > out.txt
-    says "^  base +$base\$"
+    shows "^  base +$base\$"
     got=$(awk '$1 == "overhead_percent" { printf "%.2f", $2 }' out.txt)
     [ "$percent" = - ] || [ "$got" = "$percent" ] || fail "$name: $got %, want $percent"
 done <<'END'
@@ -66,8 +61,8 @@ done <<'END'
 12b 11846072320 -
 END
 "$dynamo" info --config-only in/config.json --heads 2 --head-depth 2 > out.txt
-says '^  base +16944$'
-says '^  heads +4448$'
+shows '^  base +16944$'
+shows '^  heads +4448$'
 
 # What goes wrong
 refuses 1 'exists already; --force' "$dynamo" export m.h5 -o out
@@ -76,7 +71,7 @@ rm in/tokenizer.json
 refuses 1 'no tokenizer.json' "$dynamo" import in -o n.h5
 [ ! -e n.h5 ] || fail "a failed import left a file"
 "$dynamo" import in --no-tokenizer -o n.h5 > out.txt
-says '320 tokens, no tokenizer$'
+shows '320 tokens, no tokenizer$'
 head -c 20000 "$golden/model.safetensors" > in/model.safetensors
 refuses 1 'in/model.safetensors: ' "$dynamo" import in --no-tokenizer -o n.h5
 mv in/model.safetensors in/pytorch_model.bin
@@ -95,6 +90,6 @@ refuses 2 'MODEL is missing' "$dynamo" export -o x
 refuses 2 'need --config-only' "$dynamo" info m.h5 --heads 3
 for command in import export info; do
     "$dynamo" $command --help > out.txt
-    says 'Example'
+    shows 'Example'
 done
 echo "import_export: passed"

@@ -1,5 +1,14 @@
 # SPDX-License-Identifier: MIT
-# lib.sh - sourced by the tests of commands, before they leave their folder.
+# lib.sh - sourced first by every test of commands. The test's arguments are DYNAMO and, where a
+# model is needed, MAKE_TINY; it goes on in an empty folder, which vanishes with it.
+set -eu
+export LC_ALL=C.UTF-8
+dynamo=$(realpath "$1")
+[ $# -lt 2 ] || make_tiny=$(realpath "$2")
+cli=$(realpath "$(dirname "$0")")
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+cd "$dir"
 
 fail() { echo "FAIL: $*" >&2; exit 1; }
 
@@ -12,4 +21,59 @@ refuses() {
     grep -qF -- "$text" err.txt || fail "\"$(cat err.txt)\" does not say \"$text\": $*"
     [ "$want" = 2 ] || [ "$(wc -l < err.txt)" = 1 ] || fail "more than one sentence: $*: $(cat err.txt)"
     [ ! -s out.txt ] || fail "output in spite of the failure: $*"
+}
+
+# refused CODE SENTENCE ARGUMENT...: the test's $command refuses these arguments.
+refused() { refuses "$1" "$2" "$dynamo" $command "${@:3}"; }
+
+# says FILE TEXT: the file contains the text.
+says() { grep -qF -- "$2" "$1" || fail "no \"$2\" in $1: $(cat "$1")"; }
+
+# prints PATTERN COMMAND...: success, and a line on stdout or stderr that matches (grep -E).
+prints() {
+    local pattern=$1
+    shift
+    "$@" > out.txt 2>&1 || fail "exit code $?: $*: $(cat out.txt)"
+    grep -qE -- "$pattern" out.txt || fail "no \"$pattern\" in: $(cat out.txt): $*"
+}
+
+# has_examples COMMAND...: the help of each has an example.
+has_examples() {
+    local c
+    for c in "$@"; do
+        "$dynamo" $c --help | grep -Eq "^(Examples?: |  )dynamo $c " || fail "$c --help has no example"
+    done
+}
+
+# no_file FILE: neither the file nor anything that it is made from.
+no_file() { ! ls "$1"* 2> /dev/null || fail "an unfinished run left a file"; }
+
+# stops SIGNAL FILE COMMAND...: after a signal, half a second on the way, one sentence and no FILE.
+stops() {
+    local signal=$1 out=$2 code=0 pid
+    shift 2
+    "$@" > out.txt 2> err.txt &
+    pid=$!
+    sleep 0.5
+    kill "-$signal" $pid 2> /dev/null || true
+    wait $pid || code=$?
+    [ $code = 1 ] && [ "$(cat err.txt)" = "dynamo $command: stopped by a signal" ] ||
+        fail "SIG$signal: exit code $code, $(cat err.txt)"
+    no_file "$out"
+}
+
+# full SENTENCE FILE COMMAND...: the disk is too small for FILE.
+full() {
+    refuses 1 "$1" "${@:3}"
+    no_file "$2"
+}
+
+# small_disk SIZE: mounts a file system of that size at ./small, where that is permitted.
+small_disk() {
+    mkdir small
+    if ! mount -t tmpfs -o "size=$1" none small 2> /dev/null; then
+        echo "skipped: no small file system can be mounted here"
+        return 1
+    fi
+    trap 'umount "$dir/small"; rm -rf "$dir"' EXIT
 }

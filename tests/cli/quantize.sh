@@ -1,12 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 # quantize, and what the other commands make of its files. Usage: quantize.sh DYNAMO
-set -eu
 . "$(dirname "$0")/lib.sh"
-dynamo=$(realpath "$1")
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-cd "$dir"
 
 awk 'BEGIN {
     srand(3)
