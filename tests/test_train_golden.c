@@ -30,6 +30,7 @@ static void open_golden(struct golden *g, const char *file, enum dm_pass_kind ki
         .kind = kind,
         .micro = micro,
         .T = T,
+        .batch = B,
         .clip = 1.0,
         .adam = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .decay = 0.01}};
     struct dm_err e;

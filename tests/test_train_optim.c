@@ -221,11 +221,11 @@ static void test_adamw_reports_short_memory(void **state)
 static void test_warmup_is_a_fraction_or_steps(void **state)
 {
     (void)state;
-    assert_int_equal(dm_schedule_warmup(0.01, 1000), 10);
-    assert_int_equal(dm_schedule_warmup(0.01, 1050), 11);
-    assert_int_equal(dm_schedule_warmup(25, 1000), 25);
-    assert_int_equal(dm_schedule_warmup(25, 10), 10);
-    assert_int_equal(dm_schedule_warmup(0, 10), 0);
+    assert_int_equal(dm_schedule_part(0.01, 1000, 1000), 10);
+    assert_int_equal(dm_schedule_part(0.01, 1050, 1050), 11);
+    assert_int_equal(dm_schedule_part(25, 1000, 1000), 25);
+    assert_int_equal(dm_schedule_part(25, 10, 10), 10);
+    assert_int_equal(dm_schedule_part(0, 10, 10), 0);
 }
 
 static void test_schedule_warms_up_and_falls_to_min_lr(void **state)
@@ -248,6 +248,27 @@ static void test_schedule_warms_up_and_falls_to_min_lr(void **state)
     assert_true(dm_schedule_lr(&all, 4) == 1.0);
 }
 
+static void test_other_shapes_follow_their_formulas(void **state)
+{
+    (void)state;
+    struct dm_schedule s = {.steps = 110, .warmup = 10, .lr = 1.0, .min_lr = 0.1, .decay = 25};
+    for (size_t i = 0; i < 110; i++) {
+        const double x = i < 10 ? 0.0 : (double)(i - 10) / 100.0;
+        const double y = i < 85 ? 0.0 : (double)(i - 85) / 25.0;
+        const double warm = (double)(i + 1) / 10.0;
+        s.shape = DM_LR_LINEAR;
+        assert_true(fabs(dm_schedule_lr(&s, i) - (i < 10 ? warm : 1.0 - 0.9 * x)) < 1e-12);
+        s.shape = DM_LR_CONSTANT;
+        assert_true(fabs(dm_schedule_lr(&s, i) - (i < 10 ? warm : 1.0)) < 1e-12);
+        s.shape = DM_LR_WSD;
+        assert_true(fabs(dm_schedule_lr(&s, i) - (i < 10 ? warm : 1.0 - 0.9 * sqrt(y))) < 1e-12);
+    }
+    s.decay = 0;
+    assert_true(dm_schedule_lr(&s, 109) == 1.0);
+    assert_int_equal(dm_schedule_part(0.2, 100, 90), 20);
+    assert_int_equal(dm_schedule_part(1000, 100, 90), 90);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -259,6 +280,7 @@ int main(void)
         cmocka_unit_test(test_adamw_reports_short_memory),
         cmocka_unit_test(test_warmup_is_a_fraction_or_steps),
         cmocka_unit_test(test_schedule_warms_up_and_falls_to_min_lr),
+        cmocka_unit_test(test_other_shapes_follow_their_formulas),
     };
     return cmocka_run_group_tests_name("train_optim", tests, NULL, NULL);
 }

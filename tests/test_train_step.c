@@ -10,6 +10,7 @@
 #include "src/base/par.h"
 #include "tests/golden.h"
 #include "tests/tiny.h"
+#include "train/guard.h"
 #include "train/step.h"
 
 enum { T = TINY_T, B = 6 };
@@ -21,6 +22,7 @@ static struct dm_step_opt options(enum dm_pass_kind kind, size_t micro)
     return (struct dm_step_opt){.kind = kind,
                                 .micro = micro,
                                 .T = T,
+                                .batch = B,
                                 .clip = 1.0,
                                 .adam = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .decay = 0.01}};
 }
@@ -219,7 +221,7 @@ static void test_a_head_of_weight_0_stays(void **state)
     dm_model_release(&m);
 }
 
-static void test_a_loss_that_is_not_finite_names_step_and_head(void **state)
+static void test_a_loss_that_is_not_finite_names_head_and_tensor(void **state)
 {
     (void)state;
     const struct dm_config c = tiny_config();
@@ -236,8 +238,8 @@ static void test_a_loss_that_is_not_finite_names_step_and_head(void **state)
     m.params.heads[1].up_b[0] = NAN; // head 3
     float *before = flat(&m.params, &c, DM_SCOPE_ALL, &n);
     assert_int_equal(dm_step_run(&s, ids, B, 1e-3, &e), DM_ENAN);
-    assert_non_null(strstr(e.msg, "step 2"));
-    assert_non_null(strstr(e.msg, "head 3"));
+    assert_non_null(strstr(e.msg, "the loss of head 3 is"));
+    assert_non_null(strstr(e.msg, "parameter dynamo.heads.3.0.mlp.dense_h_to_4h.bias is not"));
     float *after = flat(&m.params, &c, DM_SCOPE_ALL, &n);
     assert_memory_equal(before, after, n * sizeof(float));
     assert_int_equal(s.adam.t, 1);
@@ -245,6 +247,101 @@ static void test_a_loss_that_is_not_finite_names_step_and_head(void **state)
     free(after);
     dm_step_release(&s);
     dm_model_release(&m);
+}
+
+/* A frozen unembedding with a NaN: no parameter of ours is broken, but every gradient is. */
+static void test_a_gradient_that_is_not_finite_is_named(void **state)
+{
+    (void)state;
+    const struct dm_config c = tiny_config();
+    const struct dm_step_opt o = options(DM_PASS_HEADS, B);
+    struct dm_model m;
+    struct dm_step s;
+    struct dm_err e;
+    int32_t ids[B * T];
+    fill_ids(ids, B * T);
+    tiny_model(&m, &c);
+    m.params.unembed[3] = NAN;
+    assert_ok(dm_step_init(&s, &m, &o, &e), e);
+    assert_int_equal(dm_step_gradients(&s, ids, B, &e), DM_ENAN);
+    assert_non_null(strstr(e.msg, "the gradient of dynamo.heads.3.0."));
+    assert_non_null(dm_guard_bad_gradient(&s.adam, NULL));
+    assert_null(dm_guard_bad_parameter(&s.adam, NULL));
+    dm_step_drop(&s);
+    assert_null(dm_guard_bad_gradient(&s.adam, NULL));
+    dm_step_release(&s);
+    dm_model_release(&m);
+}
+
+static void test_the_decay_mask_says_what_decays(void **state)
+{
+    (void)state;
+    const struct dm_config c = tiny_config();
+    static const enum dm_decay_mask masks[] = {DM_DECAY_MATRICES, DM_DECAY_LAYERS, DM_DECAY_ALL};
+    for (int k = 0; k < 3; k++) {
+        struct dm_step_opt o = options(DM_PASS_BASE, B);
+        struct dm_model m;
+        struct dm_step s;
+        struct dm_err e;
+        o.decay_mask = masks[k];
+        tiny_model(&m, &c);
+        assert_ok(dm_step_init(&s, &m, &o, &e), e);
+        for (size_t i = 0; i < s.adam.n_slots; i++) {
+            const struct dm_adamw_slot *t = &s.adam.slot[i];
+            const bool embedding = strstr(t->name, "embed") != NULL;
+            const bool want = masks[k] == DM_DECAY_ALL ||
+                              (t->cols && (!embedding || masks[k] == DM_DECAY_MATRICES));
+            if (t->decay != want)
+                fail_msg("mask %d: decay of %s is %d", k, t->name, t->decay);
+        }
+        dm_step_release(&s);
+        dm_model_release(&m);
+    }
+}
+
+/* A leaf that adds its number, scaled so that the order of additions shows in the bits. */
+static void add_number(void *ctx, struct dm_params *grads, size_t i)
+{
+    const size_t n = *(const size_t *)ctx;
+    for (size_t j = 0; j < n; j++)
+        grads->heads[0].up_w[j] += 1.0f / (float)(3 * i + 1 + j);
+}
+
+static void test_parts_of_the_tree_join_to_the_bits_of_the_whole(void **state)
+{
+    (void)state;
+    static const size_t counts[] = {1, 2, 3, 4, 7, 8, 12, 20, 24};
+    const struct dm_config c = tiny_config();
+    size_t n = c.F * c.C;
+    for (size_t k = 0; k < sizeof(counts) / sizeof(counts[0]); k++)
+        for (size_t ranks = 1; ranks <= 4 && counts[k] % ranks == 0; ranks *= 2) {
+            struct dm_accum a;
+            struct dm_arena mem[5];
+            struct dm_params sum[5];
+            struct dm_err e;
+            const size_t part = counts[k] / ranks;
+            for (size_t r = 0; r < ranks + 1; r++) {
+                const size_t lo = r < ranks ? r * part : 0, hi = r < ranks ? lo + part : counts[k];
+                assert_ok(dm_params_new(&sum[r], &mem[r], &c, DM_SCOPE_HEADS, &e), e);
+                assert_ok(dm_accum_init(&a, &sum[r], &c, DM_SCOPE_HEADS, hi - lo, &e), e);
+                assert_int_equal(a.depth, dm_accum_depth(hi - lo));
+                dm_accum_run(&a, lo, hi, add_number, &n);
+                dm_accum_release(&a);
+            }
+            for (size_t step = 1; step < ranks; step *= 2) // pairs, as machines would
+                for (size_t r = 0; r < ranks; r += 2 * step)
+                    for (size_t j = 0; j < n; j++)
+                        sum[r].heads[0].up_w[j] += sum[r + step].heads[0].up_w[j];
+            assert_memory_equal(sum[0].heads[0].up_w, sum[ranks].heads[0].up_w, n * sizeof(float));
+            for (size_t j = 0; j < n; j++) {
+                double want = 0.0;
+                for (size_t i = 0; i < counts[k]; i++)
+                    want += 1.0 / (double)(3 * i + 1 + j);
+                assert_true(fabs((double)sum[0].heads[0].up_w[j] - want) < 1e-5 * want);
+            }
+            for (size_t r = 0; r < ranks + 1; r++)
+                dm_arena_release(&mem[r]);
+        }
 }
 
 static void test_step_reports_short_memory(void **state)
@@ -278,7 +375,10 @@ int main(void)
         cmocka_unit_test(test_only_the_trained_scope_moves),
         cmocka_unit_test(test_steps_lower_the_loss),
         cmocka_unit_test(test_a_head_of_weight_0_stays),
-        cmocka_unit_test(test_a_loss_that_is_not_finite_names_step_and_head),
+        cmocka_unit_test(test_a_loss_that_is_not_finite_names_head_and_tensor),
+        cmocka_unit_test(test_a_gradient_that_is_not_finite_is_named),
+        cmocka_unit_test(test_the_decay_mask_says_what_decays),
+        cmocka_unit_test(test_parts_of_the_tree_join_to_the_bits_of_the_whole),
         cmocka_unit_test(test_step_reports_short_memory),
     };
     return cmocka_run_group_tests_name("train_step", tests, NULL, NULL);

@@ -21,6 +21,8 @@ static const char *const dtypes[] = {"f32", "f16", "bf16", NULL};
 static const char *const dtypes_heads[] = {"base", "f32", "f16", "bf16", NULL};
 static const char *const precisions[] = {"bf16", "f32", NULL};
 static const char *const inits[] = {"copy", "random", NULL};
+static const char *const schedules[] = {"cosine", "linear", "constant", "wsd", NULL};
+static const char *const masks[] = {"matrices", "layers", "all", NULL};
 static const char *const inputs[] = {"penultimate", "final", NULL};
 
 struct row {
@@ -77,17 +79,27 @@ static const struct row rows[] = {
      "passes over the data if --steps is 0"},
     {"batch", 'b', SIZE, FIXED, BOTH, AT(batch), 1, 1 << 20, NULL, "B",
      "sequences per step (the paper: 64)"},
-    {"micro", 0, SIZE, FIXED, BOTH, AT(micro), 1, 1 << 20, NULL, "N",
-     "sequences that run at once; gradients of a batch are accumulated; less needs less memory"},
+    {"micro-batch", 0, SIZE, FIXED, BOTH, AT(micro), 1, 1 << 20, NULL, "N",
+     "sequences that run at once; the gradients of a batch are added in the order of a fixed "
+     "binary "
+     "tree; less needs less memory"},
     {"context", 'c', SIZE, FIXED, BOTH, AT(context), 2, 1 << 20, NULL, "T",
      "tokens per sequence (the paper: 2048)"},
     {"lr", 0, REAL, FIXED, BOTH, AT(lr), 0, 100, NULL, "X", "peak learning rate"},
+    {"schedule", 0, WORD, FIXED, BOTH, AT(schedule), 0, 0, schedules, "SHAPE",
+     "of the rate after the warm-up: cosine, linear, constant, or wsd (warm-up, stable, decay)"},
     {"min-lr", 0, REAL, FIXED, BOTH, AT(min_lr), 0, 100, NULL, "X",
-     "rate at the end of the cosine"},
+     "rate at the end of cosine, linear and wsd"},
+    {"lr-decay", 0, REAL, FIXED, BOTH, AT(lr_decay), 0, MANY, NULL, "X",
+     "last part of a wsd schedule, where the rate falls: below 1 a fraction of the steps, else "
+     "steps"},
     {"warmup", 0, REAL, FIXED, BOTH, AT(warmup), 0, MANY, NULL, "X",
      "linear warm-up: below 1 a fraction of the steps, else steps"},
     {"weight-decay", 0, REAL, FIXED, BOTH, AT(decay), 0, 100, NULL, "X",
-     "decoupled decay of matrices; not stated in the paper, our choice"},
+     "decoupled decay; not stated in the paper, our choice"},
+    {"decay-mask", 0, WORD, FIXED, BOTH, AT(decay_mask), 0, 0, masks, "WHAT",
+     "what decays: matrices (of layers and embeddings, as in GPT-NeoX), layers (their matrices "
+     "only), or all (biases and LayerNorms, too)"},
     {"clip", 0, REAL, FIXED, BOTH, AT(clip), 0, 1e9, NULL, "X",
      "largest norm of the gradient, 0 = no clipping; not stated in the paper, our choice"},
     {"beta1", 0, REAL, FIXED, BOTH, AT(beta1), 0, 0.999999, NULL, "X", "AdamW"},
@@ -130,6 +142,8 @@ void dm_train_opt_init(struct dm_train_opt *o, enum dm_train_kind kind)
                                .precision = "bf16",
                                .init = "copy",
                                .head_input = "penultimate",
+                               .schedule = "cosine",
+                               .decay_mask = "matrices",
                                .heads = 3,
                                .head_depth = 1,
                                .val_fraction = 0.03,
@@ -139,6 +153,7 @@ void dm_train_opt_init(struct dm_train_opt *o, enum dm_train_kind kind)
                                .context = 256,
                                .lr = 1e-3,
                                .warmup = 0.01,
+                               .lr_decay = 0.2,
                                .decay = heads ? 0.01 : 0.1,
                                .clip = 1.0,
                                .beta1 = 0.9,
@@ -264,6 +279,30 @@ error_t dm_train_opt_parse(struct dm_train_opt *o, int key, const char *arg, str
         return 0;
     }
     return ARGP_ERR_UNKNOWN;
+}
+
+static size_t word_index(const char *word, const char *const *words)
+{
+    size_t i = 0;
+    while (words[i] && strcmp(words[i], word))
+        i++;
+    return i;
+}
+
+struct dm_schedule dm_train_opt_schedule(const struct dm_train_opt *o, size_t steps)
+{
+    const size_t warmup = dm_schedule_part(o->warmup, steps, steps);
+    return (struct dm_schedule){.shape = (enum dm_schedule_shape)word_index(o->schedule, schedules),
+                                .steps = steps,
+                                .warmup = warmup,
+                                .decay = dm_schedule_part(o->lr_decay, steps, steps - warmup),
+                                .lr = o->lr,
+                                .min_lr = o->min_lr};
+}
+
+enum dm_decay_mask dm_train_opt_decay_mask(const struct dm_train_opt *o)
+{
+    return (enum dm_decay_mask)word_index(o->decay_mask, masks);
 }
 
 enum dm_format dm_train_opt_format(const struct dm_train_opt *o)

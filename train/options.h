@@ -11,6 +11,8 @@
 
 #include "src/base/status.h"
 #include "src/kernel/format.h"
+#include "train/schedule.h"
+#include "train/step.h"
 
 enum dm_train_kind { DM_TRAIN_BASE = 1, DM_TRAIN_HEADS = 2 }; /* bits: a row can serve both */
 
@@ -23,11 +25,12 @@ struct dm_train_opt {
     enum dm_train_kind kind;
     const char *base, *config, *tokenizer, *vocab_rows, *dtype; /* strings are borrowed */
     const char *precision, *init, *head_input, *head_weights;
+    const char *schedule, *decay_mask;
     size_t heads, head_depth;
     struct dm_paths data, val;
     double val_fraction;
     size_t steps, batch, micro, context;
-    double epochs, lr, min_lr, warmup, decay, clip, beta1, beta2, eps;
+    double epochs, lr, min_lr, warmup, lr_decay, decay, clip, beta1, beta2, eps;
     uint64_t seed;
     size_t val_every, val_max;
     const char *output, *checkpoint, *log;
@@ -54,6 +57,8 @@ error_t dm_train_opt_parse(struct dm_train_opt *o, int key, const char *arg, str
 /* Appends to a list; DM_ENOMEM. */
 enum dm_status dm_train_opt_add_path(struct dm_paths *p, const char *path, struct dm_err *e);
 
+struct dm_schedule dm_train_opt_schedule(const struct dm_train_opt *o, size_t steps);
+enum dm_decay_mask dm_train_opt_decay_mask(const struct dm_train_opt *o);
 /* Of the products: f32 or bf16. */
 enum dm_format dm_train_opt_format(const struct dm_train_opt *o);
 

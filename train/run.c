@@ -153,10 +153,7 @@ static enum dm_status open_data(struct state *s, struct dm_err *e)
         return dm_fail(e, DM_ERANGE,
                        "%s: %zu training sequences of %zu tokens, fewer than one batch of %zu",
                        o->data.path[0], dm_loader_train_windows(s->loader), o->context, o->batch);
-    s->schedule = (struct dm_schedule){.steps = steps,
-                                       .warmup = dm_schedule_warmup(o->warmup, steps),
-                                       .lr = o->lr,
-                                       .min_lr = o->min_lr};
+    s->schedule = dm_train_opt_schedule(o, steps);
     s->val_every = o->val_every ? o->val_every : steps > 500 ? steps / 10 : 50;
     return DM_OK;
 }
@@ -176,6 +173,8 @@ static enum dm_status open_step(struct state *s, struct dm_err *e)
         .kind = o->kind == DM_TRAIN_BASE ? DM_PASS_BASE : DM_PASS_HEADS,
         .micro = o->micro,
         .T = o->context,
+        .batch = o->batch,
+        .decay_mask = dm_train_opt_decay_mask(o),
         .clip = o->clip,
         .adam = {.beta1 = o->beta1, .beta2 = o->beta2, .eps = o->eps, .decay = o->decay},
         .head_weight = s->run->head_weight};
@@ -338,9 +337,12 @@ static double mfu(const struct dm_train_report *r, double tokens_per_s)
 static enum dm_status advance(struct state *s, struct dm_err *e)
 {
     const struct dm_train_opt *o = s->opt;
+    struct dm_err why;
     const double lr = dm_schedule_lr(&s->schedule, (size_t)s->at.step), t0 = dm_now();
     DM_TRY(dm_loader_next(s->loader, &s->at.pos, s->ids, o->batch, e));
-    DM_TRY(dm_step_run(&s->step, s->ids, o->batch, lr, e));
+    enum dm_status st = dm_step_run(&s->step, s->ids, o->batch, lr, &why);
+    if (st)
+        return dm_fail(e, st, "step %llu: %s", (unsigned long long)s->at.step + 1, why.msg);
     const double seconds = dm_now() - t0;
     const double rate = (double)(o->batch * o->context) / seconds;
     const size_t step = (size_t)++s->at.step;

@@ -3,7 +3,10 @@
 
 #include <assert.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
+
+#include "train/guard.h"
 
 enum dm_scope dm_step_scope(enum dm_pass_kind kind)
 {
@@ -18,6 +21,12 @@ size_t dm_step_first_head(enum dm_pass_kind kind)
 static size_t last_head(const struct dm_step *s)
 {
     return s->opt.kind == DM_PASS_HEADS ? s->model->cfg.K : 1;
+}
+
+static bool decays(const struct dm_tensor *t, enum dm_decay_mask mask)
+{
+    const bool layer = t->part == DM_PART_LAYER || t->part == DM_PART_HEAD;
+    return mask == DM_DECAY_ALL || (t->decay && (layer || mask == DM_DECAY_MATRICES));
 }
 
 static enum dm_status init_adam(struct dm_step *s, struct dm_err *e)
@@ -35,9 +44,16 @@ static enum dm_status init_adam(struct dm_step *s, struct dm_err *e)
     }
     dm_params_list(&s->model->params, c, scope, s->params_list);
     dm_params_list(&s->grads, c, scope, grads);
+    for (size_t i = 0; i < n; i++)
+        s->params_list[i].decay = decays(&s->params_list[i], s->opt.decay_mask);
     st = dm_adamw_init(&s->adam, &s->opt.adam, s->params_list, grads, n, e);
     free(grads);
     return st;
+}
+
+static size_t n_micros(const struct dm_step *s, size_t B)
+{
+    return (B + s->opt.micro - 1) / s->opt.micro;
 }
 
 enum dm_status dm_step_init(struct dm_step *s, struct dm_model *m, const struct dm_step_opt *opt,
@@ -46,14 +62,18 @@ enum dm_status dm_step_init(struct dm_step *s, struct dm_model *m, const struct 
     enum dm_status st = DM_OK;
     const struct dm_config *c = &m->cfg;
     *s = (struct dm_step){.opt = *opt, .model = m};
+    if (!s->opt.batch)
+        s->opt.batch = opt->micro;
+    const size_t n_micro = n_micros(s, s->opt.batch);
     s->loss = dm_alloc(c->K, sizeof(double));
-    s->part = dm_alloc(c->K, sizeof(double));
+    s->part = dm_alloc(n_micro, c->K * sizeof(double));
     if (!s->loss || !s->part) {
         st = dm_fail(e, DM_ENOMEM, "out of memory for %zu heads", c->K);
         goto done;
     }
     DM_TRY_GOTO(dm_pass_new(&s->pass, c, opt->kind, opt->micro, opt->T, e));
     DM_TRY_GOTO(dm_params_new(&s->grads, &s->grads_mem, c, dm_step_scope(opt->kind), e));
+    DM_TRY_GOTO(dm_accum_init(&s->accum, &s->grads, c, dm_step_scope(opt->kind), n_micro, e));
     DM_TRY_GOTO(init_adam(s, e));
 done:
     if (st)
@@ -65,6 +85,7 @@ void dm_step_release(struct dm_step *s)
 {
     dm_adamw_release(&s->adam);
     free(s->params_list);
+    dm_accum_release(&s->accum);
     dm_arena_release(&s->grads_mem);
     dm_pass_free(s->pass);
     free(s->loss);
@@ -72,42 +93,91 @@ void dm_step_release(struct dm_step *s)
     *s = (struct dm_step){0};
 }
 
-/* The gradients of the batch, added to zeros, and the losses. */
-static enum dm_status gradients(struct dm_step *s, const int32_t *ids, size_t B, struct dm_err *e)
+struct batch {
+    struct dm_step *s;
+    const int32_t *ids;
+    size_t B;
+};
+
+static size_t micro_rows(const struct batch *b, size_t i)
 {
-    const size_t T = s->opt.T, step = (size_t)s->adam.t + 1, K = s->model->cfg.K;
-    const size_t first = dm_step_first_head(s->opt.kind), last = last_head(s);
+    const size_t micro = b->s->opt.micro, left = b->B - i * micro;
+    return left < micro ? left : micro;
+}
+
+static void micro_gradient(void *ctx, struct dm_params *grads, size_t i)
+{
+    const struct batch *b = ctx;
+    struct dm_step *s = b->s;
+    const size_t T = s->opt.T, rows = micro_rows(b, i);
+    dm_pass_train(s->pass, s->model, grads, b->ids + i * s->opt.micro * T, rows, T,
+                  (float)((double)rows / (double)b->B), s->opt.head_weight,
+                  s->part + i * s->model->cfg.K);
+}
+
+static void sum_losses(const struct batch *b)
+{
+    struct dm_step *s = b->s;
+    const size_t K = s->model->cfg.K, first = dm_step_first_head(s->opt.kind), last = last_head(s);
     for (size_t n = 1; n <= K; n++)
         s->loss[n - 1] = n < first || n > last ? NAN : 0.0;
-    for (size_t b = 0; b < B; b += s->opt.micro) {
-        const size_t rows = B - b < s->opt.micro ? B - b : s->opt.micro;
-        const double share = (double)rows / (double)B;
-        dm_pass_train(s->pass, s->model, &s->grads, ids + b * T, rows, T, (float)share,
-                      s->opt.head_weight, s->part);
-        for (size_t n = first; n <= last; n++) {
-            s->loss[n - 1] += share * s->part[n - 1];
-            if (!isfinite(s->part[n - 1]))
-                return dm_fail(e, DM_ENAN,
-                               "step %zu: the loss of head %zu is %g; a lower learning rate or "
-                               "stronger clipping may help",
-                               step, n, s->part[n - 1]);
-        }
-    }
+    for (size_t i = 0; i < n_micros(s, b->B); i++)
+        for (size_t n = first; n <= last; n++)
+            s->loss[n - 1] += (double)micro_rows(b, i) / (double)b->B * s->part[i * K + n - 1];
+}
+
+/* Names the tensor: a parameter that is broken says more than what follows from it. */
+static enum dm_status check_finite(const struct dm_step *s, struct dm_err *e)
+{
+    const size_t first = dm_step_first_head(s->opt.kind), last = last_head(s);
+    const struct dm_adamw_slot *bad;
+    char what[64], where[sizeof(bad->name) + 80] = "";
+    size_t n = first, count;
+    while (n <= last && isfinite(s->loss[n - 1]))
+        n++;
+    if (n > last && isfinite(s->norm))
+        return DM_OK;
+    if (n <= last)
+        snprintf(what, sizeof(what), "the loss of head %zu is %g", n, s->loss[n - 1]);
+    else
+        snprintf(what, sizeof(what), "the norm of the gradient is %g", s->norm);
+    if ((bad = dm_guard_bad_parameter(&s->adam, &count)))
+        snprintf(where, sizeof(where), ", parameter %s is not finite (%zu of %zu tensors)",
+                 bad->name, count, s->adam.n_slots);
+    else if ((bad = dm_guard_bad_gradient(&s->adam, &count)))
+        snprintf(where, sizeof(where), ", the gradient of %s is not finite (%zu of %zu tensors)",
+                 bad->name, count, s->adam.n_slots);
+    return dm_fail(e, DM_ENAN, "%s%s; a lower learning rate or stronger clipping may help", what,
+                   where);
+}
+
+enum dm_status dm_step_gradients(struct dm_step *s, const int32_t *ids, size_t B, struct dm_err *e)
+{
+    struct batch b = {s, ids, B};
+    assert(B > 0 && B <= s->opt.batch);
+    dm_accum_run(&s->accum, 0, n_micros(s, B), micro_gradient, &b);
+    sum_losses(&b);
     s->norm = dm_adamw_grad_norm(&s->adam);
-    if (!isfinite(s->norm))
-        return dm_fail(e, DM_ENAN, "step %zu: the norm of the gradient is %g", step, s->norm);
-    return DM_OK;
+    return check_finite(s, e);
+}
+
+void dm_step_update(struct dm_step *s, double lr)
+{
+    dm_adamw_step(&s->adam, lr, dm_adamw_clip(s->norm, s->opt.clip));
+}
+
+void dm_step_drop(struct dm_step *s)
+{
+    dm_adamw_zero_grads(&s->adam);
 }
 
 enum dm_status dm_step_run(struct dm_step *s, const int32_t *ids, size_t B, double lr,
                            struct dm_err *e)
 {
-    assert(B > 0);
-    enum dm_status st = gradients(s, ids, B, e);
-    if (st) {
-        dm_adamw_zero_grads(&s->adam);
-        return st;
-    }
-    dm_adamw_step(&s->adam, lr, dm_adamw_clip(s->norm, s->opt.clip));
-    return DM_OK;
+    enum dm_status st = dm_step_gradients(s, ids, B, e);
+    if (st)
+        dm_step_drop(s);
+    else
+        dm_step_update(s, lr);
+    return st;
 }

@@ -4,17 +4,28 @@
  * A batch of B sequences runs as micro-batches of `micro` (the last one may be smaller). The loss
  * is the mean over the batch's positions with a target, as if it ran at once: all sequences have
  * the same length, so a micro-batch of b sequences counts with b / B. That is PyTorch's usual
- * accumulation (the mean of the micro-batches' means) whenever micro divides B. */
+ * accumulation (the mean of the micro-batches' means) whenever micro divides B. Gradients are added
+ * in the order of accum.h, losses in that of the micro-batches. */
 #ifndef DM_TRAIN_STEP_H
 #define DM_TRAIN_STEP_H
 
 #include "src/model/model.h"
+#include "train/accum.h"
 #include "train/adamw.h"
+
+/* What weight decay applies to. */
+enum dm_decay_mask {
+    DM_DECAY_MATRICES, /* of the layers and the embeddings, as in GPT-NeoX */
+    DM_DECAY_LAYERS,   /* of the layers */
+    DM_DECAY_ALL       /* biases and LayerNorms, too */
+};
 
 struct dm_step_opt {
     enum dm_pass_kind kind; /* DM_PASS_BASE or DM_PASS_HEADS */
     size_t micro, T;        /* sequences per micro-batch, tokens per sequence */
-    double clip;            /* largest gradient norm; 0 = no clipping */
+    size_t batch;           /* most sequences of a step; 0 = one micro-batch */
+    enum dm_decay_mask decay_mask;
+    double clip; /* largest gradient norm; 0 = no clipping */
     struct dm_adamw_opt adam;
     const float *head_weight; /* (K) or NULL; borrowed */
 };
@@ -25,11 +36,12 @@ struct dm_step {
     struct dm_pass *pass;
     struct dm_params grads;
     struct dm_arena grads_mem;
+    struct dm_accum accum;
     struct dm_tensor *params_list; /* (n_tensors) of the trained scope */
     size_t n_tensors;
     struct dm_adamw adam;
     double *loss; /* (K) of the last step, NaN for heads that are not trained */
-    double *part; /* (K) of one micro-batch */
+    double *part; /* (micro-batches,K) */
     double norm;  /* of the last step's gradient, before clipping */
 };
 
@@ -44,8 +56,15 @@ enum dm_status dm_step_init(struct dm_step *s, struct dm_model *m, const struct 
                             struct dm_err *e);
 void dm_step_release(struct dm_step *s);
 
-/* ids (B,T): one step at rate lr; s->loss and s->norm tell how it went. DM_ENAN, with the step and
- * the head named, for a loss or norm that is not finite; the parameters are then as before. */
+/* ids (B,T), B <= batch: the gradients of the batch into s->grads, s->loss and s->norm. DM_ENAN,
+ * with the head and the tensor named, for a loss or norm that is not finite. The gradients stay
+ * until dm_step_update() or dm_step_drop(), one of which comes before the next call. */
+enum dm_status dm_step_gradients(struct dm_step *s, const int32_t *ids, size_t B, struct dm_err *e);
+/* Clipping and AdamW at rate lr / nothing: the parameters stay. */
+void dm_step_update(struct dm_step *s, double lr);
+void dm_step_drop(struct dm_step *s);
+
+/* All of it: on failure the parameters are as before. */
 enum dm_status dm_step_run(struct dm_step *s, const int32_t *ids, size_t B, double lr,
                            struct dm_err *e);
 
