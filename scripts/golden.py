@@ -200,13 +200,17 @@ def lr_schedule(steps, peak, warmup):
     return np.array(out)
 
 
-def train(g, named, loss_fn, ids, B, lrs):
+def train(g, named, loss_fn, ids, B, lrs, base_rate=1.0):
     """20 steps of AdamW (betas .9 .95, eps 1e-8, decay 0.01 on matrices, clip at norm 1); gradients
-    of the first step before clipping, parameters at the end."""
-    decay = [p for _, p in named if p.ndim == 2]
-    rest = [p for _, p in named if p.ndim != 2]
-    opt = torch.optim.AdamW([{"params": decay, "weight_decay": 0.01},
-                             {"params": rest, "weight_decay": 0.0}],
+    of the first step before clipping, parameters at the end. Heads learn at lrs, the base at base_rate
+    times that."""
+    groups = {}
+    for name, p in named:
+        head = name.startswith("dynamo.") or base_rate == 1.0
+        groups.setdefault((p.ndim == 2, head), []).append(p)
+    opt = torch.optim.AdamW([{"params": ps, "weight_decay": 0.01 if matrix else 0.0,
+                              "rate": 1.0 if head else base_rate}
+                             for (matrix, head), ps in groups.items()],
                             lr=0.0, betas=(0.9, 0.95), eps=1e-8)
     losses, norms = [], []
     for step, lr in enumerate(lrs):
@@ -219,7 +223,7 @@ def train(g, named, loss_fn, ids, B, lrs):
                 g.put("grad/" + name, p.grad.float())
         norms.append(torch.nn.utils.clip_grad_norm_([p for _, p in named], 1.0).item())
         for group in opt.param_groups:
-            group["lr"] = float(lr)
+            group["lr"] = float(lr) * group["rate"]
         opt.step()
     for name, p in named:
         g.put("param/" + name, p.detach().float())
@@ -253,6 +257,18 @@ def train_base_file(path):
     g.close()
 
 
+def copied_heads(model, K):
+    """Heads 2..K as copies of the last layer, and (name, parameter) of each."""
+    L = model.config.num_hidden_layers
+    heads = []
+    for _ in range(2, K + 1):
+        layer = neox.GPTNeoXLayer(model.config, L).double()
+        layer.load_state_dict(model.gpt_neox.layers[L - 1].state_dict())
+        heads.append(layer)
+    return heads, [(f"dynamo.heads.{n}.0.{name}", p)
+                   for n, layer in enumerate(heads, 2) for name, p in layer.named_parameters()]
+
+
 def train_heads_file(path, K=3):
     cfg = config(**TRAIN)
     ids = make_ids("train_ids", (STEPS * B, T), cfg["vocab_size"])
@@ -261,11 +277,7 @@ def train_heads_file(path, K=3):
         for p in model.parameters():
             p.requires_grad_(False)
         base, L = model.gpt_neox, cfg["num_hidden_layers"]
-        heads = []
-        for _ in range(2, K + 1):
-            layer = neox.GPTNeoXLayer(model.config, L).double()
-            layer.load_state_dict(base.layers[L - 1].state_dict())
-            heads.append(layer)
+        heads, named = copied_heads(model, K)
 
         def logits_of(x):
             h = base.embed_in(x)
@@ -284,9 +296,56 @@ def train_heads_file(path, K=3):
         # Two heads that start as the same copy have the same logits but not the same targets.
         for n, l in enumerate(logits_of(first), 2):
             g.put(f"logp/{n}", head_logp(l, first, n))
-        named = [(f"dynamo.heads.{n}.0.{name}", p)
-                 for n, layer in enumerate(heads, 2) for name, p in layer.named_parameters()]
         train(g, named, losses, ids, B, lr_schedule(STEPS, 3e-3, 4))
+    g.close()
+
+
+class ScaleGradient(torch.autograd.Function):
+    """x as it is; its gradient times `by`."""
+
+    @staticmethod
+    def forward(ctx, x, by):
+        ctx.by = by
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * ctx.by, None
+
+
+def train_joint_file(path, K=3, base_rate=0.1, stem_scale=0.1):
+    """Everything trains. What heads n >= 2 read of the base (the stem's output, the final LayerNorm's
+    and the output embedding's weights) gets stem_scale of their gradient."""
+    cfg = config(**dict(TRAIN, F=24))  # all gradients and all parameters in 200 kB
+    ids = make_ids("train_ids", (STEPS * B, T), cfg["vocab_size"])
+    with double_precision():
+        model = build(cfg, torch.float64)
+        base, L = model.gpt_neox, cfg["num_hidden_layers"]
+        heads, head_named = copied_heads(model, K)
+        ln, out = base.final_layer_norm, model.get_output_embeddings()
+
+        def finish(h, by):
+            w, b, u = (ScaleGradient.apply(p, by) for p in (ln.weight, ln.bias, out.weight))
+            return torch.nn.functional.layer_norm(h, h.shape[-1:], w, b, ln.eps) @ u.T
+
+        def logits_of(x):
+            h = base.embed_in(x)
+            rope = base.rotary_emb(h, torch.arange(x.shape[1])[None])
+            for layer in base.layers[:L - 1]:
+                h = layer(h, position_embeddings=rope)
+            feed = ScaleGradient.apply(h, stem_scale)
+            return [finish(base.layers[L - 1](h, position_embeddings=rope), 1.0)] + [
+                finish(layer(feed, position_embeddings=rope), stem_scale) for layer in heads]
+
+        def losses(x):
+            return [-head_logp(l, x, n).mean() for n, l in enumerate(logits_of(x), 1)]
+
+        cfg["dynamo"] = {"heads": K, "head_depth": 1}
+        g = Golden(path, cfg)
+        first = torch.from_numpy(ids[:B]).long()
+        for n, l in enumerate(logits_of(first), 1):
+            g.put(f"logp/{n}", head_logp(l, first, n))
+        train(g, tensors(model) + head_named, losses, ids, B, lr_schedule(STEPS, 3e-3, 4), base_rate)
     g.close()
 
 
@@ -324,6 +383,7 @@ def main():
     hf_file(p("hf_hd80_nobias.h5"), config(**hd80, bias=False), 2, 40, 7, rows)
     train_base_file(p("train_base.h5"))
     train_heads_file(p("train_heads.h5"))
+    train_joint_file(p("train_joint.h5"))
     safetensors_file(p("tiny.safetensors"))
     hf_dir(p("hf_dir"))
 

@@ -13,7 +13,7 @@
 #include "tests/golden.h"
 #include "tests/tiny.h"
 
-enum { T = TINY_T, VP = TINY_VP };
+enum { T = TINY_T, VP = TINY_VP, LIST = 160 };
 
 static void test_score_is_log_softmax_and_rank_of_the_logits(void **state)
 {
@@ -56,20 +56,30 @@ static void test_score_is_log_softmax_and_rank_of_the_logits(void **state)
 struct trained {
     struct dm_params grads;
     struct dm_arena mem;
-    double loss[3];
+    double loss[4];
 };
 
+static enum dm_scope scope_of(enum dm_pass_kind kind)
+{
+    static const enum dm_scope scope[] = {[DM_PASS_BASE] = DM_SCOPE_BASE,
+                                          [DM_PASS_HEADS] = DM_SCOPE_HEADS,
+                                          [DM_PASS_JOINT] = DM_SCOPE_ALL};
+    return scope[kind];
+}
+
 static void train_once(struct trained *t, const struct dm_model *m, enum dm_pass_kind kind,
-                       const int32_t *x, size_t B, size_t len, float scale, const float *weight)
+                       const int32_t *x, size_t B, size_t len, const struct dm_loss_opt *o)
 {
     struct dm_err e;
     struct dm_pass *p;
-    const enum dm_scope scope = kind == DM_PASS_BASE ? DM_SCOPE_BASE : DM_SCOPE_HEADS;
-    assert_ok(dm_params_new(&t->grads, &t->mem, &m->cfg, scope, &e), e);
+    assert_ok(dm_params_new(&t->grads, &t->mem, &m->cfg, scope_of(kind), &e), e);
     assert_ok(dm_pass_new(&p, &m->cfg, kind, B, len, &e), e);
-    dm_pass_train(p, m, &t->grads, x, B, len, scale, weight, t->loss);
+    dm_pass_train(p, m, &t->grads, x, B, len, o, t->loss);
     dm_pass_free(p);
 }
+
+/* The paper's rule with equal weights. */
+static const struct dm_loss_opt plain = {1.0f, NULL, 0.1f};
 
 /* Loss, log p of every position and every gradient of a golden training file. */
 static void check_training(const char *file, enum dm_pass_kind kind)
@@ -83,10 +93,10 @@ static void check_training(const char *file, enum dm_pass_kind kind)
     struct dm_h5 *f = golden_open(file, &c);
     int32_t *x = golden_read(f, "ids", DM_H5_I32, NULL);
     double *loss = golden_read(f, "loss", DM_H5_F64, NULL);
-    const size_t first = kind == DM_PASS_BASE ? 1 : 2;
+    const size_t first = kind == DM_PASS_HEADS ? 2 : 1;
     tiny_model(&m, &c);
     dm_params_init_copy(&m.params, &c);
-    train_once(&t, &m, kind, x, B, LEN, 1.0f, NULL);
+    train_once(&t, &m, kind, x, B, LEN, &plain);
     float logp[3 * B * LEN];
     assert_ok(dm_pass_new(&p, &c, DM_PASS_SCORE, B, LEN, &e), e);
     dm_pass_score(p, &m, x, B, LEN, c.K, logp, NULL);
@@ -97,7 +107,7 @@ static void check_training(const char *file, enum dm_pass_kind kind)
             assert_true(isnan(t.loss[n - 1]));
             continue;
         }
-        if (kind == DM_PASS_HEADS)
+        if (kind != DM_PASS_BASE)
             snprintf(name, sizeof(name), "logp/%zu", n);
         double *want = golden_read(f, name, DM_H5_F64, NULL), sum = 0.0;
         for (size_t b = 0; b < B; b++)
@@ -110,11 +120,10 @@ static void check_training(const char *file, enum dm_pass_kind kind)
         assert_true(fabs(t.loss[n - 1] - sum / (double)(B * (LEN - n))) < 1e-6);
         free(want);
     }
-    struct dm_tensor list[128];
-    const enum dm_scope scope = kind == DM_PASS_BASE ? DM_SCOPE_BASE : DM_SCOPE_HEADS;
-    const size_t n_list = dm_params_list(&t.grads, &c, scope, NULL);
-    assert_true(n_list <= 128);
-    dm_params_list(&t.grads, &c, scope, list);
+    struct dm_tensor list[LIST];
+    const size_t n_list = dm_params_list(&t.grads, &c, scope_of(kind), NULL);
+    assert_true(n_list <= LIST);
+    dm_params_list(&t.grads, &c, scope_of(kind), list);
     for (size_t i = 0; i < n_list; i++) {
         char name[160];
         size_t n;
@@ -146,6 +155,12 @@ static void test_head_losses_and_gradients_match_pytorch(void **state)
     check_training("train_heads.h5", DM_PASS_HEADS);
 }
 
+static void test_joint_losses_and_gradients_match_pytorch(void **state)
+{
+    (void)state;
+    check_training("train_joint.h5", DM_PASS_JOINT);
+}
+
 static void test_training_adds_scaled_and_weighted_gradients(void **state)
 {
     (void)state;
@@ -157,10 +172,11 @@ static void test_training_adds_scaled_and_weighted_gradients(void **state)
     const float weight[] = {1.0f, 2.0f, 0.0f};
     struct dm_tensor a[64], b[64];
     tiny_model(&m, &c);
-    train_once(&one, &m, DM_PASS_HEADS, tiny_ids, 2, T, 1.0f, NULL);
-    train_once(&more, &m, DM_PASS_HEADS, tiny_ids, 2, T, 0.25f, weight);
+    const struct dm_loss_opt quarter = {.scale = 0.25f, .head_weight = weight};
+    train_once(&one, &m, DM_PASS_HEADS, tiny_ids, 2, T, &plain);
+    train_once(&more, &m, DM_PASS_HEADS, tiny_ids, 2, T, &quarter);
     assert_ok(dm_pass_new(&p, &c, DM_PASS_HEADS, 2, T, &e), e);
-    dm_pass_train(p, &m, &more.grads, tiny_ids, 2, T, 0.25f, weight, more.loss);
+    dm_pass_train(p, &m, &more.grads, tiny_ids, 2, T, &quarter, more.loss);
     dm_pass_free(p);
     // Twice a quarter of twice the loss of head 2 is that loss; head 3 has weight 0.
     const size_t n = dm_params_list(&one.grads, &c, DM_SCOPE_HEADS, a);
@@ -180,13 +196,144 @@ static void test_training_adds_scaled_and_weighted_gradients(void **state)
 static void assert_same_grads(const struct trained *x, const struct trained *y,
                               const struct dm_config *c, enum dm_scope scope)
 {
-    struct dm_tensor a[64], b[64];
+    struct dm_tensor a[LIST], b[LIST];
     const size_t n = dm_params_list(&x->grads, c, scope, NULL);
-    assert_true(n <= 64);
+    assert_true(n <= LIST);
     dm_params_list(&x->grads, c, scope, a);
     dm_params_list(&y->grads, c, scope, b);
     for (size_t i = 0; i < n; i++)
         assert_memory_equal(a[i].data, b[i].data, a[i].n * sizeof(float));
+}
+
+/* Variants of the heads that no golden file covers. */
+static const struct variant {
+    size_t K, D, L;
+    bool from_final, parallel;
+} variants[] = {{2, 1, 3, false, true}, {3, 2, 3, false, true}, {2, 2, 2, true, false},
+                {4, 1, 3, true, true},  {3, 1, 1, false, true}, {4, 2, 1, false, false}};
+enum { N_VARIANTS = sizeof(variants) / sizeof(variants[0]) };
+
+static struct dm_config variant_config(const struct variant *v)
+{
+    struct dm_config c = tiny_config();
+    c.K = v->K;
+    c.D = v->D;
+    c.L = v->L;
+    c.from_final = v->from_final;
+    c.parallel = v->parallel;
+    return c;
+}
+
+struct probe {
+    struct dm_model *m;
+    struct dm_pass *score;
+    const float *weight;
+};
+
+/* The weighted sum of all heads' losses. */
+static double summed_loss(void *ctx)
+{
+    const struct probe *p = ctx;
+    float logp[4 * 2 * T];
+    double sum = 0.0;
+    dm_pass_score(p->score, p->m, tiny_ids, 2, T, p->m->cfg.K, logp, NULL);
+    for (size_t n = 1; n <= p->m->cfg.K; n++)
+        for (size_t i = 0; i < 2 * T; i++)
+            sum -= (double)p->weight[n - 1] * (double)logp[(n - 1) * 2 * T + i] /
+                   (double)(2 * (T - n));
+    return sum;
+}
+
+static void test_joint_gradients_are_those_of_the_summed_loss(void **state)
+{
+    (void)state;
+    static const float weight[] = {0.5f, 1.0f, 2.0f, 0.75f};
+    const struct dm_loss_opt whole = {1.0f, weight, 1.0f};
+    for (int v = 0; v < N_VARIANTS; v++) {
+        struct dm_err e;
+        struct dm_model m;
+        struct trained t;
+        struct dm_tensor w[LIST], g[LIST];
+        const struct dm_config c = variant_config(&variants[v]);
+        tiny_model(&m, &c);
+        struct probe p = {.m = &m, .weight = weight};
+        assert_ok(dm_pass_new(&p.score, &c, DM_PASS_SCORE, 2, T, &e), e);
+        train_once(&t, &m, DM_PASS_JOINT, tiny_ids, 2, T, &whole);
+        const size_t n = dm_params_list(&m.params, &c, DM_SCOPE_ALL, w);
+        assert_true(n <= LIST);
+        dm_params_list(&t.grads, &c, DM_SCOPE_ALL, g);
+        for (size_t i = 0; i < n; i++)
+            assert_grad(summed_loss, &p, w[i].data, g[i].data, w[i].n, 0.02);
+        dm_pass_free(p.score);
+        dm_arena_release(&t.mem);
+        dm_model_release(&m);
+    }
+}
+
+/* The base gets its own gradient and stem_scale times what the heads send; the heads' own layers
+ * get all of theirs. */
+static void check_share(const struct trained t[3], const struct dm_config *c)
+{
+    struct dm_tensor none[LIST], share[LIST], all[LIST];
+    const size_t n = dm_params_list(&t[0].grads, c, DM_SCOPE_ALL, none);
+    assert_true(n <= LIST);
+    dm_params_list(&t[1].grads, c, DM_SCOPE_ALL, share);
+    dm_params_list(&t[2].grads, c, DM_SCOPE_ALL, all);
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < none[i].n; j++) {
+            const float a = none[i].data[j], b = all[i].data[j];
+            const float want = none[i].part == DM_PART_HEAD ? a : a + 0.25f * (b - a);
+            assert_close(&share[i].data[j], &want, 1, 1e-5, 0.1);
+        }
+}
+
+static void test_the_heads_share_of_the_bases_gradient_is_scaled(void **state)
+{
+    (void)state;
+    for (int v = 0; v < N_VARIANTS; v++) {
+        struct dm_model m;
+        struct trained t[3], base, heads;
+        const struct dm_config c = variant_config(&variants[v]);
+        tiny_model(&m, &c);
+        for (int i = 0; i < 3; i++) {
+            const struct dm_loss_opt o = {.scale = 1.0f, .stem_scale = (float)(i * i) * 0.25f};
+            train_once(&t[i], &m, DM_PASS_JOINT, tiny_ids, 2, T, &o);
+        }
+        train_once(&base, &m, DM_PASS_BASE, tiny_ids, 2, T, &plain);
+        train_once(&heads, &m, DM_PASS_HEADS, tiny_ids, 2, T, &plain);
+        assert_same_grads(&t[0], &base, &c, DM_SCOPE_BASE);
+        assert_same_grads(&t[1], &heads, &c, DM_SCOPE_HEADS);
+        assert_memory_equal(&t[1].loss[0], &base.loss[0], sizeof(double));
+        assert_memory_equal(t[1].loss + 1, heads.loss + 1, (c.K - 1) * sizeof(double));
+        check_share(t, &c);
+        for (int i = 0; i < 3; i++)
+            dm_arena_release(&t[i].mem);
+        dm_arena_release(&base.mem);
+        dm_arena_release(&heads.mem);
+        dm_model_release(&m);
+    }
+}
+
+/* Validation scores with the pass that trains. */
+static void test_every_pass_scores_alike(void **state)
+{
+    (void)state;
+    static const enum dm_pass_kind kinds[] = {DM_PASS_SCORE, DM_PASS_HEADS, DM_PASS_JOINT};
+    for (int v = 0; v < N_VARIANTS; v++) {
+        struct dm_err e;
+        struct dm_model m;
+        float logp[3][4 * 2 * T];
+        const struct dm_config c = variant_config(&variants[v]);
+        tiny_model(&m, &c);
+        for (int k = 0; k < 3; k++) {
+            struct dm_pass *p;
+            assert_ok(dm_pass_new(&p, &c, kinds[k], 2, T, &e), e);
+            dm_pass_score(p, &m, tiny_ids, 2, T, c.K, logp[k], NULL);
+            dm_pass_free(p);
+            assert_memory_equal(logp[k], logp[0], c.K * 2 * T * sizeof(float));
+        }
+        dm_model_release(&m);
+    }
 }
 
 static void bits_of_threads(enum dm_format fmt)
@@ -194,20 +341,23 @@ static void bits_of_threads(enum dm_format fmt)
     struct dm_model m;
     const struct dm_config c = tiny_config();
     float *logits[3];
-    struct trained base[3], heads[3];
+    struct trained base[3], heads[3], joint[3];
     tiny_model(&m, &c);
     dm_model_set_format(&m, fmt);
     for (size_t i = 0; i < 3; i++) {
         dm_par_set_threads(i + 1);
         logits[i] = tiny_logits(&m, tiny_ids, 2, T, 2);
-        train_once(&base[i], &m, DM_PASS_BASE, tiny_ids, 2, T, 1.0f, NULL);
-        train_once(&heads[i], &m, DM_PASS_HEADS, tiny_ids, 2, T, 1.0f, NULL);
+        train_once(&base[i], &m, DM_PASS_BASE, tiny_ids, 2, T, &plain);
+        train_once(&heads[i], &m, DM_PASS_HEADS, tiny_ids, 2, T, &plain);
+        train_once(&joint[i], &m, DM_PASS_JOINT, tiny_ids, 2, T, &plain);
     }
     dm_par_set_threads(0);
     for (size_t i = 1; i < 3; i++) {
         assert_memory_equal(logits[i], logits[0], 2 * T * VP * sizeof(float));
         assert_same_grads(&base[i], &base[0], &c, DM_SCOPE_BASE);
         assert_same_grads(&heads[i], &heads[0], &c, DM_SCOPE_HEADS);
+        assert_same_grads(&joint[i], &joint[0], &c, DM_SCOPE_ALL);
+        assert_memory_equal(joint[i].loss, joint[0].loss, 3 * sizeof(double));
         assert_memory_equal(base[i].loss, base[0].loss, sizeof(double));
         assert_memory_equal(heads[i].loss + 1, heads[0].loss + 1, 2 * sizeof(double));
     }
@@ -215,6 +365,7 @@ static void bits_of_threads(enum dm_format fmt)
         free(logits[i]);
         dm_arena_release(&base[i].mem);
         dm_arena_release(&heads[i].mem);
+        dm_arena_release(&joint[i].mem);
     }
     dm_model_release(&m);
 }
@@ -230,10 +381,10 @@ static void test_bits_do_not_depend_on_threads(void **state)
 static double grads_apart(const struct trained *x, const struct trained *y,
                           const struct dm_config *c, enum dm_scope scope, double *worst)
 {
-    struct dm_tensor a[64], b[64];
+    struct dm_tensor a[LIST], b[LIST];
     const size_t n = dm_params_list(&x->grads, c, scope, NULL);
     double all_off = 0.0, all = 0.0;
-    assert_true(n <= 64);
+    assert_true(n <= LIST);
     dm_params_list(&x->grads, c, scope, a);
     dm_params_list(&y->grads, c, scope, b);
     *worst = 0.0;
@@ -273,26 +424,27 @@ static void round_matrices(struct dm_model *m)
 static void test_bf16_gradients_are_those_of_f32_to_rounding(void **state)
 {
     (void)state;
-    static const enum dm_pass_kind kinds[] = {DM_PASS_BASE, DM_PASS_HEADS};
+    static const enum dm_pass_kind kinds[] = {DM_PASS_BASE, DM_PASS_HEADS, DM_PASS_JOINT};
+    static const char *const names[] = {"base", "heads", "joint"};
     const struct dm_config c = tiny_config();
-    for (int k = 0; k < 2; k++) {
-        const enum dm_scope scope = k ? DM_SCOPE_HEADS : DM_SCOPE_BASE;
+    for (int k = 0; k < 3; k++) {
+        const enum dm_scope scope = scope_of(kinds[k]);
         struct dm_model m;
         struct trained f32, bf16, rounded;
         double worst[2];
         tiny_model(&m, &c);
-        train_once(&f32, &m, kinds[k], tiny_ids, 2, T, 1.0f, NULL);
+        train_once(&f32, &m, kinds[k], tiny_ids, 2, T, &plain);
         dm_model_set_format(&m, DM_FMT_BF16);
-        train_once(&bf16, &m, kinds[k], tiny_ids, 2, T, 1.0f, NULL);
+        train_once(&bf16, &m, kinds[k], tiny_ids, 2, T, &plain);
         dm_model_set_format(&m, DM_FMT_F32);
         round_matrices(&m);
-        train_once(&rounded, &m, kinds[k], tiny_ids, 2, T, 1.0f, NULL);
+        train_once(&rounded, &m, kinds[k], tiny_ids, 2, T, &plain);
         const double off = grads_apart(&bf16, &f32, &c, scope, &worst[0]);
         const double one = grads_apart(&rounded, &f32, &c, scope, &worst[1]);
         print_message("%s: apart by %.3g, worst tensor %.3g; rounded weights alone %.3g, %.3g\n",
-                      k ? "heads" : "base", off, worst[0], one, worst[1]);
+                      names[k], off, worst[0], one, worst[1]);
         assert_true(off > one && off < 4.0 * one && worst[0] < 4.0 * worst[1]);
-        for (size_t n = k ? 2 : 1; n <= (k ? 3 : 1); n++)
+        for (size_t n = k == 1 ? 2 : 1; n <= (k ? 3 : 1); n++)
             assert_true(fabs(bf16.loss[n - 1] / f32.loss[n - 1] - 1.0) < 5e-3);
         dm_arena_release(&f32.mem);
         dm_arena_release(&bf16.mem);
@@ -312,7 +464,7 @@ static void test_bf16_loss_follows_its_gradient(void **state)
     struct dm_tensor w[64], g[64];
     tiny_model(&m, &c);
     dm_model_set_format(&m, DM_FMT_BF16);
-    train_once(&t, &m, DM_PASS_BASE, tiny_ids, 2, T, 1.0f, NULL);
+    train_once(&t, &m, DM_PASS_BASE, tiny_ids, 2, T, &plain);
     const size_t n = dm_params_list(&m.params, &c, DM_SCOPE_BASE, w);
     assert_true(n <= 64);
     dm_params_list(&t.grads, &c, DM_SCOPE_BASE, g);
@@ -325,7 +477,7 @@ static void test_bf16_loss_follows_its_gradient(void **state)
         for (size_t i = 0; i < n; i++)
             for (size_t j = 0; j < w[i].n; j++)
                 w[i].data[j] += (float)((s ? -2.0 : 1.0) * h * (double)g[i].data[j]);
-        train_once(&side[s], &m, DM_PASS_BASE, tiny_ids, 2, T, 1.0f, NULL);
+        train_once(&side[s], &m, DM_PASS_BASE, tiny_ids, 2, T, &plain);
         dm_arena_release(&side[s].mem);
     }
     const double change = side[0].loss[0] - side[1].loss[0];
@@ -407,6 +559,10 @@ int main(void)
         cmocka_unit_test(test_score_is_log_softmax_and_rank_of_the_logits),
         cmocka_unit_test(test_base_loss_and_gradients_match_pytorch),
         cmocka_unit_test(test_head_losses_and_gradients_match_pytorch),
+        cmocka_unit_test(test_joint_losses_and_gradients_match_pytorch),
+        cmocka_unit_test(test_joint_gradients_are_those_of_the_summed_loss),
+        cmocka_unit_test(test_the_heads_share_of_the_bases_gradient_is_scaled),
+        cmocka_unit_test(test_every_pass_scores_alike),
         cmocka_unit_test(test_training_adds_scaled_and_weighted_gradients),
         cmocka_unit_test(test_bits_do_not_depend_on_threads),
         cmocka_unit_test(test_bf16_gradients_are_those_of_f32_to_rounding),

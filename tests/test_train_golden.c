@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Twenty optimiser steps against PyTorch: losses, gradient norms and parameters, for pretraining
- * and for heads on a frozen base (tests/golden/README.md). */
+/* Twenty optimiser steps against PyTorch: losses, gradient norms and parameters, for pretraining,
+ * for heads on a frozen base and for both together (tests/golden/README.md). */
 #include "tests/util.h"
 
 #include <math.h>
@@ -24,15 +24,25 @@ struct golden {
     double *lr, *norm, *loss;
 };
 
+/* The weights that training starts from. */
+static void start_model(struct dm_model *m, const struct dm_config *c)
+{
+    struct dm_err e;
+    assert_ok(dm_model_init(m, c, &e), e);
+    golden_fill(&m->params, c, DM_SCOPE_BASE);
+    dm_params_init_copy(&m->params, c);
+}
+
 static void open_golden(struct golden *g, const char *file, enum dm_pass_kind kind, size_t micro)
 {
-    const struct dm_step_opt o = {
-        .kind = kind,
-        .micro = micro,
-        .T = T,
-        .batch = B,
-        .clip = 1.0,
-        .adam = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .decay = 0.01}};
+    const struct dm_step_opt o = {.kind = kind,
+                                  .micro = micro,
+                                  .T = T,
+                                  .batch = B,
+                                  .clip = 1.0,
+                                  .adam = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .decay = 0.01},
+                                  .base_rate = 0.1,
+                                  .stem_scale = 0.1};
     struct dm_err e;
     size_t n;
     g->f = golden_open(file, &g->c);
@@ -42,14 +52,11 @@ static void open_golden(struct golden *g, const char *file, enum dm_pass_kind ki
     assert_int_equal(n, STEPS);
     g->norm = golden_read(g->f, "norm", DM_H5_F64, NULL);
     g->loss = golden_read(g->f, "loss", DM_H5_F64, NULL);
-    g->c.K = kind == DM_PASS_HEADS ? 3 : 1;
+    g->c.K = kind == DM_PASS_BASE ? 1 : 3;
     g->c.D = 1;
-    assert_ok(dm_model_init(&g->m, &g->c, &e), e);
-    golden_fill(&g->m.params, &g->c, DM_SCOPE_BASE);
-    if (kind == DM_PASS_HEADS) {
-        dm_params_init_copy(&g->m.params, &g->c);
+    start_model(&g->m, &g->c);
+    if (kind == DM_PASS_HEADS)
         assert_ok(dm_model_pack(&g->m, DM_SCOPE_BASE, &e), e); // as dynamo train does
-    }
     assert_ok(dm_step_init(&g->s, &g->m, &o, &e), e);
 }
 
@@ -107,11 +114,7 @@ static void compare_tensor(const struct golden *g, const struct dm_tensor *t, co
 static void compare_params(struct golden *g, enum dm_pass_kind kind, double lr_sum)
 {
     struct dm_model start;
-    struct dm_err e;
-    assert_ok(dm_model_init(&start, &g->c, &e), e);
-    golden_fill(&start.params, &g->c, DM_SCOPE_BASE);
-    if (kind == DM_PASS_HEADS)
-        dm_params_init_copy(&start.params, &g->c);
+    start_model(&start, &g->c);
     struct dm_tensor *from = malloc(g->s.n_tensors * sizeof(*from));
     assert_non_null(from);
     dm_params_list(&start.params, &g->c, dm_step_scope(kind), from);
@@ -128,7 +131,7 @@ static void follow(const char *file, enum dm_pass_kind kind, size_t micro)
     double lr_sum = 0.0;
     const struct dm_schedule schedule = {.steps = STEPS, .warmup = 4, .lr = 3e-3};
     open_golden(&g, file, kind, micro);
-    const size_t first = dm_step_first_head(kind), heads = kind == DM_PASS_HEADS ? 2 : 1;
+    const size_t first = dm_step_first_head(kind), heads = g.c.K - first + 1;
     for (int i = 0; i < STEPS; i++) {
         const double lr = dm_schedule_lr(&schedule, (size_t)i);
         near(lr, g.lr[i], 1e-12, "the learning rate", i + 1);
@@ -154,11 +157,18 @@ static void test_twenty_steps_of_heads_match_pytorch(void **state)
     follow("train_heads.h5", DM_PASS_HEADS, B);
 }
 
+static void test_twenty_joint_steps_match_pytorch(void **state)
+{
+    (void)state;
+    follow("train_joint.h5", DM_PASS_JOINT, B);
+}
+
 static void test_accumulated_steps_match_pytorch(void **state)
 {
     (void)state;
     follow("train_base.h5", DM_PASS_BASE, 1);
     follow("train_heads.h5", DM_PASS_HEADS, 3);
+    follow("train_joint.h5", DM_PASS_JOINT, 3);
 }
 
 int main(void)
@@ -166,6 +176,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_twenty_steps_of_pretraining_match_pytorch),
         cmocka_unit_test(test_twenty_steps_of_heads_match_pytorch),
+        cmocka_unit_test(test_twenty_joint_steps_match_pytorch),
         cmocka_unit_test(test_accumulated_steps_match_pytorch),
     };
     return cmocka_run_group_tests_name("train_golden", tests, NULL, NULL);

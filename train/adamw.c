@@ -38,6 +38,8 @@ enum dm_status dm_adamw_init(struct dm_adamw *a, const struct dm_adamw_opt *opt,
                                     .g = grads[i].data,
                                     .n = params[i].n,
                                     .decay = params[i].decay,
+                                    .rate = 1.0,
+                                    .part = params[i].part,
                                     .rows = params[i].rows,
                                     .cols = params[i].cols};
         memcpy(s->name, params[i].name, sizeof(s->name));
@@ -83,15 +85,17 @@ double dm_adamw_clip(double norm, double max_norm)
 
 struct update {
     const struct dm_adamw *a;
-    struct dm_adamw_rates rates;
+    struct dm_adamw_rates rates; /* but what depends on the slot */
+    double lr, correction1;
 };
 
 static void update_range(const struct update *u, const struct dm_adamw_slot *s, size_t begin,
                          size_t end)
 {
     struct dm_adamw_rates r = u->rates;
-    if (!s->decay)
-        r.keep = 1.0f;
+    const double lr = u->lr * s->rate;
+    r.keep = s->decay ? (float)(1.0 - lr * u->a->opt.decay) : 1.0f;
+    r.rate = (float)(lr / u->correction1);
     dm_kern()->train->adamw(s->p + begin, s->m + begin, s->v + begin, s->g + begin, &r,
                             end - begin);
 }
@@ -116,13 +120,13 @@ void dm_adamw_step(struct dm_adamw *a, double lr, double grad_scale)
     a->t++;
     const struct update u = {
         .a = a,
+        .lr = lr,
+        .correction1 = 1.0 - pow(o->beta1, (double)a->t),
         .rates = {.scale = (float)grad_scale,
                   .beta1 = (float)o->beta1,
                   .beta2 = (float)o->beta2,
                   .rest1 = (float)(1.0 - o->beta1), // rounded once, as PyTorch does
                   .rest2 = (float)(1.0 - o->beta2),
-                  .keep = (float)(1.0 - lr * o->decay),
-                  .rate = (float)(lr / (1.0 - pow(o->beta1, (double)a->t))),
                   .inv_root2 = (float)(1.0 / sqrt(1.0 - pow(o->beta2, (double)a->t))),
                   .eps = (float)o->eps}};
     dm_par_for(a->n_total, GRAIN, update_part, (void *)&u);

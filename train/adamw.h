@@ -19,6 +19,8 @@ struct dm_adamw_slot {
     float *p, *g, *m, *v; /* parameters, gradients (borrowed), first and second moment (n) */
     size_t n;
     bool decay;
+    double rate; /* times the step's learning rate: 1, unless the caller changes it */
+    enum dm_part part;
     char name[sizeof(((struct dm_tensor *)0)->name)];
     size_t rows, cols;
 };
@@ -48,11 +50,9 @@ double dm_adamw_grad_norm(const struct dm_adamw *a);
  * min(1, max_norm / (norm + 1e-6)); max_norm 0 never clips. */
 double dm_adamw_clip(double norm, double max_norm);
 
-/* One update at rate lr with the gradients times grad_scale; gradients become 0, ready for the next
- * step to add to.
- *   p *= 1 - lr * decay
- *   m = beta1 m + (1 - beta1) g,  v = beta2 v + (1 - beta2) g^2
- *   p -= lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
+/* One update at rate lr (times the slot's own) with the gradients times grad_scale; gradients
+ * become 0, ready for the next step to add to. p *= 1 - lr * decay m = beta1 m + (1 - beta1) g,  v
+ * = beta2 v + (1 - beta2) g^2 p -= lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
  * Elementwise, so the bits do not depend on the thread count. */
 void dm_adamw_step(struct dm_adamw *a, double lr, double grad_scale);
 

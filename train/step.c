@@ -10,6 +10,8 @@
 
 enum dm_scope dm_step_scope(enum dm_pass_kind kind)
 {
+    if (kind == DM_PASS_JOINT)
+        return DM_SCOPE_ALL;
     return kind == DM_PASS_HEADS ? DM_SCOPE_HEADS : DM_SCOPE_BASE;
 }
 
@@ -20,7 +22,7 @@ size_t dm_step_first_head(enum dm_pass_kind kind)
 
 static size_t last_head(const struct dm_step *s)
 {
-    return s->opt.kind == DM_PASS_HEADS ? s->model->cfg.K : 1;
+    return s->opt.kind == DM_PASS_BASE ? 1 : s->model->cfg.K;
 }
 
 static bool decays(const struct dm_tensor *t, enum dm_decay_mask mask)
@@ -47,6 +49,9 @@ static enum dm_status init_adam(struct dm_step *s, struct dm_err *e)
     for (size_t i = 0; i < n; i++)
         s->params_list[i].decay = decays(&s->params_list[i], s->opt.decay_mask);
     st = dm_adamw_init(&s->adam, &s->opt.adam, s->params_list, grads, n, e);
+    for (size_t i = 0; s->opt.kind == DM_PASS_JOINT && i < s->adam.n_slots; i++)
+        if (s->adam.slot[i].part != DM_PART_HEAD)
+            s->adam.slot[i].rate = s->opt.base_rate;
     free(grads);
     return st;
 }
@@ -110,8 +115,10 @@ static void micro_gradient(void *ctx, struct dm_params *grads, size_t i)
     const struct batch *b = ctx;
     struct dm_step *s = b->s;
     const size_t T = s->opt.T, rows = micro_rows(b, i);
-    dm_pass_train(s->pass, s->model, grads, b->ids + i * s->opt.micro * T, rows, T,
-                  (float)((double)rows / (double)b->B), s->opt.head_weight,
+    const struct dm_loss_opt o = {.scale = (float)((double)rows / (double)b->B),
+                                  .head_weight = s->opt.head_weight,
+                                  .stem_scale = (float)s->opt.stem_scale};
+    dm_pass_train(s->pass, s->model, grads, b->ids + i * s->opt.micro * T, rows, T, &o,
                   s->part + i * s->model->cfg.K);
 }
 

@@ -21,13 +21,16 @@ enum dm_decay_mask {
 };
 
 struct dm_step_opt {
-    enum dm_pass_kind kind; /* DM_PASS_BASE or DM_PASS_HEADS */
+    enum dm_pass_kind kind; /* DM_PASS_BASE, DM_PASS_HEADS or DM_PASS_JOINT */
     size_t micro, T;        /* sequences per micro-batch, tokens per sequence */
     size_t batch;           /* most sequences of a step; 0 = one micro-batch */
     enum dm_decay_mask decay_mask;
     double clip; /* largest gradient norm; 0 = no clipping */
     struct dm_adamw_opt adam;
     const float *head_weight; /* (K) or NULL; borrowed */
+    /* JOINT only: the base's learning rate over that of heads >= 2, which is the step's; and
+     * struct dm_loss_opt's factor. */
+    double base_rate, stem_scale;
 };
 
 struct dm_step {

@@ -55,7 +55,8 @@ struct dm_pass;
 enum dm_pass_kind {
     DM_PASS_SCORE, /* forward only */
     DM_PASS_BASE,  /* backward through everything for head 1 (pretraining) */
-    DM_PASS_HEADS  /* stem frozen, backward through heads >= 2 */
+    DM_PASS_HEADS, /* stem frozen, backward through heads >= 2 */
+    DM_PASS_JOINT  /* backward through everything for all heads (DynaMo's joint recipe) */
 };
 enum dm_status dm_pass_new(struct dm_pass **out, const struct dm_config *cfg,
                            enum dm_pass_kind kind, size_t B, size_t T, struct dm_err *e);
@@ -75,13 +76,23 @@ struct dm_pass_times dm_pass_times(const struct dm_pass *p);
  * a multiply-add is two, attention is causal, nothing is counted twice. docs/training.md. */
 double dm_pass_flops(const struct dm_config *c, enum dm_pass_kind kind, size_t T);
 
-/* ids (B,T). Forward of the heads that `kind` trains (BASE: head 1; HEADS: heads 2..K), loss of
- * DynaMo eq. 1 (head n: mean over the B*(T-n) positions with a target), and its gradient times
- * `scale` * head_weight[n-1] (NULL = all 1) ADDED to grads (scope BASE or HEADS). loss[n-1] (K) is
+/* What the losses of the heads are multiplied by before their gradients are taken. */
+struct dm_loss_opt {
+    float scale;
+    const float *head_weight; /* (K), NULL = all 1 */
+    /* JOINT: a further factor for what heads n >= 2 add to the gradients of the base, that is of
+     * the layers that feed them, of the final LayerNorm and of the output embedding. The paper's
+     * LR_MB / LR_B, 0.1. 1 gives the gradient of the summed loss. */
+    float stem_scale;
+};
+
+/* ids (B,T). Forward of the heads that `kind` trains (BASE: head 1; HEADS: heads 2..K; JOINT: all),
+ * loss of DynaMo eq. 1 (head n: mean over the B*(T-n) positions with a target), and its gradient
+ * times o->scale * o->head_weight[n-1] ADDED to grads (scope BASE, HEADS or ALL). loss[n-1] (K) is
  * written for the trained heads, in nats, unscaled; the others are NaN. The bits do not depend on
  * the thread count. */
 void dm_pass_train(struct dm_pass *p, const struct dm_model *m, struct dm_params *grads,
-                   const int32_t *ids, size_t B, size_t T, float scale, const float *head_weight,
+                   const int32_t *ids, size_t B, size_t T, const struct dm_loss_opt *o,
                    double *loss);
 
 /* Any kind of pass. Per head n and position t: logp[((n-1)*B + b)*T + t] = log p(x[t+n] | x[..t])

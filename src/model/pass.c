@@ -26,12 +26,14 @@ struct dm_pass {
     size_t B, T, N;
     struct dm_arena mem;
     float *rope, *scratch;
-    /* BASE keeps every layer's input and activations: x[0..L], acts[0..L-1]. The others keep
-     * one layer of the stem and one head: x[0], x[1] in turn for the stem (and layer L-1), then
-     * x[2..D+1] for the layers of a head; acts[0..D-1]. All share the scratch of acts[0]. */
+    /* BASE and JOINT keep every layer's input and activations: x[0..L], acts[0..L-1]. The others
+     * keep one layer: x[0], x[1] in turn and acts[0]. One head at a time follows: its layers'
+     * outputs from x[head_x] and activations from acts[head_act], which HEADS shares with the stem.
+     * All share the scratch of acts[0]. */
+    bool keep;
     float **x;
     struct dm_layer_acts *acts;
-    size_t n_x, n_acts;
+    size_t n_x, n_acts, head_x, head_act;
     float *lnf, *lnf_mean, *lnf_rstd; /* (N,C), (N), (N): the shared final LayerNorm */
     float *logits;                    /* (n_rows,Vp) */
     size_t n_rows;
@@ -41,6 +43,7 @@ struct dm_pass {
     int32_t *target;         /* (N) */
     struct dm_layer_grads g; /* training only, like the next two */
     float *d, *dlnf;         /* (N,C) */
+    float *dfeed;            /* (N,C), JOINT: of what heads >= 2 read, added up over them */
     struct dm_pass_times times;
 };
 
@@ -80,6 +83,20 @@ static void bind(struct dm_pass *p, struct dm_arena *a)
     dm_layer_grads_bind(&p->g, c, p->N, a);
     p->d = dm_arena_floats(a, p->N, c->C);
     p->dlnf = dm_arena_floats(a, p->N, c->C);
+    if (p->kind == DM_PASS_JOINT)
+        p->dfeed = dm_arena_floats(a, p->N, c->C);
+}
+
+/* How many buffers there are. */
+static void lay_out(struct dm_pass *p)
+{
+    const struct dm_config *c = &p->cfg;
+    p->keep = p->kind == DM_PASS_BASE || p->kind == DM_PASS_JOINT;
+    p->head_x = p->keep ? c->L + 1 : 2;
+    p->head_act = p->keep ? c->L : 0;
+    const size_t head = p->kind == DM_PASS_BASE ? 0 : c->D;
+    p->n_x = p->head_x + head;
+    p->n_acts = p->head_act + head;
 }
 
 enum dm_status dm_pass_new(struct dm_pass **out, const struct dm_config *cfg,
@@ -94,8 +111,7 @@ enum dm_status dm_pass_new(struct dm_pass **out, const struct dm_config *cfg,
     if (!p)
         return dm_fail(e, DM_ENOMEM, "out of memory");
     *p = (struct dm_pass){.cfg = *cfg, .kind = kind, .B = B, .T = T};
-    p->n_x = kind == DM_PASS_BASE ? cfg->L + 1 : 2 + cfg->D;
-    p->n_acts = kind == DM_PASS_BASE ? cfg->L : cfg->D;
+    lay_out(p);
     if (!dm_mul(B, T, &p->N))
         measure.overflow = true;
     p->n_rows = LOGITS_ROWS < p->N ? LOGITS_ROWS : p->N;
@@ -139,10 +155,13 @@ double dm_pass_flops(const struct dm_config *c, enum dm_pass_kind kind, size_t T
     const double linear = 2.0 * C * (4.0 * C + 2.0 * (double)c->F); // of a layer, forward
     const double attention = 2.0 * C * (double)(T + 1);             // half of q k^T and p v
     const double layer = linear + attention, logits = 2.0 * C * (double)c->Vp;
+    const double base = 3.0 * ((double)c->L * layer + logits), K = (double)c->K;
     if (kind == DM_PASS_BASE)
-        return 3.0 * ((double)c->L * layer + logits);
+        return base;
+    if (kind == DM_PASS_JOINT)
+        return base + 3.0 * (K - 1.0) * (D * layer + logits);
     const double stem = (double)(c->from_final ? c->L : c->L - 1) * layer;
-    return stem + (double)(c->K - 1) * (3.0 * D * layer + 2.0 * logits);
+    return stem + (K - 1.0) * (3.0 * D * layer + 2.0 * logits);
 }
 
 static struct dm_span span(const struct dm_pass *p, size_t B, size_t T)
@@ -162,7 +181,7 @@ static float *stem_forward(struct dm_pass *p, const struct dm_model *m, const in
                            const struct dm_span *s)
 {
     const struct dm_config *c = &p->cfg;
-    const bool keep = p->kind == DM_PASS_BASE;
+    const bool keep = p->keep;
     dm_embedding_forward(p->x[0], ids, m->mats.embed, m->mats.embed_dtype, s->B * s->T, c->C,
                          c->Vp);
     for (size_t l = 0; l + 1 < c->L; l++)
@@ -176,18 +195,18 @@ static const float *head_forward(struct dm_pass *p, const struct dm_model *m, si
 {
     const struct dm_config *c = &p->cfg;
     if (n == 1) {
-        const bool keep = p->kind == DM_PASS_BASE;
-        float *out = p->x[keep ? c->L : c->L % 2]; // the stem's input: not needed any more
-        layer(p, m, c->L - 1, keep ? c->L - 1 : 0, out, feed, s);
+        float *out = p->x[p->keep ? c->L : c->L % 2]; // the stem's input: not needed any more
+        layer(p, m, c->L - 1, p->keep ? c->L - 1 : 0, out, feed, s);
         return out;
     }
     assert(p->kind != DM_PASS_BASE && n <= c->K);
     for (size_t d = 0; d < c->D; d++) {
         const size_t i = (n - 2) * c->D + d;
-        dm_layer_forward(p->x[2 + d], p->acts + d, d ? p->x[1 + d] : feed, m->params.heads + i,
-                         m->mats.heads + i, c, s);
+        dm_layer_forward(p->x[p->head_x + d], p->acts + p->head_act + d,
+                         d ? p->x[p->head_x + d - 1] : feed, m->params.heads + i, m->mats.heads + i,
+                         c, s);
     }
-    return p->x[1 + c->D];
+    return p->x[p->head_x + c->D - 1];
 }
 
 /* What heads n >= 2 read: the stem's output or, by option, layer L-1's. */
@@ -230,12 +249,21 @@ static void set_targets(struct dm_pass *p, const int32_t *ids, size_t n, const s
             p->target[b * s->T + t] = t + n < s->T ? ids[b * s->T + t + n] : -1;
 }
 
-/* Loss of head n from its output h; p->d becomes the gradient of h, times `scale`. */
+static void multiply(float *x, float by, size_t n)
+{
+    for (size_t i = 0; by != 1.0f && i < n; i++)
+        x[i] *= by;
+}
+
+/* Loss of head n from its output h; p->d becomes the gradient of h, times the head's scale. Those
+ * of the final LayerNorm and of the output embedding are multiplied by `share` as well. */
 static double loss_backward(struct dm_pass *p, const struct dm_model *m, struct dm_params *grads,
-                            const float *h, size_t n, float scale, const struct dm_span *s)
+                            const float *h, size_t n, const struct dm_loss_opt *o, float share,
+                            const struct dm_span *s)
 {
     const struct dm_config *c = &p->cfg;
     const size_t N = s->B * s->T, n_targets = s->B * (s->T - n);
+    const float scale = o->scale * (o->head_weight ? o->head_weight[n - 1] : 1.0f);
     double sum = 0.0;
     final_norm(p, m, h, N);
     for (size_t i = 0; i < N; i += p->n_rows) {
@@ -244,12 +272,16 @@ static double loss_backward(struct dm_pass *p, const struct dm_model *m, struct 
         dm_xent_backward(p->logp + i, p->logits, p->target + i, scale / (float)n_targets, rows,
                          c->Vp);
         dm_linear_backward_input(p->dlnf + i * c->C, p->logits, &p->u, rows);
-        if (grads->unembed)
-            dm_linear_backward(NULL, grads->unembed, NULL, p->logits, p->lnf + i * c->C, &p->u,
-                               rows);
+        if (!grads->unembed)
+            continue;
+        multiply(p->lnf + i * c->C, share, rows * c->C); // fewer numbers than the logits
+        dm_linear_backward(NULL, grads->unembed, NULL, p->logits, p->lnf + i * c->C, &p->u, rows);
     }
     memset(p->d, 0, N * c->C * sizeof(float));
-    dm_layernorm_backward(p->d, grads->lnf_w, grads->lnf_b, p->dlnf, h, m->params.lnf_w,
+    dm_layernorm_backward(p->d, NULL, NULL, p->dlnf, h, m->params.lnf_w, p->lnf_mean, p->lnf_rstd,
+                          N, c->C);
+    multiply(p->dlnf, share, N * c->C);
+    dm_layernorm_backward(NULL, grads->lnf_w, grads->lnf_b, p->dlnf, h, m->params.lnf_w,
                           p->lnf_mean, p->lnf_rstd, N, c->C);
     for (size_t i = 0; i < N; i++)
         sum -= (double)p->logp[i];
@@ -264,51 +296,88 @@ static void lap(double *phase, double *t)
     *t = now;
 }
 
-static void train_base(struct dm_pass *p, const struct dm_model *m, struct dm_params *grads,
-                       const int32_t *ids, float scale, double *loss, const struct dm_span *s)
+/* Loss and backward of head 1 from its output h, down to the embedding. dfeed (NULL = none) is the
+ * gradient that other heads send into x[joins], the output of layer joins - 1. */
+static void base_backward(struct dm_pass *p, const struct dm_model *m, struct dm_params *grads,
+                          const int32_t *ids, const float *h, const float *dfeed, size_t joins,
+                          const struct dm_loss_opt *o, double *loss, const struct dm_span *s)
 {
     const struct dm_config *c = &p->cfg;
+    const size_t N = s->B * s->T;
+    double t = dm_now();
+    set_targets(p, ids, 1, s);
+    loss[0] = loss_backward(p, m, grads, h, 1, o, 1.0f, s);
+    lap(&p->times.loss, &t);
+    for (size_t l = c->L; l-- > 0;) {
+        if (dfeed && joins == l + 1)
+            dm_vec_add(p->d, dfeed, N * c->C);
+        dm_layer_backward(p->d, true, grads->layers + l, &p->g, p->acts + l, p->x[l],
+                          m->params.layers + l, m->mats.layers + l, c, s);
+    }
+    if (dfeed && joins == 0)
+        dm_vec_add(p->d, dfeed, N * c->C);
+    dm_embedding_backward(grads->embed, ids, p->d, N, c->C, c->Vp);
+    lap(&p->times.backward, &t);
+}
+
+/* Forward, loss and backward of head n >= 2; with want_dx p->d becomes the gradient of feed. */
+static void train_head(struct dm_pass *p, const struct dm_model *m, struct dm_params *grads,
+                       const int32_t *ids, size_t n, const float *feed, bool want_dx, float share,
+                       const struct dm_loss_opt *o, double *loss, const struct dm_span *s)
+{
+    const struct dm_config *c = &p->cfg;
+    double t = dm_now();
+    const float *h = head_forward(p, m, n, feed, s);
+    lap(&p->times.heads, &t);
+    set_targets(p, ids, n, s);
+    loss[n - 1] = loss_backward(p, m, grads, h, n, o, share, s);
+    lap(&p->times.loss, &t);
+    for (size_t d = c->D; d-- > 0;) {
+        const size_t i = (n - 2) * c->D + d;
+        dm_layer_backward(p->d, want_dx || d > 0, grads->heads + i, &p->g,
+                          p->acts + p->head_act + d, d ? p->x[p->head_x + d - 1] : feed,
+                          m->params.heads + i, m->mats.heads + i, c, s);
+    }
+    lap(&p->times.backward, &t);
+}
+
+static void train_frozen(struct dm_pass *p, const struct dm_model *m, struct dm_params *grads,
+                         const int32_t *ids, const struct dm_loss_opt *o, double *loss,
+                         const struct dm_span *s)
+{
+    double t = dm_now();
+    const float *feed = head_input(p, m, stem_forward(p, m, ids, s), s);
+    lap(&p->times.stem, &t);
+    for (size_t n = 2; n <= p->cfg.K; n++)
+        train_head(p, m, grads, ids, n, feed, false, 1.0f, o, loss, s);
+}
+
+/* BASE and JOINT. Heads >= 2 go first, since their gradient joins that of head 1 on its way down.
+ */
+static void train_whole(struct dm_pass *p, const struct dm_model *m, struct dm_params *grads,
+                        const int32_t *ids, const struct dm_loss_opt *o, double *loss,
+                        const struct dm_span *s)
+{
+    const struct dm_config *c = &p->cfg;
+    const size_t n = s->B * s->T * c->C, joins = c->from_final ? c->L : c->L - 1;
+    const size_t heads = p->kind == DM_PASS_JOINT ? c->K : 1;
     double t = dm_now();
     const float *stem = stem_forward(p, m, ids, s);
     lap(&p->times.stem, &t);
     const float *h = head_forward(p, m, 1, stem, s);
     lap(&p->times.heads, &t);
-    set_targets(p, ids, 1, s);
-    loss[0] = loss_backward(p, m, grads, h, 1, scale, s);
-    lap(&p->times.loss, &t);
-    for (size_t l = c->L; l-- > 0;)
-        dm_layer_backward(p->d, true, grads->layers + l, &p->g, p->acts + l, p->x[l],
-                          m->params.layers + l, m->mats.layers + l, c, s);
-    dm_embedding_backward(grads->embed, ids, p->d, s->B * s->T, c->C, c->Vp);
-    lap(&p->times.backward, &t);
-}
-
-static void train_heads(struct dm_pass *p, const struct dm_model *m, struct dm_params *grads,
-                        const int32_t *ids, float scale, const float *head_weight, double *loss,
-                        const struct dm_span *s)
-{
-    const struct dm_config *c = &p->cfg;
-    double t = dm_now();
-    const float *stem = stem_forward(p, m, ids, s), *feed = head_input(p, m, stem, s);
-    lap(&p->times.stem, &t);
-    for (size_t n = 2; n <= c->K; n++) {
-        const float weight = head_weight ? head_weight[n - 1] : 1.0f;
-        const float *h = head_forward(p, m, n, feed, s);
-        lap(&p->times.heads, &t);
-        set_targets(p, ids, n, s);
-        loss[n - 1] = loss_backward(p, m, grads, h, n, scale * weight, s);
-        lap(&p->times.loss, &t);
-        for (size_t d = c->D; d-- > 0;) {
-            const size_t i = (n - 2) * c->D + d;
-            dm_layer_backward(p->d, d > 0, grads->heads + i, &p->g, p->acts + d,
-                              d ? p->x[1 + d] : feed, m->params.heads + i, m->mats.heads + i, c, s);
-        }
-        lap(&p->times.backward, &t);
+    if (heads > 1)
+        memset(p->dfeed, 0, n * sizeof(float));
+    for (size_t k = 2; k <= heads; k++) {
+        train_head(p, m, grads, ids, k, p->x[joins], true, o->stem_scale, o, loss, s);
+        multiply(p->d, o->stem_scale, n);
+        dm_vec_add(p->dfeed, p->d, n);
     }
+    base_backward(p, m, grads, ids, h, heads > 1 ? p->dfeed : NULL, joins, o, loss, s);
 }
 
 void dm_pass_train(struct dm_pass *p, const struct dm_model *m, struct dm_params *grads,
-                   const int32_t *ids, size_t B, size_t T, float scale, const float *head_weight,
+                   const int32_t *ids, size_t B, size_t T, const struct dm_loss_opt *o,
                    double *loss)
 {
     const struct dm_span s = span(p, B, T);
@@ -316,10 +385,10 @@ void dm_pass_train(struct dm_pass *p, const struct dm_model *m, struct dm_params
         loss[n] = (double)NAN;
     assert(p->kind != DM_PASS_SCORE && T > p->cfg.K);
     open_unembed(p, m, true);
-    if (p->kind == DM_PASS_BASE)
-        train_base(p, m, grads, ids, scale * (head_weight ? head_weight[0] : 1.0f), loss, &s);
+    if (p->keep)
+        train_whole(p, m, grads, ids, o, loss, &s);
     else
-        train_heads(p, m, grads, ids, scale, head_weight, loss, &s);
+        train_frozen(p, m, grads, ids, o, loss, &s);
 }
 
 void dm_pass_score(struct dm_pass *p, const struct dm_model *m, const int32_t *ids, size_t B,
