@@ -151,7 +151,7 @@ static void assert_same_file(const char *a, const char *b)
 }
 
 /* 12 steps at once against 5 (the checkpoint after step 4 is overtaken), 4 and the rest. */
-static void resume(enum dm_train_kind kind, const char *precision)
+static void resume(enum dm_train_kind kind, const char *recipe, const char *precision)
 {
     struct dm_train_opt o;
     struct dm_train_report r;
@@ -160,6 +160,7 @@ static void resume(enum dm_train_kind kind, const char *precision)
     const char *ckpt = named("ckpt", kind);
     unlink(parts);
     options(&o, kind, whole);
+    o.recipe = recipe;
     o.precision = precision;
     complete(&o);
     o.output = parts;
@@ -180,6 +181,7 @@ static void resume(enum dm_train_kind kind, const char *precision)
         assert_string_equal(o.output, parts);
         assert_int_equal(o.batch, 5);
         assert_string_equal(o.precision, precision);
+        assert_string_equal(o.recipe, recipe);
         assert_ok(go(&o, &r, &e), e);
         assert_int_equal(r.steps, i ? 12 : 9);
         dm_train_report_release(&r);
@@ -193,24 +195,26 @@ static void test_a_resumed_run_gives_the_same_bytes(void **state)
     (void)state;
     make_base();
     for (int i = 0; i < 2; i++) {
-        resume(DM_TRAIN_BASE, precisions[i]);
-        resume(DM_TRAIN_HEADS, precisions[i]);
+        resume(DM_TRAIN_BASE, "frozen", precisions[i]);
+        resume(DM_TRAIN_HEADS, "frozen", precisions[i]);
+        resume(DM_TRAIN_HEADS, "joint", precisions[i]);
     }
 }
 
 static void test_the_file_does_not_depend_on_threads(void **state)
 {
     (void)state;
-    static const enum dm_train_kind kinds[] = {DM_TRAIN_BASE, DM_TRAIN_HEADS};
+    static const enum dm_train_kind kinds[] = {DM_TRAIN_BASE, DM_TRAIN_HEADS, DM_TRAIN_HEADS};
     make_base();
-    for (int k = 0; k < 4; k++) {
-        const char *one = named("t1", kinds[k % 2]);
+    for (int k = 0; k < 6; k++) {
+        const char *one = named("t1", kinds[k % 3]);
         for (size_t threads = 1; threads <= 3; threads++) {
             struct dm_train_opt o;
-            const char *path = threads == 1 ? one : named("tn", kinds[k % 2]);
+            const char *path = threads == 1 ? one : named("tn", kinds[k % 3]);
             dm_par_set_threads(threads);
-            options(&o, kinds[k % 2], path);
-            o.precision = precisions[k / 2];
+            options(&o, kinds[k % 3], path);
+            o.recipe = k % 3 == 2 ? "joint" : "frozen";
+            o.precision = precisions[k / 3];
             complete(&o);
             dm_train_opt_release(&o);
             assert_same_file(one, path);
@@ -317,29 +321,115 @@ static void test_heads_leave_the_base_as_it_was(void **state)
     dm_train_opt_release(&o);
 }
 
+/* Largest distance of two arrays. */
+static double apart(const float *x, const float *y, size_t n)
+{
+    double most = 0.0;
+    for (size_t i = 0; i < n; i++)
+        most = fmax(most, fabs((double)x[i] - (double)y[i]));
+    return most;
+}
+
+static void test_the_joint_recipe_trains_the_base_at_its_own_rate(void **state)
+{
+    (void)state;
+    struct dm_train_opt o;
+    struct dm_train_report r;
+    struct dm_err e;
+    struct dm_model base, joint;
+    make_base();
+    options(&o, DM_TRAIN_HEADS, tmp_path("joint.h5"));
+    o.recipe = "joint";
+    o.dtype = "f32";
+    o.steps = 1;
+    o.warmup = 0;
+    o.decay = 0;
+    o.lr = 1e-2;
+    o.base_lr = 1e-3;
+    assert_ok(go(&o, &r, &e), e);
+    assert_ok(dm_model_load(&base, base_path, &masters, NULL, &e), e);
+    assert_ok(dm_model_load(&joint, o.output, &masters, NULL, &e), e);
+    assert_int_equal(r.n_params, dm_params_count(&joint.cfg, DM_SCOPE_ALL));
+    assert_int_equal(joint.cfg.dtype, DM_F32);
+    // AdamW's first step is the learning rate, whatever the gradient.
+    const size_t n = base.cfg.C * base.cfg.C, last = base.cfg.L - 1;
+    const float *from = base.params.layers[last].proj_w, *stem = base.params.layers[0].proj_w;
+    assert_true(fabs(apart(from, joint.params.layers[last].proj_w, n) / 1e-3 - 1.0) < 1e-2);
+    assert_true(fabs(apart(stem, joint.params.layers[0].proj_w, n) / 1e-3 - 1.0) < 1e-2);
+    assert_true(fabs(apart(from, joint.params.heads[0].proj_w, n) / 1e-2 - 1.0) < 1e-2);
+    for (int h = 0; h < 3; h++)
+        assert_true(isfinite(r.loss[h]));
+    const json_t *stored = json_object_get(r.provenance, "options");
+    assert_string_equal(json_string_value(json_object_get(stored, "recipe")), "joint");
+    dm_train_report_release(&r);
+    dm_model_release(&base);
+    dm_model_release(&joint);
+    dm_train_opt_release(&o);
+}
+
+static void test_rates_default_to_the_papers(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *size;
+        double lr;
+    } want[] = {{"14m", 1e-5},  {"70m", 1e-5},    {"160m", 6e-6},   {"410m", 3e-6}, {"1b", 2e-6},
+                {"1.4b", 2e-6}, {"2.8b", 1.6e-6}, {"6.9b", 1.2e-6}, {"12b", 1.2e-6}};
+    for (size_t i = 0; i < sizeof(want) / sizeof(want[0]); i++) {
+        struct dm_config c;
+        struct dm_err e;
+        assert_ok(dm_config_named(&c, want[i].size, &e), e);
+        assert_true(dm_heads_base_lr(&c) == want[i].lr);
+    }
+    make_base();
+    // Options, and what the run records.
+    static const double given[][4] = {
+        {0, 0, 1e-3, 1e-5}, {0, 2e-5, 2e-3, 2e-5}, {3e-3, 0, 3e-3, 3e-5}, {3e-3, 1e-3, 3e-3, 1e-3}};
+    for (int i = 0; i < 4; i++) {
+        struct dm_train_opt o;
+        struct dm_train_report r;
+        struct dm_err e;
+        options(&o, DM_TRAIN_HEADS, tmp_path("rates.h5"));
+        o.recipe = "joint";
+        o.steps = 1;
+        o.lr = given[i][0];
+        o.base_lr = given[i][1];
+        assert_ok(go(&o, &r, &e), e);
+        const json_t *used = json_object_get(r.provenance, "options");
+        const double lr = json_real_value(json_object_get(used, "lr"));
+        const double base_lr = json_real_value(json_object_get(used, "base-lr"));
+        assert_true(fabs(lr / given[i][2] - 1.0) < 1e-12);
+        assert_true(fabs(base_lr / given[i][3] - 1.0) < 1e-12);
+        dm_train_report_release(&r);
+        dm_train_opt_release(&o);
+    }
+}
+
 static void test_variants_of_heads_train(void **state)
 {
     (void)state;
     make_base();
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 6; i++) {
         struct dm_train_opt o;
         struct dm_config c;
         struct dm_err e;
         char name[32];
         snprintf(name, sizeof(name), "variant%d.h5", i);
         options(&o, DM_TRAIN_HEADS, tmp_path(name));
+        const int k = i % 3;
         o.steps = 3;
-        o.heads = i == 0 ? 4 : 2;
-        o.head_depth = i == 1 ? 2 : 1;
-        o.init = i == 2 ? "random" : "copy";
-        o.head_input = i == 2 ? "final" : "penultimate";
-        o.head_weights = i == 0 ? "1,0.5,0.25" : NULL;
-        o.dtype = i == 1 ? "f32" : "base";
+        o.recipe = i < 3 ? "frozen" : "joint";
+        o.heads = k == 0 ? 4 : 2;
+        o.head_depth = k == 1 ? 2 : 1;
+        o.init = k == 2 ? "random" : "copy";
+        o.head_input = k == 2 ? "final" : "penultimate";
+        o.head_weights = i == 0 ? "1,0.5,0.25" : i == 3 ? "2,1,0.5,0.25" : NULL;
+        o.dtype = k == 1 ? "f32" : "base";
         complete(&o);
         assert_ok(dm_model_peek(o.output, &c, NULL, &e), e);
         assert_int_equal(c.K, o.heads);
         assert_int_equal(c.D, o.head_depth);
-        assert_int_equal(c.from_final, i == 2);
+        assert_int_equal(c.from_final, k == 2);
         dm_train_opt_release(&o);
     }
 }
@@ -374,6 +464,14 @@ static void test_what_does_not_fit_is_refused(void **state)
     options(&o, DM_TRAIN_HEADS, out);
     o.head_weights = "1";
     refused(&o, DM_ERANGE, "--head-weights");
+    options(&o, DM_TRAIN_HEADS, out);
+    o.recipe = "joint";
+    o.head_weights = "1,1";
+    refused(&o, DM_ERANGE, "want 3 numbers from 0, one for each of heads 1..3");
+    options(&o, DM_TRAIN_HEADS, out);
+    o.lr = 0;
+    o.min_lr = 0.1;
+    refused(&o, DM_ERANGE, "--min-lr 0.1");
     options(&o, DM_TRAIN_HEADS, out);
     o.base = shard_path;
     refused(&o, DM_EFORMAT, "shard.h5");
@@ -487,6 +585,8 @@ int main(void)
         cmocka_unit_test(test_the_seed_changes_the_weights),
         cmocka_unit_test(test_precisions_train_alike_but_not_the_same),
         cmocka_unit_test(test_heads_leave_the_base_as_it_was),
+        cmocka_unit_test(test_the_joint_recipe_trains_the_base_at_its_own_rate),
+        cmocka_unit_test(test_rates_default_to_the_papers),
         cmocka_unit_test(test_variants_of_heads_train),
         cmocka_unit_test(test_what_does_not_fit_is_refused),
         cmocka_unit_test(test_divergence_stops_and_keeps_the_checkpoint),

@@ -24,7 +24,9 @@ static struct dm_step_opt options(enum dm_pass_kind kind, size_t micro)
                                 .T = T,
                                 .batch = B,
                                 .clip = 1.0,
-                                .adam = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .decay = 0.01}};
+                                .adam = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .decay = 0.01},
+                                .base_rate = 0.1,
+                                .stem_scale = 0.1};
 }
 
 static void fill_ids(int32_t *ids, size_t n)
@@ -103,20 +105,21 @@ static void test_micro_batches_equal_the_whole_batch(void **state)
     (void)state;
     accumulation(DM_PASS_BASE, 1, 1);
     accumulation(DM_PASS_HEADS, 2, 3);
+    accumulation(DM_PASS_JOINT, 1, 3);
 }
 
 static void test_step_bits_do_not_depend_on_threads(void **state)
 {
     (void)state;
-    static const enum dm_pass_kind kinds[] = {DM_PASS_BASE, DM_PASS_HEADS};
-    for (int k = 0; k < 4; k++) {
+    static const enum dm_pass_kind kinds[] = {DM_PASS_BASE, DM_PASS_HEADS, DM_PASS_JOINT};
+    for (int k = 0; k < 6; k++) {
         float *one = NULL;
         double loss[3], norm, norm_one = 0.0;
         size_t n;
-        format = k < 2 ? DM_FMT_F32 : DM_FMT_BF16;
+        format = k < 3 ? DM_FMT_F32 : DM_FMT_BF16;
         for (size_t threads = 1; threads <= 3; threads++) {
             dm_par_set_threads(threads);
-            float *x = train(kinds[k % 2], 4, loss, &norm, &n);
+            float *x = train(kinds[k % 3], 4, loss, &norm, &n);
             if (one) {
                 assert_memory_equal(one, x, n * sizeof(float));
                 assert_true(norm == norm_one);

@@ -8,6 +8,8 @@
 #include "src/base/par.h"
 #include "src/base/stop.h"
 
+static const char *const joint_only[] = {"base-lr", "stem-scale"};
+
 /* What is still missing or contradictory once everything has been read. */
 static void check_usage(const struct dm_train_opt *o, struct argp_state *s)
 {
@@ -26,7 +28,12 @@ static void check_usage(const struct dm_train_opt *o, struct argp_state *s)
         argp_error(s, "--data is missing: a token shard made by dynamo tokenize");
     if (!o->output)
         argp_error(s, "-o is missing: the model file to write");
-    if (o->min_lr > o->lr)
+    if (o->kind == DM_TRAIN_HEADS && !dm_train_opt_joint(o))
+        for (size_t i = 0; i < sizeof(joint_only) / sizeof(joint_only[0]); i++)
+            if (dm_train_opt_given(o, joint_only[i]))
+                argp_error(s, "--%s needs --recipe joint: a frozen base does not learn",
+                           joint_only[i]);
+    if (o->lr > 0.0 && o->min_lr > o->lr)
         argp_error(s, "--min-lr %g is above --lr %g", o->min_lr, o->lr);
 }
 

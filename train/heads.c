@@ -9,11 +9,12 @@
 #include "src/base/json.h"
 #include "src/model/file.h"
 
-enum dm_status dm_heads_weights(float *w, size_t K, const char *text, struct dm_err *e)
+enum dm_status dm_heads_weights(float *w, size_t first, size_t K, const char *text,
+                                struct dm_err *e)
 {
     const char *at = text;
     w[0] = 0.0f;
-    for (size_t n = 2; n <= K; n++) {
+    for (size_t n = first; n <= K; n++) {
         char *end;
         w[n - 1] = 1.0f;
         if (!text)
@@ -22,12 +23,28 @@ enum dm_status dm_heads_weights(float *w, size_t K, const char *text, struct dm_
         if (end == at || !(x >= 0.0 && x <= 1e6) || *end != (n < K ? ',' : '\0'))
             return dm_fail(e, DM_ERANGE,
                            "--head-weights \"%s\": want %zu numbers from 0, one for each of heads "
-                           "2..%zu, with commas between",
-                           text, K - 1, K);
+                           "%zu..%zu, with commas between",
+                           text, K - first + 1, first, K);
         w[n - 1] = (float)x;
         at = end + 1;
     }
     return DM_OK;
+}
+
+double dm_heads_base_lr(const struct dm_config *c)
+{
+    static const struct {
+        const char *size;
+        double lr;
+    } paper[] = {{"160m", 6e-6},   {"410m", 3e-6},   {"1b", 2e-6},   {"1.4b", 2e-6},
+                 {"2.8b", 1.6e-6}, {"6.9b", 1.2e-6}, {"12b", 1.2e-6}};
+    for (size_t i = 0; i < sizeof(paper) / sizeof(paper[0]); i++) {
+        struct dm_config p;
+        if (!dm_config_named(&p, paper[i].size, NULL) && p.L == c->L && p.C == c->C &&
+            p.NH == c->NH)
+            return paper[i].lr;
+    }
+    return 1e-5;
 }
 
 static enum dm_status head_dtype(const struct dm_train_opt *o, const struct dm_config *c,
@@ -52,7 +69,9 @@ static enum dm_status save(const struct dm_train_opt *o, const struct dm_model *
     meta.provenance = json_dumps(provenance, JSON_COMPACT);
     if (!meta.provenance)
         return dm_fail(e, DM_ENOMEM, "%s: out of memory", o->output);
-    enum dm_status st = dm_model_save(m, &meta, o->output, o->base, m->cfg.dtype, dtype, e);
+    const bool joint = dm_train_opt_joint(o);
+    enum dm_status st = dm_model_save(m, &meta, o->output, joint ? NULL : o->base,
+                                      joint ? dtype : m->cfg.dtype, dtype, e);
     free(meta.provenance);
     return st;
 }
@@ -60,9 +79,10 @@ static enum dm_status save(const struct dm_train_opt *o, const struct dm_model *
 enum dm_status dm_heads_model(struct dm_model *m, struct dm_model_meta *meta,
                               const struct dm_train_opt *o, struct dm_err *e)
 {
-    const bool copy = !strcmp(o->init, "copy");
+    const bool copy = !strcmp(o->init, "copy"), joint = dm_train_opt_joint(o);
     const struct dm_load_opt load = {.format = (int)dm_train_opt_format(o),
-                                     .gradients = true,
+                                     .masters = joint,
+                                     .gradients = !joint,
                                      .K = o->heads,
                                      .D = o->head_depth,
                                      .from_final = !strcmp(o->head_input, "final"),
@@ -81,21 +101,39 @@ enum dm_status dm_heads_model(struct dm_model *m, struct dm_model_meta *meta,
     return DM_OK;
 }
 
-enum dm_status dm_train_heads(const struct dm_train_opt *o, struct dm_train_report *out,
+/* The rates that are not given. */
+static enum dm_status set_rates(struct dm_train_opt *o, const struct dm_config *c, struct dm_err *e)
+{
+    if (o->lr == 0.0)
+        o->lr = 100.0 * (o->base_lr > 0.0 ? o->base_lr : dm_heads_base_lr(c));
+    if (o->base_lr == 0.0)
+        o->base_lr = 0.01 * o->lr;
+    if (o->min_lr > o->lr)
+        return dm_fail(e, DM_ERANGE, "--min-lr %g is above the peak learning rate, %g", o->min_lr,
+                       o->lr);
+    return DM_OK;
+}
+
+enum dm_status dm_train_heads(const struct dm_train_opt *given, struct dm_train_report *out,
                               FILE *console, struct dm_err *e)
 {
     enum dm_status st = DM_OK;
+    struct dm_train_opt own = *given;
+    const struct dm_train_opt *o = &own;
+    const enum dm_pass_kind kind = dm_train_opt_joint(o) ? DM_PASS_JOINT : DM_PASS_HEADS;
     struct dm_model m = {0};
     struct dm_model_meta meta = {0};
     char base_hash[DM_HASH_LEN + 1], tokenizer_hash[DM_HASH_LEN + 1];
     float weight[DM_PPL_MAX_HEADS];
     *out = (struct dm_train_report){0};
-    DM_TRY_GOTO(dm_heads_weights(weight, o->heads, o->head_weights, e));
+    DM_TRY_GOTO(dm_heads_weights(weight, dm_step_first_head(kind), o->heads, o->head_weights, e));
     DM_TRY_GOTO(dm_heads_model(&m, &meta, o, e));
+    DM_TRY_GOTO(set_rates(&own, &m.cfg, e));
     DM_TRY_GOTO(dm_model_hash(o->base, base_hash, e));
     if (meta.tokenizer)
         dm_sha256(meta.tokenizer, strlen(meta.tokenizer), tokenizer_hash);
     const struct dm_run run = {.opt = o,
+                               .kind = kind,
                                .model = &m,
                                .head_weight = weight,
                                .tokenizer_hash = meta.tokenizer ? tokenizer_hash : NULL,

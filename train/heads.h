@@ -1,22 +1,29 @@
 /* SPDX-License-Identifier: MIT */
-/* heads.h - DynaMo heads on a frozen base: docs/training.md. */
+/* heads.h - DynaMo heads, on a frozen base or together with it: docs/training.md. */
 #ifndef DM_TRAIN_HEADS_H
 #define DM_TRAIN_HEADS_H
 
 #include "src/model/file.h"
 #include "train/run.h"
 
-/* "1,0.5" -> weights of heads 2..K into w (K); w[0] = 0 is head 1, which is not trained. NULL text
- * is 1 for each. DM_ERANGE. */
-enum dm_status dm_heads_weights(float *w, size_t K, const char *text, struct dm_err *e);
+/* "1,0.5" -> weights of heads first..K into w (K), 0 for those before. NULL text is 1 for each.
+ * DM_ERANGE. */
+enum dm_status dm_heads_weights(float *w, size_t first, size_t K, const char *text,
+                                struct dm_err *e);
 
-/* Loads o->base, which must not have heads, as packs in o's precision, and adds heads 2..K as
- * o->init says. Release with dm_model_release() and dm_model_meta_release(). */
+/* The paper's peak learning rate of the base (LR_B, section 2 of METHOD) for a model of this shape;
+ * that of heads >= 2 is 100 times as high. Ours: 14m, 31m and what is no Pythia get 70m's rate, 12b
+ * that of 6.9b. */
+double dm_heads_base_lr(const struct dm_config *c);
+
+/* Loads o->base, which must not have heads, as packs in o's precision (joint: in float32), and adds
+ * heads 2..K as o->init says. Release with dm_model_release() and dm_model_meta_release(). */
 enum dm_status dm_heads_model(struct dm_model *m, struct dm_model_meta *meta,
                               const struct dm_train_opt *o, struct dm_err *e);
 
 /* Loads o->base, trains heads and, when the last step is done, writes o->output: the base's tensors
- * as they are in its file and the heads. console (may be NULL) gets progress lines. */
+ * as they are in its file, or with --recipe joint as they are now, and the heads. console (may be
+ * NULL) gets progress lines. */
 enum dm_status dm_train_heads(const struct dm_train_opt *o, struct dm_train_report *out,
                               FILE *console, struct dm_err *e);
 

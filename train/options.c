@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "train/options.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,7 @@ enum { BOTH = DM_TRAIN_BASE | DM_TRAIN_HEADS, FIRST_KEY = 0x200 };
 static const char *const dtypes[] = {"f32", "f16", "bf16", NULL};
 static const char *const dtypes_heads[] = {"base", "f32", "f16", "bf16", NULL};
 static const char *const precisions[] = {"bf16", "f32", NULL};
+static const char *const recipes[] = {"frozen", "joint", NULL};
 static const char *const inits[] = {"copy", "random", NULL};
 static const char *const schedules[] = {"cosine", "linear", "constant", "wsd", NULL};
 static const char *const masks[] = {"matrices", "layers", "all", NULL};
@@ -56,6 +58,10 @@ static const struct row rows[] = {
     {"precision", 0, WORD, FIXED, BOTH, AT(precision), 0, 0, precisions, "TYPE",
      "of matrix products: bf16 rounds weights and inputs and sums in float32, f32 rounds nothing; "
      "trained weights, their gradients and the optimiser are float32 in both"},
+    {"recipe", 0, WORD, FIXED, DM_TRAIN_HEADS, AT(recipe), 0, 0, recipes, "HOW",
+     "frozen: the base is not touched; joint: everything trains, the base at its own, low rate "
+     "(the "
+     "paper's suite)"},
     {"heads", 0, SIZE, FIXED, DM_TRAIN_HEADS, AT(heads), 2, 16, NULL, "K",
      "tokens per step; heads 2..K are trained"},
     {"head-depth", 0, SIZE, FIXED, DM_TRAIN_HEADS, AT(head_depth), 1, 16, NULL, "D",
@@ -64,8 +70,9 @@ static const struct row rows[] = {
      "copy of the base's last layers, or random N(0, 0.02)"},
     {"head-input", 0, WORD, FIXED, DM_TRAIN_HEADS, AT(head_input), 0, 0, inputs, "WHERE",
      "heads read the output of the penultimate or of the final layer"},
-    {"head-weights", 0, TEXT, FIXED, DM_TRAIN_HEADS, AT(head_weights), 0, 0, NULL, "W2,W3..",
-     "weight of each head's loss (default 1 each; the paper does not say)"},
+    {"head-weights", 0, TEXT, FIXED, DM_TRAIN_HEADS, AT(head_weights), 0, 0, NULL, "W,W..",
+     "weight of the loss of each head that is trained, heads 2..K or 1..K (default 1 each; the "
+     "paper does not say)"},
     {"data", 'd', PATHS, KEPT, BOTH, AT(data), 0, 0, NULL, "SHARD",
      "token shard to train on; may be repeated, further shards may also follow as arguments; "
      "required"},
@@ -85,7 +92,13 @@ static const struct row rows[] = {
      "tree; less needs less memory"},
     {"context", 'c', SIZE, FIXED, BOTH, AT(context), 2, 1 << 20, NULL, "T",
      "tokens per sequence (the paper: 2048)"},
-    {"lr", 0, REAL, FIXED, BOTH, AT(lr), 0, 100, NULL, "X", "peak learning rate"},
+    {"lr", 0, REAL, FIXED, DM_TRAIN_BASE, AT(lr), 0, 100, NULL, "X", "peak learning rate"},
+    {"lr", 0, REAL, FIXED, DM_TRAIN_HEADS, AT(lr), 0, 100, NULL, "X",
+     "peak learning rate of heads 2..K; 0 = the paper's for the base's size, see below"},
+    {"base-lr", 0, REAL, FIXED, DM_TRAIN_HEADS, AT(base_lr), 0, 100, NULL, "X",
+     "joint: peak learning rate of the base, head 1 included; 0 = a hundredth of --lr (the paper)"},
+    {"stem-scale", 0, REAL, FIXED, DM_TRAIN_HEADS, AT(stem_scale), 0, 100, NULL, "X",
+     "joint: factor of the gradient that heads 2..K send into the base (the paper's LR_MB / LR_B)"},
     {"schedule", 0, WORD, FIXED, BOTH, AT(schedule), 0, 0, schedules, "SHAPE",
      "of the rate after the warm-up: cosine, linear, constant, or wsd (warm-up, stable, decay)"},
     {"min-lr", 0, REAL, FIXED, BOTH, AT(min_lr), 0, 100, NULL, "X",
@@ -140,6 +153,7 @@ void dm_train_opt_init(struct dm_train_opt *o, enum dm_train_kind kind)
                                .vocab_rows = "config",
                                .dtype = heads ? "base" : "bf16",
                                .precision = "bf16",
+                               .recipe = "frozen",
                                .init = "copy",
                                .head_input = "penultimate",
                                .schedule = "cosine",
@@ -151,7 +165,8 @@ void dm_train_opt_init(struct dm_train_opt *o, enum dm_train_kind kind)
                                .batch = 32,
                                .micro = 8,
                                .context = 256,
-                               .lr = 1e-3,
+                               .lr = heads ? 0.0 : 1e-3,
+                               .stem_scale = 0.1,
                                .warmup = 0.01,
                                .lr_decay = 0.2,
                                .decay = heads ? 0.01 : 0.1,
@@ -308,6 +323,20 @@ enum dm_decay_mask dm_train_opt_decay_mask(const struct dm_train_opt *o)
 enum dm_format dm_train_opt_format(const struct dm_train_opt *o)
 {
     return strcmp(o->precision, "f32") ? DM_FMT_BF16 : DM_FMT_F32;
+}
+
+bool dm_train_opt_joint(const struct dm_train_opt *o)
+{
+    return o->kind == DM_TRAIN_HEADS && !strcmp(o->recipe, "joint");
+}
+
+bool dm_train_opt_given(const struct dm_train_opt *o, const char *name)
+{
+    size_t i = 0;
+    while (i < N_ROWS && (!(rows[i].kinds & o->kind) || strcmp(rows[i].name, name)))
+        i++;
+    assert(i < N_ROWS);
+    return o->given >> i & 1;
 }
 
 const char *dm_train_opt_fixed(const struct dm_train_opt *o)

@@ -24,13 +24,14 @@ struct dm_paths {
 struct dm_train_opt {
     enum dm_train_kind kind;
     const char *base, *config, *tokenizer, *vocab_rows, *dtype; /* strings are borrowed */
-    const char *precision, *init, *head_input, *head_weights;
+    const char *precision, *recipe, *init, *head_input, *head_weights;
     const char *schedule, *decay_mask;
     size_t heads, head_depth;
     struct dm_paths data, val;
     double val_fraction;
     size_t steps, batch, micro, context;
-    double epochs, lr, min_lr, warmup, lr_decay, decay, clip, beta1, beta2, eps;
+    double epochs, lr, base_lr, stem_scale, min_lr, warmup, lr_decay, decay, clip, beta1, beta2,
+        eps;
     uint64_t seed;
     size_t val_every, val_max;
     const char *output, *checkpoint, *log;
@@ -48,7 +49,7 @@ void dm_train_opt_release(struct dm_train_opt *o);
 
 /* Fills `out` (DM_TRAIN_ARGP_MAX) with the argp options of o's command, docs with the defaults
  * included; their strings live in `text`, which the caller gives (DM_TRAIN_TEXT_MAX bytes). */
-enum { DM_TRAIN_ARGP_MAX = 64, DM_TRAIN_TEXT_MAX = 12288 };
+enum { DM_TRAIN_ARGP_MAX = 64, DM_TRAIN_TEXT_MAX = 16384 };
 void dm_train_opt_argp(const struct dm_train_opt *o, struct argp_option *out, char *text);
 
 /* Takes one option of argp's parser; ARGP_ERR_UNKNOWN when `key` is not of the table. A bad value
@@ -61,6 +62,12 @@ struct dm_schedule dm_train_opt_schedule(const struct dm_train_opt *o, size_t st
 enum dm_decay_mask dm_train_opt_decay_mask(const struct dm_train_opt *o);
 /* Of the products: f32 or bf16. */
 enum dm_format dm_train_opt_format(const struct dm_train_opt *o);
+
+/* --recipe joint. */
+bool dm_train_opt_joint(const struct dm_train_opt *o);
+
+/* Was it on the command line? name must be in the table of o's command (asserted). */
+bool dm_train_opt_given(const struct dm_train_opt *o, const char *name);
 
 /* With --resume: the name of an option that was given although the checkpoint fixes it, or NULL. */
 const char *dm_train_opt_fixed(const struct dm_train_opt *o);

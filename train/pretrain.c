@@ -93,8 +93,11 @@ enum dm_status dm_pretrain(const struct dm_train_opt *o, struct dm_train_report 
     DM_TRY_GOTO(dm_model_init(&m, &c, e));
     dm_model_set_format(&m, dm_train_opt_format(o));
     dm_params_init_random(&m.params, &c, DM_SCOPE_BASE, o->seed);
-    const struct dm_run run = {
-        .opt = o, .model = &m, .tokenizer_hash = dm_tokenizer_hash(t), .console = console};
+    const struct dm_run run = {.opt = o,
+                               .kind = DM_PASS_BASE,
+                               .model = &m,
+                               .tokenizer_hash = dm_tokenizer_hash(t),
+                               .console = console};
     DM_TRY_GOTO(dm_run_train(&run, out, e));
     if (out->steps == out->total_steps)
         st = save(o, &m, t, out->provenance, e);

@@ -170,14 +170,16 @@ static enum dm_status open_step(struct state *s, struct dm_err *e)
 {
     const struct dm_train_opt *o = s->opt;
     const struct dm_step_opt so = {
-        .kind = o->kind == DM_TRAIN_BASE ? DM_PASS_BASE : DM_PASS_HEADS,
+        .kind = s->run->kind,
         .micro = o->micro,
         .T = o->context,
         .batch = o->batch,
         .decay_mask = dm_train_opt_decay_mask(o),
         .clip = o->clip,
         .adam = {.beta1 = o->beta1, .beta2 = o->beta2, .eps = o->eps, .decay = o->decay},
-        .head_weight = s->run->head_weight};
+        .head_weight = s->run->head_weight,
+        .base_rate = o->base_lr / o->lr, // JOINT; both are above 0 then
+        .stem_scale = o->stem_scale};
     struct dm_arena measure = {0};
     bind_scratch(s, &measure);
     DM_TRY(dm_arena_init(&s->scratch, measure.used, e));

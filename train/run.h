@@ -12,10 +12,11 @@
 
 struct dm_run {
     const struct dm_train_opt *opt;
+    enum dm_pass_kind kind;     /* what is trained */
     struct dm_model *model;     /* with its initial weights; trained in place */
     const float *head_weight;   /* (K) or NULL */
     const char *tokenizer_hash; /* that the shards must have; NULL = not checked */
-    const char *base_hash;      /* of the frozen base's file, or NULL */
+    const char *base_hash;      /* of the base's file, or NULL */
     FILE *console;              /* a line every log_every steps; NULL = none */
 };
 

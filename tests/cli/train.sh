@@ -78,5 +78,11 @@ head -1 heads.log.csv | grep -q 'val_ppl_3,val_ppl_1:2,val_ppl_1:3$' || fail "lo
 head -1 heads.log.csv | grep -q 'tokens_per_second,mfu,val_windows' || fail "log has no MFU"
 prints '"flops_per_token":' "${run[@]}" -o heads3.h5 --precision f32 --json
 cmp -s heads.h5 heads3.h5 && fail "both precisions gave the same weights"
+refuses 2 "base-lr needs --recipe joint" "${run[@]}" -o x.h5 --base-lr 1e-5
+prints "PPL_1:3" "${run[@]}" -o joint.h5 --recipe joint
+prints '"recipe":"joint"' "$dynamo" info --json joint.h5
+prints "go on with" "${run[@]}" -o joint2.h5 --recipe joint --stop-after 7
+prints "PPL_1:3" "$dynamo" train --resume joint2.ckpt.h5 --threads 1
+cmp joint.h5 joint2.h5 || fail "a resumed joint run differs"
 refuses 1 "heads already" "$dynamo" train heads.h5 --data shard.h5 -o x.h5
 [ ! -e x.h5 ] || fail "a refused run wrote a file"
