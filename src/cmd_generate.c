@@ -54,7 +54,10 @@ static const struct argp_option arguments[] = {
     {"cooc", OPT_COOC, "FILE", 0, "Co-occurrence table; without it no combination is masked", 0},
     {0, 0, 0, 0, "Sampling (defaults: the model's calibration, else those given here)", 2},
     {"tokens", 'n', "N", 0, "Make at most N tokens (100), and no more than the context holds", 0},
-    {"mode", OPT_MODE, "MODE", 0, "dynamo (default), or ar: the base alone, one by one", 0},
+    {"mode", OPT_MODE, "MODE", 0,
+     "dynamo (default): the heads decide; lossless: the heads draft and the base verifies, so the "
+     "text is the base's own; ar: the base alone, one by one",
+     0},
     {"temperature", 't', "X", 0, "0.7; 0 is greedy: the most probable block", 0},
     {"top-k", 'k', "N", 0, "Candidates per head, 1 to 256 (50)", 0},
     {"penalty", OPT_PENALTY, "X", 0, "Divides the probability of repeated tokens, from 1 (1.1)", 0},
@@ -420,6 +423,9 @@ static void report_stats(const struct dm_gen_stats *s)
             s->tokens, s->forwards, dm_gen_per_forward(s), 100 * (double)s->blocks[1] / n,
             100 * (double)s->blocks[2] / n, 100 * (double)s->blocks[3] / n, s->n_prompt,
             s->prefill_seconds, dm_gen_rate(s), dm_gen_end_names[s->end]);
+    if (s->drafted)
+        fprintf(stderr, "drafts: %zu, of which the base agrees with %.1f %%\n", s->drafted,
+                100 * (double)s->accepted / (double)s->drafted);
 }
 
 static enum dm_status run(struct job *j)

@@ -73,6 +73,32 @@ void assert_grad(loss_fn *loss, void *ctx, float *x, const float *dx, size_t n, 
     free(x0);
 }
 
+/* Upper 0.1 % point of chi-square, Wilson and Hilferty's approximation. */
+static double chi_square_limit(double dof)
+{
+    const double c = 2 / (9 * dof), x = 1 - c + 3.0902 * sqrt(c);
+    return dof * x * x * x;
+}
+
+void assert_frequencies(const size_t *count, const double *p, size_t n, size_t draws)
+{
+    double chi = 0;
+    size_t dof = 0;
+    for (size_t i = 0; i < n; i++) {
+        const double want = p[i] * (double)draws;
+        if (want == 0) {
+            assert_int_equal(count[i], 0);
+            continue;
+        }
+        assert_true(want > 5);
+        chi += ((double)count[i] - want) * ((double)count[i] - want) / want;
+        dof++;
+    }
+    assert_true(dof > 1);
+    if (chi > chi_square_limit((double)dof - 1))
+        fail_msg("chi-square %g with %zu degrees of freedom", chi, dof - 1);
+}
+
 static char tmp_dir[64];
 
 static int remove_one(const char *path, const struct stat *s, int flag, struct FTW *f)

@@ -32,6 +32,10 @@ void assert_close(const float *got, const float *want, size_t n, double rtol, do
 typedef double loss_fn(void *ctx);
 void assert_grad(loss_fn *loss, void *ctx, float *x, const float *dx, size_t n, double rtol);
 
+/* Chi-square test at 0.1 %: count (n) of `draws` draws against their probabilities p (n). A cell of
+ * probability 0 must be empty; the others must be expected more than 5 times. */
+void assert_frequencies(const size_t *count, const double *p, size_t n, size_t draws);
+
 /* Path of a scratch file `name` in a directory of this process that is removed at exit. */
 const char *tmp_path(const char *name);
 

@@ -60,4 +60,13 @@ enum dm_status dm_decoder_step(struct dm_decoder *d, const struct dm_gen_opt *o,
                                const struct dm_cooc *cooc, const float *logits, size_t Vp, size_t n,
                                size_t pos, struct dm_block *out, struct dm_err *e);
 
+/* Lossless mode: b->id[0] is the base's token at position b->pos, already in the context. Writes
+ * drafts of the up to n - 1 tokens behind it to b->id[1..] and returns how many there are: token by
+ * token the most likely of J given the tokens before it (a mask that leaves nothing ends the
+ * draft). logits, n, cooc, o as in dm_decoder_step(); DM_ENAN ends the draft too: the base's row is
+ * what counts. */
+size_t dm_decoder_draft(struct dm_decoder *d, const struct dm_gen_opt *o,
+                        const struct dm_cooc *cooc, const float *logits, size_t Vp, size_t n,
+                        struct dm_block *b);
+
 #endif

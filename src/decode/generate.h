@@ -17,7 +17,8 @@ extern const char *const dm_gen_end_names[]; /* "length", "eos", "context", "sto
 
 struct dm_gen_stats {
     size_t n_prompt, tokens;
-    size_t forwards;                 /* the prompt's included: it gives the first block */
+    size_t forwards;                 /* the prompt's included: it gives the first token */
+    size_t drafted, accepted;        /* mode lossless: drafts verified, and agreed with */
     size_t blocks[DM_ORDER_MAX + 1]; /* by the number of tokens sampled; [0] is not used */
     size_t first;                    /* tokens of the first block */
     double prefill_seconds;          /* the prompt's forward */
@@ -29,8 +30,8 @@ struct dm_gen_stats {
 double dm_gen_per_forward(const struct dm_gen_stats *s);
 double dm_gen_rate(const struct dm_gen_stats *s);
 
-/* {prompt_tokens, tokens, forwards, tokens_per_forward, blocks: {"1": ..}, prefill_seconds,
- * seconds, tokens_per_second, end}; new reference, NULL when out of memory. */
+/* {prompt_tokens, tokens, forwards, drafted, accepted, tokens_per_forward, blocks: {"1": ..},
+ * prefill_seconds, seconds, tokens_per_second, end}; new reference, NULL when out of memory. */
 json_t *dm_gen_stats_to_json(const struct dm_gen_stats *s);
 
 /* Called with every block as soon as it is there; false ends the text after it. */

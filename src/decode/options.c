@@ -5,7 +5,7 @@
 
 #include "src/base/json.h"
 
-const char *const dm_gen_mode_names[] = {"ar", "dynamo", NULL};
+const char *const dm_gen_mode_names[] = {"ar", "dynamo", "lossless", NULL};
 const char *const dm_unseen_names[] = {"zero", "mix", "backoff", NULL};
 
 struct dm_gen_opt dm_gen_opt_default(void)

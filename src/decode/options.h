@@ -7,7 +7,11 @@
 
 #include "src/decode/joint.h"
 
-enum dm_gen_mode { DM_GEN_AR, DM_GEN_DYNAMO }; /* the base alone; blocks of up to K tokens */
+enum dm_gen_mode {
+    DM_GEN_AR,      /* the base alone */
+    DM_GEN_DYNAMO,  /* blocks of up to K tokens, sampled from the joint */
+    DM_GEN_LOSSLESS /* the heads draft, the base verifies: exactly the text of DM_GEN_AR */
+};
 
 struct dm_gen_opt {
     enum dm_gen_mode mode;

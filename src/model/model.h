@@ -120,4 +120,9 @@ void dm_session_reset(struct dm_session *s, size_t pos); /* forget all but the f
  * token by token and as dm_pass_logits. */
 void dm_session_step(struct dm_session *s, const int32_t *ids, size_t n, float *logits);
 
+/* The same with logits (keep,n_heads,Vp) of each of the last `keep` positions. keep > 1 needs
+ * keep <= n <= DM_LAYER_FEW: few rows, which cost about what one costs. */
+void dm_session_step_rows(struct dm_session *s, const int32_t *ids, size_t n, size_t keep,
+                          float *logits);
+
 #endif

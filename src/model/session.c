@@ -26,7 +26,7 @@ struct dm_session {
     struct dm_layer_step *steps; /* (n_heads): layers that run at once over a few rows */
     float *x[3];                 /* (CHUNK,C) */
     float *few;                  /* (2,n_heads,DM_LAYER_FEW,C): inputs and outputs of steps */
-    float *last;                 /* (n_heads,C): every head's last row */
+    float *last;                 /* (DM_LAYER_FEW,n_heads,C): the rows that get logits */
 };
 
 static size_t n_caches(const struct dm_session *s)
@@ -75,7 +75,7 @@ static void bind(struct dm_session *s, struct dm_arena *a)
     bind_steps(s, a);
     for (int i = 0; i < 3; i++)
         s->x[i] = dm_arena_floats(a, CHUNK, c->C);
-    s->last = dm_arena_floats(a, s->n_heads, c->C);
+    s->last = dm_arena_floats(a, DM_LAYER_FEW * s->n_heads, c->C);
 }
 
 enum dm_status dm_session_new(struct dm_session **out, const struct dm_model *m, size_t n_heads,
@@ -146,14 +146,17 @@ static void layer(struct dm_session *s, size_t i, float *out, const float *x, si
     dm_layer_forward(out, &s->acts, x, params(s, i), mats(s, i), &s->m->cfg, &span);
 }
 
-static void keep_last(struct dm_session *s, size_t n, const float *row)
+/* The rows (keep,C) of head h = 1.. that get logits. */
+static void keep_rows(struct dm_session *s, size_t h, const float *rows, size_t keep)
 {
-    memcpy(s->last + (n - 1) * s->m->cfg.C, row, s->m->cfg.C * sizeof(*row));
+    const size_t C = s->m->cfg.C;
+    for (size_t i = 0; i < keep; i++)
+        memcpy(s->last + (i * s->n_heads + h - 1) * C, rows + i * C, C * sizeof(*rows));
 }
 
-/* All layers over n <= CHUNK rows; every head's last row ends up in s->last. A head's last layer
- * stores keys and values of all rows but is computed further for the last row only. */
-static void many_rows(struct dm_session *s, size_t n)
+/* All layers over n <= CHUNK rows; every head's last `keep` rows end up in s->last. A head's last
+ * layer stores keys and values of all rows but is computed further for those only. */
+static void many_rows(struct dm_session *s, size_t n, size_t keep)
 {
     const struct dm_config *c = &s->m->cfg;
     const bool all = c->from_final && s->n_heads > 1;
@@ -161,8 +164,8 @@ static void many_rows(struct dm_session *s, size_t n)
         layer(s, l, s->x[(l + 1) % 2], s->x[l % 2], n, n);
     const float *feed = s->x[(c->L - 1) % 2];
     float *final = s->x[c->L % 2];
-    layer(s, c->L - 1, final, feed, n, all ? n : 1);
-    keep_last(s, 1, final + (all ? n - 1 : 0) * c->C);
+    layer(s, c->L - 1, final, feed, n, all ? n : keep);
+    keep_rows(s, 1, final + (all ? n - keep : 0) * c->C, keep);
     float *spare = final;
     if (all) {
         spare = s->x[(c->L - 1) % 2];
@@ -172,10 +175,10 @@ static void many_rows(struct dm_session *s, size_t n)
         const float *x = feed;
         for (size_t d = 0; d < c->D; d++) {
             float *out = d % 2 ? spare : s->x[2];
-            layer(s, c->L + (h - 2) * c->D + d, out, x, n, d + 1 < c->D ? n : 1);
+            layer(s, c->L + (h - 2) * c->D + d, out, x, n, d + 1 < c->D ? n : keep);
             x = out;
         }
-        keep_last(s, h, x);
+        keep_rows(s, h, x, keep);
     }
 }
 
@@ -207,7 +210,7 @@ static float *few_rows_of(struct dm_session *s, size_t d, size_t k)
 
 /* As many_rows for n <= DM_LAYER_FEW. Layers of the same depth run together: L-1 and the first of
  * every head, then the second of every head. */
-static void few_rows(struct dm_session *s, size_t n)
+static void few_rows(struct dm_session *s, size_t n, size_t keep)
 {
     const struct dm_config *c = &s->m->cfg;
     const bool all = c->from_final && s->n_heads > 1;
@@ -217,7 +220,7 @@ static void few_rows(struct dm_session *s, size_t n)
     }
     const float *feed = s->x[(c->L - 1) % 2];
     float *final = s->x[c->L % 2];
-    set_step(s, 0, c->L - 1, final, feed, all ? n : 1);
+    set_step(s, 0, c->L - 1, final, feed, all ? n : keep);
     if (all) {
         run_steps(s, 0, 1, n);
         feed = final;
@@ -225,14 +228,14 @@ static void few_rows(struct dm_session *s, size_t n)
     for (size_t d = 0; d < c->D; d++) {
         for (size_t k = 1; k < s->n_heads; k++)
             set_step(s, k, c->L + (k - 1) * c->D + d, few_rows_of(s, d, k),
-                     d ? few_rows_of(s, d - 1, k) : feed, d + 1 < c->D ? n : 1);
+                     d ? few_rows_of(s, d - 1, k) : feed, d + 1 < c->D ? n : keep);
         const size_t first = d == 0 && !all ? 0 : 1;
         if (first < s->n_heads)
             run_steps(s, first, s->n_heads - first, n);
     }
-    keep_last(s, 1, final + (all ? n - 1 : 0) * c->C);
+    keep_rows(s, 1, final + (all ? n - keep : 0) * c->C, keep);
     for (size_t k = 1; k < s->n_heads; k++)
-        keep_last(s, k + 1, few_rows_of(s, c->D - 1, k));
+        keep_rows(s, k + 1, few_rows_of(s, c->D - 1, k), keep);
 }
 
 static bool packed(const struct dm_session *s)
@@ -241,46 +244,58 @@ static bool packed(const struct dm_session *s)
     return l->qkv.pack && (s->n_heads == 1 || s->m->mats.heads->qkv.pack);
 }
 
-static void chunk(struct dm_session *s, const int32_t *ids, size_t n)
+static void chunk(struct dm_session *s, const int32_t *ids, size_t n, size_t keep)
 {
     const struct dm_config *c = &s->m->cfg;
     dm_embedding_forward(s->x[0], ids, s->m->mats.embed, s->m->mats.embed_dtype, n, c->C, c->Vp);
     if (n <= DM_LAYER_FEW && c->parallel && packed(s))
-        few_rows(s, n);
+        few_rows(s, n, keep);
     else
-        many_rows(s, n);
+        many_rows(s, n, keep);
     s->pos += n;
 }
 
 struct logits {
     struct dm_session *s;
+    size_t rows;
     float *out;
 };
 
-/* Columns of the logits of all heads: one pass over the output embedding. */
+/* Columns of the logits of all rows in one pass over the output embedding: where the rows are too
+ * many for one product, block by block of columns, which stay in the cache for the next product. */
 static void logits_part(void *ctx, size_t id, size_t begin, size_t end)
 {
     (void)id;
     const struct logits *l = ctx;
-    for (size_t n = 0; n < l->s->n_heads; n += DM_LAYER_FEW) {
-        const size_t left = l->s->n_heads - n, rows = left < DM_LAYER_FEW ? left : DM_LAYER_FEW;
-        dm_linear_few(l->out + n * l->s->m->cfg.Vp, l->s->last + n * l->s->m->cfg.C,
-                      &l->s->m->mats.unembed, NULL, rows, begin, end);
-    }
+    const struct dm_config *c = &l->s->m->cfg;
+    const size_t block = l->rows > DM_LAYER_FEW ? 8 * DM_PANEL : end - begin;
+    for (size_t o = begin; o < end; o += block)
+        for (size_t n = 0; n < l->rows; n += DM_LAYER_FEW) {
+            const size_t left = l->rows - n, rows = left < DM_LAYER_FEW ? left : DM_LAYER_FEW;
+            dm_linear_few(l->out + n * c->Vp, l->s->last + n * c->C, &l->s->m->mats.unembed, NULL,
+                          rows, o, end - o < block ? end : o + block);
+        }
+}
+
+void dm_session_step_rows(struct dm_session *s, const int32_t *ids, size_t n, size_t keep,
+                          float *logits)
+{
+    const struct dm_config *c = &s->m->cfg;
+    const struct dm_params *p = &s->m->params;
+    const size_t rows = keep * s->n_heads;
+    assert(n >= 1 && n <= c->T_max - s->pos);
+    assert(keep == 1 || (keep <= n && n <= DM_LAYER_FEW));
+    for (size_t i = 0; i < n; i += CHUNK)
+        chunk(s, ids + i, n - i < CHUNK ? n - i : CHUNK, keep);
+    dm_layernorm_forward(s->last, NULL, NULL, s->last, p->lnf_w, p->lnf_b, c->eps, rows, c->C);
+    struct logits l = {s, rows, logits};
+    if (s->m->mats.unembed.pack)
+        dm_par_for(c->Vp, DM_PANEL, logits_part, &l);
+    else
+        dm_linear_forward(logits, s->last, &s->m->mats.unembed, NULL, rows);
 }
 
 void dm_session_step(struct dm_session *s, const int32_t *ids, size_t n, float *logits)
 {
-    const struct dm_config *c = &s->m->cfg;
-    const struct dm_params *p = &s->m->params;
-    assert(n >= 1 && n <= c->T_max - s->pos);
-    for (size_t i = 0; i < n; i += CHUNK)
-        chunk(s, ids + i, n - i < CHUNK ? n - i : CHUNK);
-    dm_layernorm_forward(s->last, NULL, NULL, s->last, p->lnf_w, p->lnf_b, c->eps, s->n_heads,
-                         c->C);
-    struct logits l = {s, logits};
-    if (s->m->mats.unembed.pack)
-        dm_par_for(c->Vp, DM_PANEL, logits_part, &l);
-    else
-        dm_linear_forward(logits, s->last, &s->m->mats.unembed, NULL, s->n_heads);
+    dm_session_step_rows(s, ids, n, 1, logits);
 }

@@ -88,6 +88,15 @@ exec 3>&-
 wait $pid || fail "a signal is not a clean end: $?"
 grep -q '"end":"stopped"' r.json || fail "stopped: $(cat r.json)"
 
+# Lossless: the base's own text in no more passes.
+for t in 0 0.9; do
+    "$dynamo" generate m.h5 -p "In the" -n 60 -t $t --mode ar > ar.txt
+    "$dynamo" generate m.h5 --cooc cooc.h5 -p "In the" -n 60 -t $t --mode lossless --stats \
+        > lossless.txt 2> stats.txt
+    cmp ar.txt lossless.txt || fail "lossless is not the base's text at temperature $t"
+    grep -q '^drafts: [0-9]*, of which the base agrees with' stats.txt || fail "$(cat stats.txt)"
+done
+
 # Failures.
 refused 2 'MODEL is missing'
 refused 2 'exclude each other' m.h5 -p a -f p.txt
