@@ -70,7 +70,10 @@ int cmd_import(int argc, char **argv)
         parse,
         "DIR",
         "Turn a Hugging Face GPTNeoX directory into one self-contained model file."
-        "\vDIR holds config.json, tokenizer.json and model.safetensors in f32, f16 or bf16. Every "
+        "\vDIR holds config.json, tokenizer.json and weights in f32, f16 or bf16: "
+        "model.safetensors or "
+        "pytorch_model.bin, or an index of several (*.index.json); the first of these is taken. "
+        "Every "
         "tensor keeps its bits. dynamo_heads.safetensors is read too when config.json says that "
         "there are heads (dynamo export writes it so).\n\nExample: dynamo import pythia-70m -o "
         "pythia-70m.h5",

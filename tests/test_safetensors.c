@@ -14,7 +14,7 @@
 static void assert_values(const struct dm_safetensors *s, const char *name, enum dm_dtype dtype,
                           size_t rank, size_t d0, size_t d1, float first, float step)
 {
-    const struct dm_st_tensor *t = dm_safetensors_find(s, name);
+    const struct dm_raw_tensor *t = dm_safetensors_find(s, name);
     float x[16];
     assert_non_null(t);
     assert_true(t->usable && t->dtype == dtype && t->rank == rank && t->dim[0] == d0);
@@ -58,7 +58,7 @@ static void test_the_writer_makes_the_packages_bytes(void **state)
     assert_ok(dm_safetensors_open(&s, FIXTURE, &e), e);
     assert_ok(dm_st_create(&w, tmp_path("w.safetensors"), t, 5, "pt", &e), e);
     for (size_t i = 0; i < 5; i++) {
-        const struct dm_st_tensor *x = dm_safetensors_find(&s, t[i].name);
+        const struct dm_raw_tensor *x = dm_safetensors_find(&s, t[i].name);
         assert_non_null(x);
         assert_ok(dm_st_append(w, x->data, x->n_bytes, &e), e);
     }
@@ -93,7 +93,6 @@ static void test_an_incomplete_file_does_not_appear(void **state)
 /* A file with this header and n_data bytes of data; claim < 0: the true header length. */
 static void write_st(const char *path, const char *header, size_t n_data, int64_t claim)
 {
-    struct dm_err e;
     const size_t n = strlen(header);
     char *text = calloc(n + n_data + 8, 1);
     assert_non_null(text);
@@ -101,7 +100,7 @@ static void write_st(const char *path, const char *header, size_t n_data, int64_
     for (int i = 0; i < 8; i++)
         text[i] = (char)(len >> 8 * i);
     memcpy(text + 8, header, n);
-    assert_ok(dm_file_write(path, text, n + n_data + 8, &e), e);
+    write_scratch(path, text, n + n_data + 8);
     free(text);
 }
 
@@ -181,7 +180,7 @@ static void test_every_truncation_is_refused(void **state)
     assert_ok(dm_file_read(FIXTURE, 1 << 20, &data, &n, &e), e);
     for (size_t keep = 0; keep < n; keep++) {
         struct dm_safetensors s = {0};
-        assert_ok(dm_file_write(tmp_path("cut.st"), data, keep, &e), e);
+        write_scratch(tmp_path("cut.st"), data, keep);
         assert_int_equal(dm_safetensors_open(&s, tmp_path("cut.st"), &e), DM_EFORMAT);
     }
     free(data);
@@ -203,7 +202,7 @@ static void test_random_damage_never_crashes(void **state)
         const size_t at = dm_rng_below(&r, 8 + 0x150);
         const char old = data[at];
         data[at] = (char)dm_rng_u64(&r);
-        assert_ok(dm_file_write(tmp_path("dam.st"), data, n, &e), e);
+        write_scratch(tmp_path("dam.st"), data, n);
         data[at] = old;
         if (dm_safetensors_open(&s, tmp_path("dam.st"), &e))
             continue;

@@ -128,6 +128,15 @@ const char *tmp_path(const char *name)
     return p;
 }
 
+void write_scratch(const char *path, const void *data, size_t n)
+{
+    unlink(path); // ext4 waits for the disk when a file is truncated and written anew
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(data, 1, n, f), n);
+    assert_int_equal(fclose(f), 0);
+}
+
 const char *shared_path(const char *name)
 {
     static char path[8][512];

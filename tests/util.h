@@ -39,6 +39,9 @@ void assert_frequencies(const size_t *count, const double *p, size_t n, size_t d
 /* Path of a scratch file `name` in a directory of this process that is removed at exit. */
 const char *tmp_path(const char *name);
 
+/* Writes a scratch file; unlike dm_file_write() without waiting for the disk. */
+void write_scratch(const char *path, const void *data, size_t n);
+
 /* Path below ../shared/data (or $DM_SHARED), or NULL when it is not there. */
 const char *shared_path(const char *name);
 

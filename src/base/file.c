@@ -175,3 +175,13 @@ void dm_map_close(struct dm_map *m)
         munmap((void *)(uintptr_t)m->data, m->n);
     *m = (struct dm_map){0};
 }
+
+void dm_map_drop(const void *data, size_t n)
+{
+    // Whole pages only: the neighbours on the first and the last one may be in use.
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    const uintptr_t begin = ((uintptr_t)data + page - 1) / page * page;
+    const uintptr_t end = ((uintptr_t)data + n) / page * page;
+    if (begin < end)
+        madvise((void *)begin, end - begin, MADV_DONTNEED); // a hint: the pages are clean
+}

@@ -35,5 +35,7 @@ struct dm_map {
 };
 enum dm_status dm_map_open(struct dm_map *m, const char *path, struct dm_err *e);
 void dm_map_close(struct dm_map *m);
+/* Takes these bytes of a map out of memory; reading them again reads the file again. */
+void dm_map_drop(const void *data, size_t n);
 
 #endif

@@ -33,13 +33,13 @@ static uint64_t read_u64(const uint8_t *p)
 }
 
 /* Reads entry "shape" and returns the number of elements. */
-static enum dm_status read_dims(struct dm_st_tensor *t, const json_t *v, const char *path,
+static enum dm_status read_dims(struct dm_raw_tensor *t, const json_t *v, const char *path,
                                 size_t *items, struct dm_err *e)
 {
     const json_t *shape = json_object_get(v, "shape");
-    if (!json_is_array(shape) || json_array_size(shape) > DM_ST_RANK_MAX)
+    if (!json_is_array(shape) || json_array_size(shape) > DM_RAW_RANK_MAX)
         return dm_fail(e, DM_EFORMAT, "%s: shape of %.100s is not an array of up to %d sizes", path,
-                       t->name, DM_ST_RANK_MAX);
+                       t->name, DM_RAW_RANK_MAX);
     *items = 1;
     t->rank = json_array_size(shape);
     for (size_t i = 0; i < t->rank; i++) {
@@ -54,8 +54,8 @@ static enum dm_status read_dims(struct dm_st_tensor *t, const json_t *v, const c
     return DM_OK;
 }
 
-static enum dm_status read_offsets(struct dm_st_tensor *t, const json_t *v, size_t n_data,
-                                   const char *path, struct dm_err *e)
+static enum dm_status read_offsets(struct dm_raw_tensor *t, const json_t *v, const uint8_t *data,
+                                   size_t n_data, const char *path, struct dm_err *e)
 {
     const json_t *o = json_object_get(v, "data_offsets");
     const json_t *b = json_array_get(o, 0), *end = json_array_get(o, 1);
@@ -66,13 +66,13 @@ static enum dm_status read_offsets(struct dm_st_tensor *t, const json_t *v, size
     if (x < 0 || y < x || (uint64_t)y > n_data)
         return dm_fail(e, DM_EFORMAT, "%s: data_offsets of %.100s are %lld..%lld of %zu bytes",
                        path, t->name, (long long)x, (long long)y, n_data);
-    t->begin = (size_t)x;
+    t->data = data + x;
     t->n_bytes = (size_t)(y - x);
     return DM_OK;
 }
 
-static enum dm_status read_tensor(struct dm_st_tensor *t, const json_t *v, size_t n_data,
-                                  const char *path, struct dm_err *e)
+static enum dm_status read_tensor(struct dm_raw_tensor *t, const json_t *v, const uint8_t *data,
+                                  size_t n_data, const char *path, struct dm_err *e)
 {
     size_t items, bytes, k = 0;
     if (!json_is_object(v))
@@ -80,7 +80,7 @@ static enum dm_status read_tensor(struct dm_st_tensor *t, const json_t *v, size_
                        dm_json_type(v));
     DM_TRY(dm_json_string(v, "dtype", true, path, &t->type_name, e));
     DM_TRY(read_dims(t, v, path, &items, e));
-    DM_TRY(read_offsets(t, v, n_data, path, e));
+    DM_TRY(read_offsets(t, v, data, n_data, path, e));
     while (k < N_TYPES && strcmp(types[k].name, t->type_name))
         k++;
     // A dtype that we do not know cannot be measured; it is not usable either.
@@ -109,25 +109,26 @@ static enum dm_status check_metadata(const json_t *v, const char *path, struct d
 
 static int by_begin(const void *a, const void *b)
 {
-    const struct dm_st_tensor *x = a, *y = b;
-    if (x->begin != y->begin)
-        return x->begin < y->begin ? -1 : 1;
+    const struct dm_raw_tensor *x = a, *y = b;
+    if (x->data != y->data)
+        return x->data < y->data ? -1 : 1;
     if (x->n_bytes != y->n_bytes)
         return x->n_bytes < y->n_bytes ? -1 : 1;
     return strcmp(x->name, y->name);
 }
 
 /* Together the tensors must cover the data exactly. */
-static enum dm_status check_cover(const struct dm_safetensors *s, size_t n_data, const char *path,
-                                  struct dm_err *e)
+static enum dm_status check_cover(const struct dm_safetensors *s, const uint8_t *data,
+                                  size_t n_data, const char *path, struct dm_err *e)
 {
     size_t at = 0;
     for (size_t i = 0; i < s->n; i++) {
-        if (s->tensor[i].begin != at)
+        const size_t begin = (size_t)(s->tensor[i].data - data);
+        if (begin != at)
             return dm_fail(e, DM_EFORMAT,
                            "%s: %.100s begins at byte %zu, but the data before it "
                            "ends at %zu",
-                           path, s->tensor[i].name, s->tensor[i].begin, at);
+                           path, s->tensor[i].name, begin, at);
         at += s->tensor[i].n_bytes;
     }
     if (at != n_data)
@@ -156,13 +157,12 @@ static enum dm_status read_header(struct dm_safetensors *s, size_t n_head, const
             DM_TRY(check_metadata(v, path, e));
             continue;
         }
-        struct dm_st_tensor *t = s->tensor + s->n++;
+        struct dm_raw_tensor *t = s->tensor + s->n++;
         t->name = key;
-        DM_TRY(read_tensor(t, v, n_data, path, e));
-        t->data = data + t->begin;
+        DM_TRY(read_tensor(t, v, data, n_data, path, e));
     }
     qsort(s->tensor, s->n, sizeof(*s->tensor), by_begin);
-    return check_cover(s, n_data, path, e);
+    return check_cover(s, data, n_data, path, e);
 }
 
 enum dm_status dm_safetensors_open(struct dm_safetensors *s, const char *path, struct dm_err *e)
@@ -193,7 +193,7 @@ void dm_safetensors_close(struct dm_safetensors *s)
     *s = (struct dm_safetensors){0};
 }
 
-const struct dm_st_tensor *dm_safetensors_find(const struct dm_safetensors *s, const char *name)
+const struct dm_raw_tensor *dm_safetensors_find(const struct dm_safetensors *s, const char *name)
 {
     for (size_t i = 0; i < s->n; i++)
         if (!strcmp(s->tensor[i].name, name))

@@ -15,24 +15,13 @@
 #include "src/base/dtype.h"
 #include "src/base/file.h"
 #include "src/base/status.h"
-
-#define DM_ST_RANK_MAX 8
-
-struct dm_st_tensor {
-    const char *name;      /* borrowed from the file's header */
-    const char *type_name; /* as in the file: "F16", "I64" */
-    bool usable;           /* dtype is one that we compute with */
-    enum dm_dtype dtype;   /* if usable */
-    size_t rank, dim[DM_ST_RANK_MAX];
-    const uint8_t *data; /* borrowed, not aligned */
-    size_t begin, n_bytes;
-};
+#include "src/io/raw_tensor.h"
 
 /* An open file; zero it first. Tensors are in the order of their data. */
 struct dm_safetensors {
     struct dm_map map;
     json_t *header;
-    struct dm_st_tensor *tensor;
+    struct dm_raw_tensor *tensor;
     size_t n;
 };
 
@@ -40,7 +29,7 @@ struct dm_safetensors {
  * failure. */
 enum dm_status dm_safetensors_open(struct dm_safetensors *s, const char *path, struct dm_err *e);
 void dm_safetensors_close(struct dm_safetensors *s);
-const struct dm_st_tensor *dm_safetensors_find(const struct dm_safetensors *s, const char *name);
+const struct dm_raw_tensor *dm_safetensors_find(const struct dm_safetensors *s, const char *name);
 
 /* ---- Writing -------------------------------------------------------------------------------- */
 

@@ -3,7 +3,8 @@
  *
  *   config.json                 kept as it is; a model with heads adds the key "dynamo"
  *   tokenizer.json              kept as it is
- *   model.safetensors           the base, as GPTNeoXForCausalLM reads it
+ *   model.safetensors           the base, as GPTNeoXForCausalLM reads it; import also takes what
+ *                               hf_weights.h lists
  *   dynamo_heads.safetensors    the extra heads, if there are any
  */
 #ifndef DM_MODEL_HF_H

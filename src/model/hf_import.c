@@ -9,8 +9,8 @@
 #include "src/base/file.h"
 #include "src/base/json.h"
 #include "src/base/provenance.h"
-#include "src/io/safetensors.h"
 #include "src/io/tokenizer.h"
+#include "src/model/hf_weights.h"
 
 enum { CONFIG_MAX = 16 << 20, TOKENIZER_MAX = 256 << 20 };
 
@@ -19,7 +19,7 @@ struct source {
     const char *dir;
     struct dm_config cfg;
     struct dm_model_meta meta;
-    struct dm_safetensors base, heads;
+    struct dm_hf_weights base, heads;
     struct dm_tensor *list;
     size_t n;
     json_t *inputs; // names and hashes of the files read
@@ -80,35 +80,6 @@ static enum dm_status read_tokenizer(struct source *s, const char *path, struct 
     return DM_OK;
 }
 
-static enum dm_status read_base(struct source *s, const char *path, struct dm_err *e)
-{
-    return dm_safetensors_open(&s->base, path, e);
-}
-
-static enum dm_status read_heads(struct source *s, const char *path, struct dm_err *e)
-{
-    return dm_safetensors_open(&s->heads, path, e);
-}
-
-/* Weights in a format that is not read get a sentence of their own. */
-static enum dm_status find_weights(const struct source *s, struct dm_err *e)
-{
-    static const struct {
-        const char *name, *what;
-    } others[] = {{"model.safetensors.index.json", "safetensors in several files are"},
-                  {"pytorch_model.bin", "pytorch_model.bin is"},
-                  {"pytorch_model.bin.index.json", "pytorch_model.bin in several files is"}};
-    if (exists(s->dir, DM_HF_BASE))
-        return DM_OK;
-    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
-        if (exists(s->dir, others[i].name))
-            return dm_fail(e, DM_EUNSUPPORTED,
-                           "%s: no " DM_HF_BASE ", and %s not yet read; save the model with "
-                           "transformers' save_pretrained() as one safetensors file",
-                           s->dir, others[i].what);
-    return dm_fail(e, DM_EIO, "%s: no " DM_HF_BASE, s->dir);
-}
-
 /* Buffers that older files carry along; they follow from the config. */
 static bool skipped(const char *name)
 {
@@ -125,60 +96,66 @@ static bool skipped(const char *name)
     return false;
 }
 
-static enum dm_status check_tensor(const struct dm_safetensors *st, const struct dm_tensor *t,
-                                   const char *path, struct dm_err *e)
+static enum dm_status check_tensor(const struct dm_hf_weights *w, const struct dm_tensor *t,
+                                   struct dm_err *e)
 {
-    const struct dm_st_tensor *x = dm_safetensors_find(st, t->name);
-    char found[128] = "";
-    if (!x)
-        return dm_fail(e, DM_EFORMAT, "%s: tensor %s is missing", path, t->name);
+    const struct dm_hf_found *found = dm_hf_weights_find(w, t->name);
+    char shape[128] = "";
+    if (!found)
+        return dm_fail(e, DM_EFORMAT, "%s: tensor %s is missing", w->path, t->name);
+    const struct dm_raw_tensor *x = found->t;
     if (!x->usable)
-        return dm_fail(e, DM_EUNSUPPORTED, "%s: %s has dtype %.20s, want F32, F16 or BF16", path,
-                       t->name, x->type_name);
+        return dm_fail(e, DM_EUNSUPPORTED, "%s: %s has dtype %.20s, want F32, F16 or BF16",
+                       found->path, t->name, x->type_name);
     if (x->rank == (t->cols ? 2 : 1) && x->dim[0] == t->rows && (!t->cols || x->dim[1] == t->cols))
         return DM_OK;
-    for (size_t i = 0, n = 0; i < x->rank && n < sizeof(found) - 24; i++)
-        n += (size_t)snprintf(found + n, sizeof(found) - n, "%s%zu", i ? "," : "", x->dim[i]);
+    for (size_t i = 0, n = 0; i < x->rank && n < sizeof(shape) - 24; i++)
+        n += (size_t)snprintf(shape + n, sizeof(shape) - n, "%s%zu", i ? "," : "", x->dim[i]);
     if (t->cols)
-        return dm_fail(e, DM_ESHAPE, "%s: %s is (%s), want (%zu,%zu)", path, t->name, found,
+        return dm_fail(e, DM_ESHAPE, "%s: %s is (%s), want (%zu,%zu)", found->path, t->name, shape,
                        t->rows, t->cols);
-    return dm_fail(e, DM_ESHAPE, "%s: %s is (%s), want (%zu)", path, t->name, found, t->rows);
+    return dm_fail(e, DM_ESHAPE, "%s: %s is (%s), want (%zu)", found->path, t->name, shape,
+                   t->rows);
 }
 
-/* The tensors of one file: those of the list with this part, and no other. */
-static enum dm_status check_file(const struct source *s, const struct dm_safetensors *st,
-                                 bool heads, const char *path, struct dm_err *e)
+static int by_name(const void *a, const void *b)
 {
-    for (size_t i = 0; i < s->n; i++)
-        if ((s->list[i].part == DM_PART_HEAD) == heads)
-            DM_TRY(check_tensor(st, s->list + i, path, e));
-    for (size_t k = 0; k < st->n; k++) {
-        size_t i = 0;
-        while (i < s->n && (strcmp(s->list[i].name, st->tensor[k].name) ||
-                            (s->list[i].part == DM_PART_HEAD) != heads))
-            i++;
-        if (i == s->n && !skipped(st->tensor[k].name))
-            return dm_fail(e, DM_EFORMAT, "%s: tensor %.100s is unknown", path, st->tensor[k].name);
+    return strcmp(((const struct dm_tensor *)a)->name, ((const struct dm_tensor *)b)->name);
+}
+
+/* The weights hold the tensors of this list, and no other. */
+static enum dm_status check_weights(const struct dm_hf_weights *w, const struct dm_tensor *list,
+                                    size_t n, struct dm_err *e)
+{
+    for (size_t i = 0; i < n; i++)
+        DM_TRY(check_tensor(w, list + i, e));
+    struct dm_tensor *sorted = dm_alloc(n, sizeof(*sorted)), key;
+    if (!sorted)
+        return dm_fail(e, DM_ENOMEM, "%s: out of memory", w->path);
+    memcpy(sorted, list, n * sizeof(*sorted));
+    qsort(sorted, n, sizeof(*sorted), by_name);
+    enum dm_status st = DM_OK;
+    for (size_t k = 0; !st && k < w->n; k++) {
+        const char *name = w->tensor[k].t->name;
+        snprintf(key.name, sizeof(key.name), "%s", name);
+        if ((strcmp(key.name, name) || !bsearch(&key, sorted, n, sizeof(key), by_name)) &&
+            !skipped(name))
+            st = dm_fail(e, DM_EFORMAT, "%s: tensor %.100s is unknown", w->tensor[k].path, name);
     }
-    return DM_OK;
+    free(sorted);
+    return st;
 }
 
 static enum dm_status check_all(struct source *s, struct dm_err *e)
 {
     DM_TRY(dm_model_tensors(&s->cfg, &s->list, &s->n, e));
-    char *path = dm_hf_path(s->dir, DM_HF_BASE), *heads = dm_hf_path(s->dir, DM_HF_HEADS);
-    enum dm_status st = DM_OK;
-    if (!path || !heads)
-        st = dm_fail(e, DM_ENOMEM, "%s: out of memory", s->dir);
-    if (!st)
-        st = check_file(s, &s->base, false, path, e);
-    if (!st && s->cfg.K > 1)
-        st = check_file(s, &s->heads, true, heads, e);
-    free(path);
-    free(heads);
-    if (!st) // what config.json says may be stale
-        s->cfg.dtype = dm_safetensors_find(&s->base, s->list[0].name)->dtype;
-    return st;
+    const size_t n_base = dm_params_list(NULL, &s->cfg, DM_SCOPE_BASE, NULL);
+    DM_TRY(check_weights(&s->base, s->list, n_base, e));
+    if (s->cfg.K > 1)
+        DM_TRY(check_weights(&s->heads, s->list + n_base, s->n - n_base, e));
+    // What config.json says may be stale.
+    s->cfg.dtype = dm_hf_weights_find(&s->base, s->list[0].name)->t->dtype;
+    return DM_OK;
 }
 
 static enum dm_status read_source(struct source *s, bool tokenizer, struct dm_err *e)
@@ -191,11 +168,36 @@ static enum dm_status read_source(struct source *s, bool tokenizer, struct dm_er
                        s->dir);
     if (tokenizer)
         DM_TRY(with_file(s, DM_HF_TOKENIZER, read_tokenizer, e));
-    DM_TRY(find_weights(s, e));
-    DM_TRY(with_file(s, DM_HF_BASE, read_base, e));
+    const char *weights = dm_hf_weights_name(s->dir);
+    if (!weights)
+        return dm_fail(e, DM_EIO,
+                       "%s: neither " DM_HF_BASE " nor pytorch_model.bin nor an index of either",
+                       s->dir);
+    DM_TRY(dm_hf_weights_open(&s->base, s->dir, weights, s->inputs, e));
     if (s->cfg.K > 1)
-        DM_TRY(with_file(s, DM_HF_HEADS, read_heads, e));
+        DM_TRY(dm_hf_weights_open(&s->heads, s->dir, DM_HF_HEADS, s->inputs, e));
     return check_all(s, e);
+}
+
+/* One tensor is in memory at a time: its pages of the map, or a copy in order. */
+static enum dm_status write_tensor(struct dm_h5 *f, const struct dm_tensor *t,
+                                   const struct dm_raw_tensor *x, struct dm_err *e)
+{
+    char name[128];
+    void *copy = NULL;
+    dm_model_tensor_path(name, t);
+    if (x->strided) {
+        copy = dm_alloc(x->n_bytes, 1);
+        if (!copy)
+            return dm_fail(e, DM_ENOMEM, "%s: out of memory for %s", dm_h5_path(f), t->name);
+        dm_raw_gather(copy, x);
+    }
+    const enum dm_status st = dm_h5_write_tensor(f, name, x->dtype, copy ? copy : x->data, t->rows,
+                                                 t->cols, e);
+    if (!copy)
+        dm_map_drop(x->data, x->n_bytes);
+    free(copy);
+    return st;
 }
 
 static enum dm_status write_model(const struct source *s, const char *path, struct dm_err *e)
@@ -204,12 +206,9 @@ static enum dm_status write_model(const struct source *s, const char *path, stru
     DM_TRY(dm_h5_create(&f, path, DM_MODEL_FORMAT, DM_MODEL_VERSION, e));
     enum dm_status st = dm_model_write_meta(f, &s->cfg, &s->meta, e);
     for (size_t i = 0; !st && i < s->n; i++) {
-        char name[128];
         const struct dm_tensor *t = s->list + i;
-        const struct dm_st_tensor *x = dm_safetensors_find(
-            t->part == DM_PART_HEAD ? &s->heads : &s->base, t->name);
-        dm_model_tensor_path(name, t);
-        st = dm_h5_write_tensor(f, name, x->dtype, x->data, t->rows, t->cols, e);
+        const struct dm_hf_weights *w = t->part == DM_PART_HEAD ? &s->heads : &s->base;
+        st = write_tensor(f, t, dm_hf_weights_find(w, t->name)->t, e);
     }
     if (!st)
         return dm_h5_commit(f, e);
@@ -228,8 +227,8 @@ enum dm_status dm_hf_import(const char *dir, const char *path, bool tokenizer, i
                                : dm_fail(e, DM_ENOMEM, "%s: out of memory", dir);
     }
     free(s.list);
-    dm_safetensors_close(&s.base);
-    dm_safetensors_close(&s.heads);
+    dm_hf_weights_close(&s.base);
+    dm_hf_weights_close(&s.heads);
     dm_model_meta_release(&s.meta);
     json_decref(s.inputs);
     return st;

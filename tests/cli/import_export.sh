@@ -75,7 +75,23 @@ shows '320 tokens, no tokenizer$'
 head -c 20000 "$golden/model.safetensors" > in/model.safetensors
 refuses 1 'in/model.safetensors: ' "$dynamo" import in --no-tokenizer -o n.h5
 mv in/model.safetensors in/pytorch_model.bin
-refuses 1 'pytorch_model.bin is not yet read' "$dynamo" import in --no-tokenizer -o n.h5
+refuses 1 'in/pytorch_model.bin: no zip directory' "$dynamo" import in --no-tokenizer -o n.h5
+
+# Every other form of the same weights gives the same model.
+for form in pytorch_model.bin pytorch_model.bin.index.json model.safetensors.index.json; do
+    mkdir form
+    cp "$golden/config.json" form/
+    case $form in
+        *.bin) cp "$golden/../hf_torch/$form" form/ ;;
+        *) cp "$golden/../hf_torch/${form%%.*}"-* "$golden/../hf_torch/$form" form/ ;;
+    esac
+    "$dynamo" import form --no-tokenizer -o form.h5 > out.txt
+    says '^form.h5: 16944 parameters in f16'
+    "$dynamo" export form.h5 -o form-out
+    cmp form-out/model.safetensors "$golden/model.safetensors" || fail "$form: other weights"
+    cmp form-out/config.json "$golden/config.json" || fail "$form: another config"
+    rm -r form form-out
+done
 sed -i 's/"gelu"/"relu"/' in/config.json
 refuses 1 '"hidden_act" is "relu"' "$dynamo" import in --no-tokenizer -o n.h5
 refuses 1 'nothing: cannot open' "$dynamo" info nothing
