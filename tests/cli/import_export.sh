@@ -86,7 +86,7 @@ for form in pytorch_model.bin pytorch_model.bin.index.json model.safetensors.ind
         *) cp "$golden/../hf_torch/${form%%.*}"-* "$golden/../hf_torch/$form" form/ ;;
     esac
     "$dynamo" import form --no-tokenizer -o form.h5 > out.txt
-    says '^form.h5: 16944 parameters in f16'
+    shows '^form.h5: 16944 parameters in f16'
     "$dynamo" export form.h5 -o form-out
     cmp form-out/model.safetensors "$golden/model.safetensors" || fail "$form: other weights"
     cmp form-out/config.json "$golden/config.json" || fail "$form: another config"
