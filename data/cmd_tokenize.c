@@ -4,8 +4,10 @@
 #include <string.h>
 
 #include "data/files.h"
+#include "data/instruct.h"
 #include "data/tokenize.h"
 #include "src/base/arena.h"
+#include "src/base/file.h"
 #include "src/base/json.h"
 #include "src/base/opt.h"
 #include "src/base/par.h"
@@ -17,9 +19,9 @@ struct options {
     struct dm_files files;
     size_t n_args;
     char **args; /* files and folders as given */
-    const char *tokenizer, *out;
+    const char *tokenizer, *out, *template, *fields;
     struct dm_reader_opt reader;
-    bool print, json;
+    bool print, instruct, json;
     bool in_line; /* ids of a document are printed and its line has not ended */
     size_t threads;
     struct dm_progress progress;
@@ -27,7 +29,17 @@ struct options {
     char **argv; /* as typed */
 };
 
-enum { KEY_PRINT = 256, KEY_FIELD, KEY_FORMAT, KEY_JSON, KEY_THREADS };
+enum {
+    KEY_PRINT = 256,
+    KEY_FIELD,
+    KEY_FORMAT,
+    KEY_JSON,
+    KEY_THREADS,
+    KEY_INSTRUCT,
+    KEY_FIELDS,
+    KEY_TEMPLATE,
+    TEMPLATE_MAX = 1 << 20
+};
 
 static const char *const formats[] = {"auto", "text", "jsonl", NULL};
 
@@ -38,6 +50,18 @@ static const struct argp_option option_table[] = {
     {"print", KEY_PRINT, NULL, 0, "Print the ids instead, one line for each document", 0},
     {"field", KEY_FIELD, "NAME", 0, "Field of JSONL lines that holds the text (default text)", 0},
     {"format", KEY_FORMAT, "KIND", 0, "auto (by name), text or jsonl (default auto)", 0},
+    {"instruct", KEY_INSTRUCT, NULL, 0,
+     "Files hold instructions and responses, as a JSON array or JSONL: prompts come from a "
+     "template, and training learns the responses only",
+     0},
+    {"fields", KEY_FIELDS, "I,N,O", 0,
+     "With --instruct: the names of instruction, input (may be empty) and output (default "
+     "instruction,input,output)",
+     0},
+    {"template", KEY_TEMPLATE, "FILE", 0,
+     "With --instruct: JSON with prompt_no_input and prompt_input, texts with the places "
+     "{instruction} and {input} (default: Alpaca's)",
+     0},
     {"threads", KEY_THREADS, "N", 0, "Threads (default: all cores); the ids do not depend on it",
      0},
     {"json", KEY_JSON, NULL, 0, "Report as one line of JSON (with --print on standard error)", 0},
@@ -65,6 +89,15 @@ static error_t parse(int key, char *arg, struct argp_state *s)
     case KEY_THREADS:
         o->threads = dm_opt_size(s, "--threads", arg, 1, 1024);
         return 0;
+    case KEY_INSTRUCT:
+        o->instruct = true;
+        return 0;
+    case KEY_FIELDS:
+        o->fields = arg;
+        return 0;
+    case KEY_TEMPLATE:
+        o->template = arg;
+        return 0;
     case KEY_JSON:
         o->json = true;
         return 0;
@@ -79,6 +112,10 @@ static error_t parse(int key, char *arg, struct argp_state *s)
             argp_error(s, "no text file given");
         if (!o->out == !o->print)
             argp_error(s, "give either -o SHARD or --print");
+        if (o->instruct ? o->print || o->reader.field || o->reader.format
+                        : o->fields || o->template)
+            argp_error(s, o->instruct ? "--instruct excludes --print, --field and --format"
+                                      : "--fields and --template need --instruct");
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -108,12 +145,46 @@ static void show(void *ctx, uint64_t consumed, const struct dm_tokenize_stats *s
     dm_progress_set(&o->progress, (double)consumed, note);
 }
 
-static enum dm_status tokenize(struct options *o, struct dm_tokenize_stats *stats, struct dm_err *e)
+static enum dm_status load_template(struct dm_template *t, const char *path, struct dm_err *e)
 {
-    struct dm_tokenizer *t;
-    for (size_t i = 0; i < o->n_args; i++)
-        DM_TRY(dm_files_add(&o->files, o->args[i], e));
-    DM_TRY(dm_tokenizer_load(&t, o->tokenizer, e));
+    char *text = NULL;
+    size_t n;
+    if (path)
+        DM_TRY(dm_file_read(path, TEMPLATE_MAX, &text, &n, e));
+    const enum dm_status st = dm_template_parse(t, text, path, e);
+    free(text);
+    return st;
+}
+
+static enum dm_status instruct(struct options *o, const struct dm_tokenizer *t, struct dm_err *e)
+{
+    struct dm_template template;
+    struct dm_instruct_stats s;
+    DM_TRY(load_template(&template, o->template, e));
+    const struct dm_instruct k = {.tokenizer = t,
+                                  .template = &template,
+                                  .paths = (const char *const *)o->files.path,
+                                  .n_paths = o->files.n,
+                                  .fields = o->fields};
+    const enum dm_status st = dm_instruct_shard(&k, o->out, o->argc, o->argv, &s, e);
+    dm_template_release(&template);
+    DM_TRY(st);
+    if (o->json)
+        dm_json_print(json_pack("{s:s, s:I, s:I, s:I, s:I}", "output", o->out, "examples",
+                                (json_int_t)s.examples, "skipped", (json_int_t)s.skipped,
+                                "prompt_tokens", (json_int_t)s.prompt_tokens, "response_tokens",
+                                (json_int_t)s.response_tokens));
+    else
+        printf("%s: %llu examples, %llu prompt tokens, %llu response tokens; %llu without a "
+               "response left out\n",
+               o->out, (unsigned long long)s.examples, (unsigned long long)s.prompt_tokens,
+               (unsigned long long)s.response_tokens, (unsigned long long)s.skipped);
+    return DM_OK;
+}
+
+static enum dm_status tokenize(struct options *o, const struct dm_tokenizer *t,
+                               struct dm_tokenize_stats *stats, struct dm_err *e)
+{
     const char *const *paths = (const char *const *)o->files.path;
     const struct dm_tokenize k = {.tokenizer = t,
                                   .paths = paths,
@@ -127,7 +198,6 @@ static enum dm_status tokenize(struct options *o, struct dm_tokenize_stats *stat
     enum dm_status st = o->print ? dm_tokenize_run(&k, stats, e)
                                  : dm_tokenize_shard(&k, o->out, o->argc, o->argv, stats, e);
     dm_progress_end(&o->progress);
-    dm_tokenizer_free(t);
     return st;
 }
 
@@ -150,6 +220,21 @@ static void report(const struct options *o, const struct dm_tokenize_stats *s, d
                o->out, (unsigned long long)s->documents, (unsigned long long)s->tokens,
                (unsigned long long)s->bytes, per_token, seconds, rate);
     }
+}
+
+static enum dm_status run(struct options *o, struct dm_err *e)
+{
+    struct dm_tokenizer *t;
+    struct dm_tokenize_stats stats;
+    const double start = dm_now();
+    for (size_t i = 0; i < o->n_args; i++)
+        DM_TRY(dm_files_add(&o->files, o->args[i], e));
+    DM_TRY(dm_tokenizer_load(&t, o->tokenizer, e));
+    const enum dm_status st = o->instruct ? instruct(o, t, e) : tokenize(o, t, &stats, e);
+    dm_tokenizer_free(t);
+    if (!st && !o->instruct)
+        report(o, &stats, dm_now() - start);
+    return st;
 }
 
 /* Copies the command line without --threads, which must not show in the shard; returns how many
@@ -179,13 +264,13 @@ int cmd_tokenize(int argc, char **argv)
         "document in a shard is followed by token 0. Text is "
         "tokenized as Hugging Face's tokenizers do it, special tokens such as <|endoftext|> "
         "included; a byte sequence that is not UTF-8 becomes U+FFFD.\n\nExample:\n"
-        "  dynamo tokenize --tokenizer tokenizer.json corpus.jsonl.zst -o corpus.h5",
+        "  dynamo tokenize --tokenizer tokenizer.json corpus.jsonl.zst -o corpus.h5\n"
+        "  dynamo tokenize --tokenizer tokenizer.json --instruct alpaca.json -o alpaca.h5",
         NULL,
         NULL,
         NULL};
     // argp sorts options before files: keep the command line as it was typed.
     struct options o = {.argv = dm_alloc((size_t)argc + 1, sizeof(*argv))};
-    struct dm_tokenize_stats stats;
     struct dm_err e;
     if (!o.argv) {
         fprintf(stderr, "dynamo tokenize: out of memory\n");
@@ -195,14 +280,10 @@ int cmd_tokenize(int argc, char **argv)
     argp_parse(&argp, argc, argv, 0, NULL, &o);
     dm_par_set_threads(o.threads);
     dm_stop_install();
-    const double start = dm_now();
-    const enum dm_status st = tokenize(&o, &stats, &e);
+    const enum dm_status st = run(&o, &e);
     dm_files_release(&o.files);
     free(o.argv);
-    if (st) {
+    if (st)
         fprintf(stderr, "dynamo tokenize: %s\n", e.msg);
-        return 1;
-    }
-    report(&o, &stats, dm_now() - start);
-    return 0;
+    return st ? 1 : 0;
 }

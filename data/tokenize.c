@@ -230,20 +230,21 @@ static bool regular(const char *path)
 }
 
 /* The shard's provenance as heap text. Pipes, standard input among them, have no hash. */
-static enum dm_status describe(const struct dm_tokenize *k, int argc, char *const *argv,
-                               char **text, struct dm_err *e)
+static enum dm_status describe(const struct dm_tokenizer *t, const char *const *paths,
+                               size_t n_paths, int argc, char *const *argv, char **text,
+                               struct dm_err *e)
 {
     json_t *inputs = json_array();
     enum dm_status st = DM_OK;
     *text = NULL;
-    for (size_t i = 0; !st && i < k->n_paths; i++) {
+    for (size_t i = 0; !st && i < n_paths; i++) {
         if (dm_stop_requested())
             st = dm_fail(e, DM_ESTOPPED, "stopped by a signal");
-        else if (regular(k->paths[i]))
-            st = dm_provenance_input(inputs, k->paths[i], e);
+        else if (regular(paths[i]))
+            st = dm_provenance_input(inputs, paths[i], e);
     }
     json_t *extra = json_pack("{s:o, s:s}", "inputs", inputs, "tokenizer_sha256",
-                              dm_tokenizer_hash(k->tokenizer));
+                              dm_tokenizer_hash(t));
     if (st) {
         json_decref(extra);
         return st;
@@ -252,30 +253,36 @@ static enum dm_status describe(const struct dm_tokenize *k, int argc, char *cons
     return *text ? DM_OK : dm_fail(e, DM_ENOMEM, "out of memory");
 }
 
+enum dm_status dm_tokenize_create(struct dm_shard_writer **w, const struct dm_tokenizer *t,
+                                  const char *const *paths, size_t n_paths, const char *out,
+                                  int argc, char *const *argv, struct dm_err *e)
+{
+    char *provenance;
+    *w = NULL;
+    if (dm_tokenizer_eos(t) != DM_SEPARATOR)
+        return dm_fail(e, DM_EMISMATCH,
+                       "%s: a shard separates documents by token 0, but this tokenizer's "
+                       "<|endoftext|> is %d",
+                       out, (int)dm_tokenizer_eos(t));
+    DM_TRY(describe(t, paths, n_paths, argc, argv, &provenance, e));
+    enum dm_status st = dm_shard_create(w, out, dm_tokenizer_size(t), dm_tokenizer_json(t, NULL),
+                                        dm_tokenizer_hash(t), provenance, e);
+    free(provenance);
+    return st;
+}
+
 enum dm_status dm_tokenize_shard(const struct dm_tokenize *k, const char *out, int argc,
                                  char *const *argv, struct dm_tokenize_stats *stats,
                                  struct dm_err *e)
 {
     struct shard_sink sink = {.k = k};
     struct dm_tokenize inner = *k;
-    char *provenance;
     *stats = (struct dm_tokenize_stats){0};
-    if (dm_tokenizer_eos(k->tokenizer) != DM_SEPARATOR)
-        return dm_fail(e, DM_EMISMATCH,
-                       "%s: a shard separates documents by token 0, but this tokenizer's "
-                       "<|endoftext|> is %d",
-                       out, (int)dm_tokenizer_eos(k->tokenizer));
-    DM_TRY(describe(k, argc, argv, &provenance, e));
-    enum dm_status st = dm_shard_create(&sink.w, out, dm_tokenizer_size(k->tokenizer),
-                                        dm_tokenizer_json(k->tokenizer, NULL),
-                                        dm_tokenizer_hash(k->tokenizer), provenance, e);
-    free(provenance);
-    if (st)
-        return st;
+    DM_TRY(dm_tokenize_create(&sink.w, k->tokenizer, k->paths, k->n_paths, out, argc, argv, e));
     inner.sink = to_shard;
     inner.progress = pass_progress;
     inner.ctx = &sink;
-    st = dm_tokenize_run(&inner, stats, e);
+    enum dm_status st = dm_tokenize_run(&inner, stats, e);
     if (!st)
         return dm_shard_commit(sink.w, e);
     dm_shard_abort(sink.w);

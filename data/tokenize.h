@@ -54,6 +54,12 @@ enum dm_status dm_tokenize_shard(const struct dm_tokenize *k, const char *out, i
                                  char *const *argv, struct dm_tokenize_stats *stats,
                                  struct dm_err *e);
 
+/* An empty shard for the ids of these files, with their hashes in its provenance: the start of
+ * dm_tokenize_shard() and of dm_instruct_shard(). */
+enum dm_status dm_tokenize_create(struct dm_shard_writer **w, const struct dm_tokenizer *t,
+                                  const char *const *paths, size_t n_paths, const char *out,
+                                  int argc, char *const *argv, struct dm_err *e);
+
 /* Reads a shard's documents in order. Start with a zeroed walk; release ids with dm_ids_release.
  * *more is false at the end. A last document without separator counts. */
 struct dm_shard_walk {

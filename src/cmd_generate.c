@@ -2,9 +2,11 @@
 /* cmd_generate.c - continue a prompt. */
 #include <argp.h>
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "src/base/arena.h"
 #include "src/base/file.h"
@@ -15,20 +17,23 @@
 #include "src/cmd.h"
 #include "src/decode/generate.h"
 #include "src/decode/stream.h"
+#include "src/io/template.h"
 #include "src/model/file.h"
 
 enum { MAX_PROMPT = 1 << 24 }; /* bytes */
 
 struct options {
     struct dm_gen_opt gen;
-    const char *model, *cooc, *prompt, *prompt_file, *trace;
+    const char *model, *cooc, *prompt, *prompt_file, *input, *trace;
     size_t threads;
     int format;
-    bool echo, stats, json;
+    bool chat, echo, stats, json;
 };
 
 enum {
     OPT_COOC = 256,
+    OPT_CHAT,
+    OPT_INPUT,
     OPT_MODE,
     OPT_PENALTY,
     OPT_SEED,
@@ -51,6 +56,11 @@ static const struct argp_option arguments[] = {
     {0, 0, 0, 0, "Input", 1},
     {"prompt", 'p', "TEXT", 0, "Text to continue; empty or absent: start a document", 0},
     {"prompt-file", 'f', "FILE", 0, "The same from a file, byte for byte; - is standard input", 0},
+    {"chat", OPT_CHAT, 0, 0,
+     "The text is an instruction, which goes into the model's prompt template; without -p and -f "
+     "each line of standard input is one, answered on its own",
+     0},
+    {"input", OPT_INPUT, "TEXT", 0, "With --chat: the input that the instruction is about", 0},
     {"cooc", OPT_COOC, "FILE", 0, "Co-occurrence table; without it no combination is masked", 0},
     {0, 0, 0, 0, "Sampling (defaults: the model's calibration, else those given here)", 2},
     {"tokens", 'n', "N", 0, "Make at most N tokens (100), and no more than the context holds", 0},
@@ -90,7 +100,8 @@ static const char doc[] =
     "Continue a prompt, several tokens per forward pass."
     "\vThe text appears on standard output as it is made, followed by a newline. Ctrl-C ends it "
     "cleanly.\n\nExample:\n"
-    "  dynamo generate heads.h5 --cooc cooc.h5 -p \"In the beginning\" --stats";
+    "  dynamo generate heads.h5 --cooc cooc.h5 -p \"In the beginning\" --stats\n"
+    "  dynamo generate tuned.h5 --cooc cooc.h5 --chat -p \"Name three fruits.\"";
 
 static bool on_off(struct argp_state *s, const char *name, const char *arg)
 {
@@ -160,6 +171,12 @@ static error_t parse(int key, char *arg, struct argp_state *s)
     case OPT_COOC:
         o->cooc = arg;
         break;
+    case OPT_CHAT:
+        o->chat = true;
+        break;
+    case OPT_INPUT:
+        o->input = arg;
+        break;
     case OPT_ECHO:
         o->echo = true;
         break;
@@ -186,6 +203,8 @@ static error_t parse(int key, char *arg, struct argp_state *s)
         dm_opt_need(s, "MODEL", o->model);
         if (o->prompt && o->prompt_file)
             argp_error(s, "--prompt and --prompt-file exclude each other");
+        if (o->input && !o->chat)
+            argp_error(s, "--input needs --chat");
         break;
     default:
         return parse_gen(key, arg, s, &o->gen);
@@ -203,6 +222,7 @@ struct job {
     struct dm_cooc table;
     bool has_table;
     struct dm_tokenizer *tokenizer;
+    struct dm_template template;
     struct dm_gen *gen;
     char *prompt;
     size_t n_prompt;
@@ -228,6 +248,7 @@ static void job_release(struct job *j)
     dm_ids_release(&j->out);
     free(j->prompt);
     dm_tokenizer_free(j->tokenizer);
+    dm_template_release(&j->template);
     if (j->has_table)
         dm_cooc_release(&j->table);
     dm_model_meta_release(&j->meta);
@@ -255,9 +276,29 @@ static enum dm_status read_prompt(struct job *j)
     return DM_OK;
 }
 
-/* The prompt's ids; an empty prompt starts a document: after the separator. */
+/* --chat: the instruction in j->prompt becomes the prompt that the template makes of it. */
+static enum dm_status apply_template(struct job *j)
+{
+    char *text;
+    size_t n;
+    while (j->n_prompt && j->prompt[j->n_prompt - 1] == '\n')
+        j->prompt[--j->n_prompt] = '\0'; // of a file or a terminal
+    if (strlen(j->prompt) != j->n_prompt)
+        return dm_fail(&j->e, DM_EFORMAT, "the instruction holds a zero byte");
+    DM_TRY(dm_template_prompt(&j->template, j->prompt, j->o->input, &text, &n, &j->e));
+    free(j->prompt);
+    j->prompt = text;
+    j->n_prompt = n;
+    return DM_OK;
+}
+
+/* The prompt's ids. An empty prompt starts a document: after the separator; so does an instruction,
+ * for that is where all of them stood in training. */
 static enum dm_status encode_prompt(struct job *j)
 {
+    j->ids.n = 0;
+    if (j->o->chat && j->model.cfg.eos >= 0)
+        DM_TRY(dm_ids_push(&j->ids, j->model.cfg.eos, &j->e));
     DM_TRY(dm_tokenizer_encode(j->tokenizer, j->prompt, j->n_prompt, &j->ids, &j->e));
     if (j->ids.n)
         return DM_OK;
@@ -289,6 +330,13 @@ static enum dm_status load(struct job *j)
                        "%s: has no tokenizer, so text cannot be read or written", o->model);
     DM_TRY(dm_tokenizer_parse(&j->tokenizer, j->meta.tokenizer, strlen(j->meta.tokenizer), o->model,
                               &j->e));
+    if (o->chat && !j->meta.template)
+        return dm_fail(&j->e, DM_EMISMATCH,
+                       "%s: has no prompt template for --chat: it was not trained on a shard made "
+                       "by dynamo tokenize --instruct",
+                       o->model);
+    if (o->chat)
+        DM_TRY(dm_template_parse(&j->template, j->meta.template, o->model, &j->e));
     if (!ar && j->model.cfg.K == 1)
         fprintf(stderr, "dynamo generate: %s has no extra heads: one token per step\n", o->model);
     else if (!ar && !o->cooc)
@@ -428,13 +476,14 @@ static void report_stats(const struct dm_gen_stats *s)
                 100 * (double)s->accepted / (double)s->drafted);
 }
 
-static enum dm_status run(struct job *j)
+/* Continues j->prompt and reports. */
+static enum dm_status answer(struct job *j)
 {
     const struct options *o = j->o;
-    DM_TRY(load(j));
-    DM_TRY(read_prompt(j));
+    if (o->chat)
+        DM_TRY(apply_template(j));
     DM_TRY(encode_prompt(j));
-    DM_TRY(trace_open(j));
+    j->out.n = j->n_held = 0;
     if (o->echo && !o->json)
         fwrite(j->prompt, 1, j->n_prompt, stdout);
     DM_TRY(
@@ -447,6 +496,48 @@ static enum dm_status run(struct job *j)
     }
     if (o->stats)
         report_stats(&j->stats);
+    return DM_OK;
+}
+
+/* The next line of standard input into j->prompt; false at its end or after Ctrl-C, which poll()
+ * notices and read() would not. */
+static bool next_line(struct job *j, bool terminal)
+{
+    struct pollfd p = {.fd = STDIN_FILENO, .events = POLLIN};
+    size_t cap = 0;
+    free(j->prompt);
+    j->prompt = NULL;
+    if (terminal)
+        fputs("> ", stderr);
+    if (dm_stop_requested() || (terminal && poll(&p, 1, -1) < 0))
+        return false;
+    const ssize_t n = getline(&j->prompt, &cap, stdin);
+    j->n_prompt = n > 0 ? (size_t)n : 0;
+    return n >= 0;
+}
+
+static enum dm_status chat(struct job *j)
+{
+    const bool terminal = isatty(STDIN_FILENO);
+    while (next_line(j, terminal))
+        if (j->prompt[strspn(j->prompt, " \t\n")]) {
+            DM_TRY(answer(j));
+            fflush(stdout);
+        }
+    return ferror(stdin) ? dm_fail_errno(&j->e, "standard input: cannot read") : DM_OK;
+}
+
+static enum dm_status run(struct job *j)
+{
+    const struct options *o = j->o;
+    DM_TRY(load(j));
+    DM_TRY(trace_open(j));
+    if (o->chat && !o->prompt && !o->prompt_file) {
+        DM_TRY(chat(j));
+    } else {
+        DM_TRY(read_prompt(j));
+        DM_TRY(answer(j));
+    }
     return trace_close(j);
 }
 

@@ -188,6 +188,71 @@ static void test_files_that_lie_are_refused(void **state)
     }
 }
 
+/* Every third token is no target. */
+static void test_a_mask_reads_back_and_plain_readers_see_ids(void **state)
+{
+    (void)state;
+    struct dm_err e;
+    struct dm_shard_writer *w;
+    struct dm_shard *s;
+    int32_t *ids = make_ids(1000), *masked = malloc(N * sizeof(*ids)),
+            *back = malloc(N * sizeof(*ids));
+    assert_non_null(masked);
+    assert_non_null(back);
+    for (size_t i = 0; i < N; i++)
+        masked[i] = i % 3 ? ids[i] : ~ids[i];
+    assert_ok(dm_shard_create(&w, tmp_path("m.h5"), 1000, NULL, HASH, "{}", &e), e);
+    assert_ok(dm_shard_set_template(w, "{\"prompt_no_input\":\"x\"}", &e), e);
+    for (size_t at = 0; at < N; at += 99999)
+        assert_ok(dm_shard_append(w, masked + at, N - at < 99999 ? N - at : 99999, &e), e);
+    static const int32_t bad = ~1000;
+    assert_int_equal(dm_shard_append(w, &bad, 1, &e), DM_ERANGE);
+    assert_ok(dm_shard_commit(w, &e), e);
+    assert_ok(dm_shard_open(&s, tmp_path("m.h5"), &e), e);
+    assert_string_equal(dm_shard_template(s), "{\"prompt_no_input\":\"x\"}");
+    assert_ok(dm_shard_read_targets(s, back, 0, N, &e), e);
+    assert_memory_equal(back, masked, N * sizeof(*ids));
+    assert_ok(dm_shard_read_targets(s, back, 262100, 2049, &e), e);
+    assert_memory_equal(back, masked + 262100, 2049 * sizeof(*ids));
+    assert_ok(dm_shard_read(s, back, 0, N, &e), e);
+    assert_memory_equal(back, ids, N * sizeof(*ids));
+    dm_shard_close(s);
+    write_shard(tmp_path("p.h5"), ids, 1000, N);
+    assert_ok(dm_shard_open(&s, tmp_path("p.h5"), &e), e);
+    assert_null(dm_shard_template(s));
+    assert_ok(dm_shard_read_targets(s, back, 0, N, &e), e);
+    assert_memory_equal(back, ids, N * sizeof(*ids));
+    dm_shard_close(s);
+    free(ids);
+    free(masked);
+    free(back);
+}
+
+static void test_a_mask_that_lies_is_refused(void **state)
+{
+    (void)state;
+    static const uint16_t ids[8] = {1, 2, 3, 9, 5, 6, 7, 8};
+    static const uint8_t mask[8] = {0, 0, 0, 1, 1, 1, 0, 1};
+    for (int kind = 0; kind < 3; kind++) {
+        struct dm_err e;
+        struct dm_h5 *f;
+        struct dm_shard *s;
+        assert_ok(dm_h5_create(&f, tmp_path("lie.h5"), "dynamo-shard", 2, &e), e);
+        assert_ok(dm_h5_set_u64(f, "/", "vocab", 10, &e), e);
+        assert_ok(dm_h5_set_u64(f, "/", "separator", 0, &e), e);
+        assert_ok(dm_h5_set_string(f, "/", "tokenizer_hash", HASH, &e), e);
+        assert_ok(dm_h5_set_string(f, "/", "template", "{}", &e), e);
+        assert_ok(dm_h5_write(f, "tokens", DM_H5_U16, ids, 8, 0, 0, &e), e);
+        if (kind == 0) // too short
+            assert_ok(dm_h5_write(f, "mask", DM_H5_U8, mask, 7, 0, 0, &e), e);
+        if (kind == 1) // of another type
+            assert_ok(dm_h5_write(f, "mask", DM_H5_U16, ids, 8, 0, 0, &e), e);
+        assert_ok(dm_h5_commit(f, &e), e);
+        assert_int_equal(dm_shard_open(&s, tmp_path("lie.h5"), &e), DM_EFORMAT); // 2: missing
+        assert_non_null(strstr(e.msg, "mask"));
+    }
+}
+
 static void test_truncated_shards_are_errors(void **state)
 {
     (void)state;
@@ -216,6 +281,8 @@ int main(void)
         cmocka_unit_test(test_an_empty_shard_opens),
         cmocka_unit_test(test_ids_outside_the_vocabulary_are_refused),
         cmocka_unit_test(test_files_that_lie_are_refused),
+        cmocka_unit_test(test_a_mask_reads_back_and_plain_readers_see_ids),
+        cmocka_unit_test(test_a_mask_that_lies_is_refused),
         cmocka_unit_test(test_truncated_shards_are_errors),
     };
     return cmocka_run_group_tests_name("shard", tests, NULL, NULL);

@@ -6,7 +6,9 @@
  * them to validation; it does not depend on the seed, so that heads trained on the shards of their
  * base keep the base's held-out windows when T and the fraction are the same. The order of the
  * others is another permutation, keyed by seed and epoch, that is computed and not stored: any
- * position (epoch, index) can be entered directly. */
+ * position (epoch, index) can be entered directly.
+ *
+ * Tokens that are no targets of training (the prompts of instructions) come as ~id (shard.h). */
 #ifndef DM_TRAIN_LOADER_H
 #define DM_TRAIN_LOADER_H
 
@@ -40,6 +42,10 @@ struct dm_loader_pos {
 enum dm_status dm_loader_new(struct dm_loader **out, const struct dm_loader_opt *opt,
                              struct dm_err *e);
 void dm_loader_free(struct dm_loader *l); /* NULL is fine */
+
+/* The prompt template of the training shards that have one (they agree, or opening fails with
+ * DM_EMISMATCH), NULL when none has; borrowed. */
+const char *dm_loader_template(const struct dm_loader *l);
 
 size_t dm_loader_train_windows(const struct dm_loader *l); /* per epoch, >= 1 */
 size_t dm_loader_val_windows(const struct dm_loader *l);

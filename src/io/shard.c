@@ -9,14 +9,16 @@
 
 #define FORMAT "dynamo-shard"
 #define SET "tokens"
-enum { VERSION = 1, SEPARATOR = 0, PART = 65536 /* ids converted at a time */ };
+#define MASK "mask" /* 1: a target */
+enum { VERSION = 2, SEPARATOR = 0, PART = 65536 /* ids converted at a time */ };
 
 struct dm_shard {
     struct dm_h5 *f;
     enum dm_h5_type type;
     size_t n, vocab;
-    char *tokenizer_hash;
-    void *part; /* (PART) as stored */
+    char *tokenizer_hash, *template; /* template: NULL = no mask */
+    void *part;                      /* (PART) as stored */
+    uint8_t *mask;                   /* (PART) */
 };
 
 struct dm_shard_writer {
@@ -24,11 +26,25 @@ struct dm_shard_writer {
     enum dm_h5_type type;
     size_t vocab;
     void *part;
+    uint8_t *mask; /* (PART), NULL: every token is a target */
 };
 
 static enum dm_h5_type id_type(size_t vocab)
 {
     return vocab <= 65536 ? DM_H5_U16 : DM_H5_U32;
+}
+
+static enum dm_status read_mask_header(struct dm_shard *s, struct dm_err *e)
+{
+    enum dm_h5_type type;
+    size_t n, cols;
+    DM_TRY(dm_h5_get_string(s->f, "/", "template", &s->template, e));
+    DM_TRY(dm_h5_shape(s->f, MASK, &type, &n, &cols, e));
+    if (cols || n != s->n || type != DM_H5_U8)
+        return dm_fail(e, DM_EFORMAT, "%s: the mask is not one row of u8 for the %zu tokens",
+                       dm_h5_path(s->f), s->n);
+    s->mask = dm_alloc(PART, 1);
+    return s->mask ? DM_OK : dm_fail(e, DM_ENOMEM, "%s: out of memory", dm_h5_path(s->f));
 }
 
 static enum dm_status read_header(struct dm_shard *s, struct dm_err *e)
@@ -49,7 +65,7 @@ static enum dm_status read_header(struct dm_shard *s, struct dm_err *e)
     if (cols || s->type != id_type(s->vocab))
         return dm_fail(e, DM_EFORMAT, "%s: tokens are not one row of %s", dm_h5_path(s->f),
                        id_type(s->vocab) == DM_H5_U16 ? "u16" : "u32");
-    return DM_OK;
+    return dm_h5_has_attr(s->f, "/", "template") ? read_mask_header(s, e) : DM_OK;
 }
 
 enum dm_status dm_shard_open(struct dm_shard **out, const char *path, struct dm_err *e)
@@ -79,7 +95,9 @@ void dm_shard_close(struct dm_shard *s)
         return;
     dm_h5_close(s->f);
     free(s->tokenizer_hash);
+    free(s->template);
     free(s->part);
+    free(s->mask);
     free(s);
 }
 
@@ -125,6 +143,25 @@ enum dm_status dm_shard_read(struct dm_shard *s, int32_t *out, size_t start, siz
     return DM_OK;
 }
 
+const char *dm_shard_template(const struct dm_shard *s)
+{
+    return s->template;
+}
+
+enum dm_status dm_shard_read_targets(struct dm_shard *s, int32_t *out, size_t start, size_t n,
+                                     struct dm_err *e)
+{
+    DM_TRY(dm_shard_read(s, out, start, n, e));
+    for (size_t at = 0; s->mask && at < n; at += PART) {
+        const size_t k = n - at < PART ? n - at : PART;
+        DM_TRY(dm_h5_read_range(s->f, MASK, DM_H5_U8, s->mask, start + at, k, e));
+        for (size_t i = 0; i < k; i++)
+            if (!s->mask[i])
+                out[at + i] = ~out[at + i];
+    }
+    return DM_OK;
+}
+
 static enum dm_status write_header(struct dm_shard_writer *w, const char *tokenizer_json,
                                    const char *tokenizer_hash, const char *provenance,
                                    struct dm_err *e)
@@ -155,7 +192,7 @@ enum dm_status dm_shard_create(struct dm_shard_writer **out, const char *path, s
     }
     w->vocab = vocab;
     w->type = id_type(vocab);
-    enum dm_status st = dm_h5_create(&w->f, path, FORMAT, VERSION, e);
+    enum dm_status st = dm_h5_create(&w->f, path, FORMAT, 1, e);
     if (!st)
         st = write_header(w, tokenizer_json, tokenizer_hash, provenance, e);
     if (st) {
@@ -166,13 +203,25 @@ enum dm_status dm_shard_create(struct dm_shard_writer **out, const char *path, s
     return DM_OK;
 }
 
+enum dm_status dm_shard_set_template(struct dm_shard_writer *w, const char *json, struct dm_err *e)
+{
+    w->mask = dm_alloc(PART, 1);
+    if (!w->mask)
+        return dm_fail(e, DM_ENOMEM, "%s: out of memory", dm_h5_path(w->f));
+    // Who does not know of the mask would train on the prompts.
+    DM_TRY(dm_h5_set_u64(w->f, "/", "version", VERSION, e));
+    DM_TRY(dm_h5_set_string(w->f, "/", "template", json, e));
+    return dm_h5_append(w->f, MASK, DM_H5_U8, NULL, 0, e);
+}
+
 enum dm_status dm_shard_append(struct dm_shard_writer *w, const int32_t *ids, size_t n,
                                struct dm_err *e)
 {
     for (size_t at = 0; at < n; at += PART) {
         const size_t k = n - at < PART ? n - at : PART;
         for (size_t i = 0; i < k; i++) {
-            const int32_t id = ids[at + i];
+            const bool target = ids[at + i] >= 0 || !w->mask;
+            const int32_t id = target ? ids[at + i] : ~ids[at + i];
             if (id < 0 || (size_t)id >= w->vocab)
                 return dm_fail(e, DM_ERANGE, "%s: token id %d, want 0..%zu", dm_h5_path(w->f), id,
                                w->vocab - 1);
@@ -180,8 +229,12 @@ enum dm_status dm_shard_append(struct dm_shard_writer *w, const int32_t *ids, si
                 ((uint16_t *)w->part)[i] = (uint16_t)id;
             else
                 ((uint32_t *)w->part)[i] = (uint32_t)id;
+            if (w->mask)
+                w->mask[i] = target;
         }
         DM_TRY(dm_h5_append(w->f, SET, w->type, w->part, k, e));
+        if (w->mask)
+            DM_TRY(dm_h5_append(w->f, MASK, DM_H5_U8, w->mask, k, e));
     }
     return DM_OK;
 }
@@ -200,5 +253,6 @@ void dm_shard_abort(struct dm_shard_writer *w)
         return;
     dm_h5_close(w->f);
     free(w->part);
+    free(w->mask);
     free(w);
 }

@@ -14,6 +14,7 @@ void dm_model_meta_release(struct dm_model_meta *meta)
     free(meta->provenance);
     free(meta->calibration);
     free(meta->hf_config);
+    free(meta->template);
     *meta = (struct dm_model_meta){0};
 }
 
@@ -52,6 +53,8 @@ enum dm_status dm_model_read_meta(struct dm_h5 *f, struct dm_config *cfg,
         st = optional(f, "calibration", &meta->calibration, e);
     if (!st)
         st = optional(f, "hf_config", &meta->hf_config, e);
+    if (!st)
+        st = optional(f, "template", &meta->template, e);
     if (st)
         dm_model_meta_release(meta);
     return st;
@@ -76,6 +79,8 @@ enum dm_status dm_model_write_meta(struct dm_h5 *f, const struct dm_config *cfg,
         DM_TRY(dm_h5_set_string(f, "/", "calibration", meta->calibration, e));
     if (meta && meta->hf_config)
         DM_TRY(dm_h5_set_string(f, "/", "hf_config", meta->hf_config, e));
+    if (meta && meta->template)
+        DM_TRY(dm_h5_set_string(f, "/", "template", meta->template, e));
     return DM_OK;
 }
 

@@ -3,7 +3,7 @@
  *
  *   /            attributes format = "dynamo-model", version, made_by, provenance, config (JSON);
  *                and where they apply: tokenizer (tokenizer.json as it was), hf_config (config.json
- *                as it was), calibration (JSON)
+ *                as it was), calibration (JSON), template (of prompts, JSON: src/io/template.h)
  *   /tensors/X   one dataset per tensor under its Hugging Face name, with dtype and sha256
  */
 #ifndef DM_MODEL_FILE_H
@@ -22,6 +22,7 @@ struct dm_model_meta {
     char *provenance;  /* JSON text */
     char *calibration; /* JSON text or NULL */
     char *hf_config;   /* text of the config.json that was imported, or NULL */
+    char *template;    /* JSON text, NULL: not trained on instructions */
 };
 void dm_model_meta_release(struct dm_model_meta *meta);
 

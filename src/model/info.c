@@ -129,6 +129,7 @@ static enum dm_status model_info(struct dm_h5 *f, json_t *out, struct dm_err *e)
         bad |= json_object_set_new(out, "tokenizer",
                                    meta.tokenizer ? digest(meta.tokenizer) : json_null());
         bad |= json_object_set_new(out, "calibration", parsed(meta.calibration));
+        bad |= json_object_set_new(out, "template", parsed(meta.template));
         bad |= json_object_set_new(out, "provenance", parsed(meta.provenance));
         if (bad)
             st = dm_fail(e, DM_ENOMEM, "%s: out of memory", dm_h5_path(f));
