@@ -10,6 +10,8 @@
 #include "src/base/json.h"
 #include "train/log.h"
 
+static const int32_t ids[8] = {0}; /* all are targets */
+
 /* K = 3, B = 2, T = 4; every position has its own value, those without a target 0 as dm_pass_score
  * leaves them. */
 static void fill_logp(float *logp)
@@ -27,7 +29,7 @@ static void test_perplexities_follow_their_definition(void **state)
     float logp[24];
     struct dm_ppl p = {0};
     fill_logp(logp);
-    dm_ppl_add(&p, logp, 3, 2, 4);
+    dm_ppl_add(&p, logp, ids, 3, 2, 4);
     assert_int_equal(p.windows, 2);
     assert_int_equal(p.n[0], 6);
     assert_int_equal(p.n[1], 4);
@@ -49,11 +51,11 @@ static void test_perplexities_do_not_depend_on_the_cut(void **state)
     float logp[24], one[12];
     struct dm_ppl whole = {0}, parts = {0};
     fill_logp(logp);
-    dm_ppl_add(&whole, logp, 3, 2, 4);
+    dm_ppl_add(&whole, logp, ids, 3, 2, 4);
     for (int b = 0; b < 2; b++) {
         for (int n = 0; n < 3; n++)
             memcpy(one + n * 4, logp + (n * 2 + b) * 4, 4 * sizeof(float));
-        dm_ppl_add(&parts, one, 3, 1, 4);
+        dm_ppl_add(&parts, one, ids, 3, 1, 4);
     }
     assert_memory_equal(&whole, &parts, sizeof(whole));
 }
@@ -66,7 +68,7 @@ static void write_rows(const char *prefix, size_t from, size_t to, size_t resume
     struct dm_ppl p = {0};
     const double loss[3] = {NAN, 2.5, 3.5};
     fill_logp(logp);
-    dm_ppl_add(&p, logp, 3, 2, 4);
+    dm_ppl_add(&p, logp, ids, 3, 2, 4);
     assert_ok(dm_log_open(&l, prefix, 3, resume, &e), e);
     for (size_t step = from; step <= to; step++) {
         const struct dm_log_row row = {.step = step,

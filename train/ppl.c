@@ -6,28 +6,36 @@
 #include <stdio.h>
 
 /* One sequence: logp points to head 1's row, heads are `stride` apart. */
-static void add_sequence(struct dm_ppl *p, const float *logp, size_t stride, size_t T)
+static void add_sequence(struct dm_ppl *p, const float *logp, const int32_t *ids, size_t stride,
+                         size_t T)
 {
     for (size_t t = 0; t < T; t++) {
         double sum = 0.0;
+        bool all = true; // of the targets up to n
         for (size_t n = 1; n <= p->K && t + n < T; n++) {
             const double loss = -(double)logp[(n - 1) * stride + t];
+            all = all && ids[t + n] >= 0;
+            if (ids[t + n] < 0)
+                continue;
             sum += loss;
             p->sum[n - 1] += loss;
             p->n[n - 1]++;
+            if (!all)
+                continue;
             p->sum_joint[n - 1] += sum / (double)n;
             p->n_joint[n - 1]++;
         }
     }
 }
 
-void dm_ppl_add(struct dm_ppl *p, const float *logp, size_t K, size_t B, size_t T)
+void dm_ppl_add(struct dm_ppl *p, const float *logp, const int32_t *ids, size_t K, size_t B,
+                size_t T)
 {
     assert(K <= DM_PPL_MAX_HEADS && (!p->K || p->K == K));
     p->K = K;
     p->windows += B;
     for (size_t b = 0; b < B; b++)
-        add_sequence(p, logp + b * T, B * T, T);
+        add_sequence(p, logp + b * T, ids + b * T, B * T, T);
 }
 
 static double mean(double sum, size_t n)
@@ -86,7 +94,7 @@ enum dm_status dm_ppl_measure(struct dm_ppl *p, struct dm_pass *pass, const stru
         const size_t B = windows - at < micro ? windows - at : micro;
         DM_TRY(dm_loader_val(l, at, B, ids, e));
         dm_pass_score(pass, m, ids, B, T, m->cfg.K, logp, NULL);
-        dm_ppl_add(p, logp, m->cfg.K, B, T);
+        dm_ppl_add(p, logp, ids, m->cfg.K, B, T);
     }
     return DM_OK;
 }

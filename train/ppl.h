@@ -3,7 +3,7 @@
  *
  *   PPL_n   = exp(-mean of log p(x[t+n] | x[..t])) over the positions with that target
  *   PPL_1:n = exp(-mean of 1/n * sum over heads 1..n of the same) over the positions with all n
- *             targets: the geometric mean of the heads' (no mask is applied) */
+ *             targets: the geometric mean of the heads' (no co-occurrence mask is applied) */
 #ifndef DM_TRAIN_PPL_H
 #define DM_TRAIN_PPL_H
 
@@ -23,8 +23,9 @@ struct dm_ppl {
     double sum_joint[DM_PPL_MAX_HEADS];
 };
 
-/* Adds the positions of logp (K,B,T) as dm_pass_score() writes it. p->K is set. */
-void dm_ppl_add(struct dm_ppl *p, const float *logp, size_t K, size_t B, size_t T);
+/* Adds the positions of logp (K,B,T) as dm_pass_score() writes it for ids (B,T). p->K is set. */
+void dm_ppl_add(struct dm_ppl *p, const float *logp, const int32_t *ids, size_t K, size_t B,
+                size_t T);
 
 double dm_ppl_head(const struct dm_ppl *p, size_t n);  /* PPL_n, n = 1..K */
 double dm_ppl_joint(const struct dm_ppl *p, size_t n); /* PPL_1:n; n = 1 is PPL_1 */

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "train/guard.h"
 
@@ -72,7 +73,8 @@ enum dm_status dm_step_init(struct dm_step *s, struct dm_model *m, const struct 
     const size_t n_micro = n_micros(s, s->opt.batch);
     s->loss = dm_alloc(c->K, sizeof(double));
     s->part = dm_alloc(n_micro, c->K * sizeof(double));
-    if (!s->loss || !s->part) {
+    s->n_targets = dm_alloc(c->K, sizeof(*s->n_targets));
+    if (!s->loss || !s->part || !s->n_targets) {
         st = dm_fail(e, DM_ENOMEM, "out of memory for %zu heads", c->K);
         goto done;
     }
@@ -95,6 +97,7 @@ void dm_step_release(struct dm_step *s)
     dm_pass_free(s->pass);
     free(s->loss);
     free(s->part);
+    free(s->n_targets);
     *s = (struct dm_step){0};
 }
 
@@ -115,9 +118,10 @@ static void micro_gradient(void *ctx, struct dm_params *grads, size_t i)
     const struct batch *b = ctx;
     struct dm_step *s = b->s;
     const size_t T = s->opt.T, rows = micro_rows(b, i);
-    const struct dm_loss_opt o = {.scale = (float)((double)rows / (double)b->B),
+    const struct dm_loss_opt o = {.scale = 1.0f,
                                   .head_weight = s->opt.head_weight,
-                                  .stem_scale = (float)s->opt.stem_scale};
+                                  .stem_scale = (float)s->opt.stem_scale,
+                                  .n_targets = s->n_targets};
     dm_pass_train(s->pass, s->model, grads, b->ids + i * s->opt.micro * T, rows, T, &o,
                   s->part + i * s->model->cfg.K);
 }
@@ -130,7 +134,7 @@ static void sum_losses(const struct batch *b)
         s->loss[n - 1] = n < first || n > last ? NAN : 0.0;
     for (size_t i = 0; i < n_micros(s, b->B); i++)
         for (size_t n = first; n <= last; n++)
-            s->loss[n - 1] += (double)micro_rows(b, i) / (double)b->B * s->part[i * K + n - 1];
+            s->loss[n - 1] += s->part[i * K + n - 1];
 }
 
 /* Names the tensor: a parameter that is broken says more than what follows from it. */
@@ -161,7 +165,10 @@ static enum dm_status check_finite(const struct dm_step *s, struct dm_err *e)
 enum dm_status dm_step_gradients(struct dm_step *s, const int32_t *ids, size_t B, struct dm_err *e)
 {
     struct batch b = {s, ids, B};
+    const size_t K = s->model->cfg.K;
     assert(B > 0 && B <= s->opt.batch);
+    memset(s->n_targets, 0, K * sizeof(*s->n_targets));
+    dm_pass_targets(s->n_targets, ids, B, s->opt.T, K);
     dm_accum_run(&s->accum, 0, n_micros(s, B), micro_gradient, &b);
     sum_losses(&b);
     s->norm = dm_adamw_grad_norm(&s->adam);

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* step.h - one optimiser step: gradients over micro-batches, clipping, AdamW.
  *
- * A batch of B sequences runs as micro-batches of `micro` (the last one may be smaller). The loss
- * is the mean over the batch's positions with a target, as if it ran at once: all sequences have
- * the same length, so a micro-batch of b sequences counts with b / B. That is PyTorch's usual
- * accumulation (the mean of the micro-batches' means) whenever micro divides B. Gradients are added
- * in the order of accum.h, losses in that of the micro-batches. */
+ * A batch of B sequences runs as micro-batches of `micro` (the last one may be smaller). A head's
+ * loss is the mean over the batch's positions with a target (model.h), as if it ran at once. That
+ * is PyTorch's usual accumulation (the mean of the micro-batches' means) whenever every token is a
+ * target and micro divides B. Gradients are added in the order of accum.h, losses in that of the
+ * micro-batches. */
 #ifndef DM_TRAIN_STEP_H
 #define DM_TRAIN_STEP_H
 
@@ -43,9 +43,10 @@ struct dm_step {
     struct dm_tensor *params_list; /* (n_tensors) of the trained scope */
     size_t n_tensors;
     struct dm_adamw adam;
-    double *loss; /* (K) of the last step, NaN for heads that are not trained */
-    double *part; /* (micro-batches,K) */
-    double norm;  /* of the last step's gradient, before clipping */
+    double *loss;      /* (K) of the last step, NaN for heads that are not trained */
+    double *part;      /* (micro-batches,K) */
+    size_t *n_targets; /* (K) of the last step */
+    double norm;       /* of the last step's gradient, before clipping */
 };
 
 /* The parameters that a pass of this kind trains. */

@@ -84,13 +84,23 @@ struct dm_loss_opt {
      * the layers that feed them, of the final LayerNorm and of the output embedding. The paper's
      * LR_MB / LR_B, 0.1. 1 gives the gradient of the summed loss. */
     float stem_scale;
+    /* (K) what the losses of head n are divided by, for a part of a batch: dm_pass_targets() of the
+     * whole. NULL: the targets of this call. */
+    const size_t *n_targets;
 };
 
-/* ids (B,T). Forward of the heads that `kind` trains (BASE: head 1; HEADS: heads 2..K; JOINT: all),
- * loss of DynaMo eq. 1 (head n: mean over the B*(T-n) positions with a target), and its gradient
- * times o->scale * o->head_weight[n-1] ADDED to grads (scope BASE, HEADS or ALL). loss[n-1] (K) is
- * written for the trained heads, in nats, unscaled; the others are NaN. The bits do not depend on
- * the thread count. */
+/* Adds the number of head n's targets in ids (B,T) to n_targets[n-1] (K). */
+void dm_pass_targets(size_t *n_targets, const int32_t *ids, size_t B, size_t T, size_t K);
+
+/* In ids (B,T) of whole sequences ~id stands for a token that is read and is no target, such as
+ * those of a prompt (shard.h). Head n's targets are x[t+n] inside the sequence that are none of
+ * these. */
+
+/* Forward of the heads that `kind` trains (BASE: head 1; HEADS: heads 2..K; JOINT: all),
+ * loss of DynaMo eq. 1 (head n: mean over the positions with a target, 0 if there is none), its
+ * gradient times o->scale * o->head_weight[n-1] ADDED to grads (scope BASE, HEADS or ALL).
+ * loss[n-1] (K) is written for the trained heads, in nats, unscaled; the others are NaN. The bits
+ * do not depend on the thread count. */
 void dm_pass_train(struct dm_pass *p, const struct dm_model *m, struct dm_params *grads,
                    const int32_t *ids, size_t B, size_t T, const struct dm_loss_opt *o,
                    double *loss);

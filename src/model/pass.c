@@ -40,7 +40,7 @@ struct dm_pass {
     void *u_pack, *u_pack_t; /* of an unembedding that has none: it serves many chunks of rows */
     struct dm_weight u;      /* the unembedding of the current call, packed */
     float *logp;             /* (N) */
-    int32_t *target;         /* (N) */
+    int32_t *ids, *target;   /* (N); ids without marks */
     struct dm_layer_grads g; /* training only, like the next two */
     float *d, *dlnf;         /* (N,C) */
     float *dfeed;            /* (N,C), JOINT: of what heads >= 2 read, added up over them */
@@ -76,6 +76,7 @@ static void bind(struct dm_pass *p, struct dm_arena *a)
     p->logits = dm_arena_floats(a, p->n_rows, c->Vp);
     p->u_pack = bind_pack(p, dm_linear_pack_bytes, a);
     p->logp = dm_arena_floats(a, p->N, 1);
+    p->ids = dm_arena_alloc(a, p->N, sizeof(*p->ids));
     p->target = dm_arena_alloc(a, p->N, sizeof(*p->target));
     if (p->kind == DM_PASS_SCORE)
         return;
@@ -182,7 +183,9 @@ static float *stem_forward(struct dm_pass *p, const struct dm_model *m, const in
 {
     const struct dm_config *c = &p->cfg;
     const bool keep = p->keep;
-    dm_embedding_forward(p->x[0], ids, m->mats.embed, m->mats.embed_dtype, s->B * s->T, c->C,
+    for (size_t i = 0; i < s->B * s->T; i++)
+        p->ids[i] = ids[i] < 0 ? ~ids[i] : ids[i];
+    dm_embedding_forward(p->x[0], p->ids, m->mats.embed, m->mats.embed_dtype, s->B * s->T, c->C,
                          c->Vp);
     for (size_t l = 0; l + 1 < c->L; l++)
         layer(p, m, l, keep ? l : 0, p->x[keep ? l + 1 : (l + 1) % 2], p->x[keep ? l : l % 2], s);
@@ -241,7 +244,15 @@ static void logits_forward(float *logits, const struct dm_pass *p, size_t first,
     dm_linear_forward(logits, p->lnf + first * p->cfg.C, &p->u, NULL, rows);
 }
 
-/* target[b*T + t] = ids[b*T + t + n], negative where that lies outside the sequence. */
+void dm_pass_targets(size_t *n_targets, const int32_t *ids, size_t B, size_t T, size_t K)
+{
+    for (size_t b = 0; b < B; b++)
+        for (size_t t = 1; t < T; t++)
+            for (size_t n = 1; n <= K && n <= t; n++)
+                n_targets[n - 1] += ids[b * T + t] >= 0;
+}
+
+/* target[b*T + t] = ids[b*T + t + n], negative where that is no target or outside the sequence. */
 static void set_targets(struct dm_pass *p, const int32_t *ids, size_t n, const struct dm_span *s)
 {
     for (size_t b = 0; b < s->B; b++)
@@ -255,6 +266,16 @@ static void multiply(float *x, float by, size_t n)
         x[i] *= by;
 }
 
+/* What the sum over the targets is divided by; 1 where there is nothing to sum. */
+static size_t count_targets(const struct dm_pass *p, const struct dm_loss_opt *o, size_t n,
+                            size_t N)
+{
+    size_t count = o->n_targets ? o->n_targets[n - 1] : 0;
+    for (size_t i = 0; !o->n_targets && i < N; i++)
+        count += p->target[i] >= 0;
+    return count ? count : 1;
+}
+
 /* Loss of head n from its output h; p->d becomes the gradient of h, times the head's scale. Those
  * of the final LayerNorm and of the output embedding are multiplied by `share` as well. */
 static double loss_backward(struct dm_pass *p, const struct dm_model *m, struct dm_params *grads,
@@ -262,7 +283,7 @@ static double loss_backward(struct dm_pass *p, const struct dm_model *m, struct 
                             const struct dm_span *s)
 {
     const struct dm_config *c = &p->cfg;
-    const size_t N = s->B * s->T, n_targets = s->B * (s->T - n);
+    const size_t N = s->B * s->T, n_targets = count_targets(p, o, n, N);
     const float scale = o->scale * (o->head_weight ? o->head_weight[n - 1] : 1.0f);
     double sum = 0.0;
     final_norm(p, m, h, N);
@@ -316,7 +337,7 @@ static void base_backward(struct dm_pass *p, const struct dm_model *m, struct dm
     }
     if (dfeed && joins == 0)
         dm_vec_add(p->d, dfeed, N * c->C);
-    dm_embedding_backward(grads->embed, ids, p->d, N, c->C, c->Vp);
+    dm_embedding_backward(grads->embed, p->ids, p->d, N, c->C, c->Vp);
     lap(&p->times.backward, &t);
 }
 
