@@ -9,6 +9,17 @@
 #include "src/base/stop.h"
 
 static const char *const joint_only[] = {"base-lr", "stem-scale"};
+static const char *const of_from[] = {"tokenizer", "vocab-rows", "dtype"};
+static const char *const of_file[] = {"heads", "head-depth", "head-input"};
+
+static void refuse(const struct dm_train_opt *o, struct argp_state *s, const char *const *names,
+                   size_t n, const char *why)
+{
+    for (size_t i = 0; i < n; i++)
+        if (dm_train_opt_given(o, names[i]))
+            argp_error(s, "--%s %s", names[i], why);
+}
+#define REFUSE(o, s, names, why) refuse(o, s, names, sizeof(names) / sizeof(names[0]), why)
 
 /* What is still missing or contradictory once everything has been read. */
 static void check_usage(const struct dm_train_opt *o, struct argp_state *s)
@@ -22,17 +33,18 @@ static void check_usage(const struct dm_train_opt *o, struct argp_state *s)
     }
     if (o->kind == DM_TRAIN_HEADS && !o->base)
         argp_error(s, "the base model's file is missing");
-    if (o->kind == DM_TRAIN_BASE && !o->config)
-        argp_error(s, "--config is missing");
+    if (o->kind == DM_TRAIN_BASE && !o->config == !o->from)
+        argp_error(s, o->from ? "--config and --from exclude each other" : "--config is missing");
     if (!o->data.n)
         argp_error(s, "--data is missing: a token shard made by dynamo tokenize");
     if (!o->output)
         argp_error(s, "-o is missing: the model file to write");
     if (o->kind == DM_TRAIN_HEADS && !dm_train_opt_joint(o))
-        for (size_t i = 0; i < sizeof(joint_only) / sizeof(joint_only[0]); i++)
-            if (dm_train_opt_given(o, joint_only[i]))
-                argp_error(s, "--%s needs --recipe joint: a frozen base does not learn",
-                           joint_only[i]);
+        REFUSE(o, s, joint_only, "needs --recipe joint: a frozen base does not learn");
+    if (o->from)
+        REFUSE(o, s, of_from, "is that of the model with --from");
+    if (o->kind == DM_TRAIN_HEADS && !strcmp(o->init, "file"))
+        REFUSE(o, s, of_file, "is that of the model with --init file");
     if (o->lr > 0.0 && o->min_lr > o->lr)
         argp_error(s, "--min-lr %g is above --lr %g", o->min_lr, o->lr);
 }

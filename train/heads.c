@@ -7,6 +7,7 @@
 
 #include "src/base/hash.h"
 #include "src/base/json.h"
+#include "src/io/shard.h"
 #include "src/model/file.h"
 
 enum dm_status dm_heads_weights(float *w, size_t first, size_t K, const char *text,
@@ -54,19 +55,22 @@ static enum dm_status head_dtype(const struct dm_train_opt *o, const struct dm_c
     return strcmp(o->dtype, "base") ? dm_dtype_parse(o->dtype, t, e) : DM_OK;
 }
 
-/* The base's own provenance goes along, so that the file tells the whole story. */
+char *dm_heads_provenance(json_t *own, const struct dm_model_meta *base)
+{
+    json_t *parent = base->provenance ? json_loads(base->provenance, JSON_DECODE_ANY, NULL) : NULL;
+    if (parent)
+        json_object_set_new(own, "base", parent);
+    return json_dumps(own, JSON_COMPACT);
+}
+
 static enum dm_status save(const struct dm_train_opt *o, const struct dm_model *m,
                            const struct dm_model_meta *base, json_t *provenance, struct dm_err *e)
 {
-    struct dm_model_meta meta = {.tokenizer = base->tokenizer, .hf_config = base->hf_config};
+    struct dm_model_meta meta = {
+        .tokenizer = base->tokenizer, .hf_config = base->hf_config, .template = base->template};
     enum dm_dtype dtype;
     DM_TRY(head_dtype(o, &m->cfg, &dtype, e));
-    if (base->provenance) {
-        json_t *parent = json_loads(base->provenance, JSON_DECODE_ANY, NULL);
-        if (parent)
-            json_object_set_new(provenance, "base", parent);
-    }
-    meta.provenance = json_dumps(provenance, JSON_COMPACT);
+    meta.provenance = dm_heads_provenance(provenance, base);
     if (!meta.provenance)
         return dm_fail(e, DM_ENOMEM, "%s: out of memory", o->output);
     const bool joint = dm_train_opt_joint(o);
@@ -80,24 +84,42 @@ enum dm_status dm_heads_model(struct dm_model *m, struct dm_model_meta *meta,
                               const struct dm_train_opt *o, struct dm_err *e)
 {
     const bool copy = !strcmp(o->init, "copy"), joint = dm_train_opt_joint(o);
+    const bool file = !strcmp(o->init, "file");
     const struct dm_load_opt load = {.format = (int)dm_train_opt_format(o),
                                      .masters = joint,
                                      .gradients = !joint,
-                                     .K = o->heads,
+                                     .heads = file,
+                                     .K = file ? 0 : o->heads,
                                      .D = o->head_depth,
                                      .from_final = !strcmp(o->head_input, "final"),
                                      .copy = copy};
     DM_TRY(dm_model_load(m, o->base, &load, meta, e));
-    if (o->context > m->cfg.T_max) {
-        enum dm_status st = dm_fail(e, DM_ERANGE,
-                                    "--context %zu is more than the %zu positions of %s",
-                                    o->context, m->cfg.T_max, o->base);
+    enum dm_status st = DM_OK;
+    if (o->context > m->cfg.T_max)
+        st = dm_fail(e, DM_ERANGE, "--context %zu is more than the %zu positions of %s", o->context,
+                     m->cfg.T_max, o->base);
+    else if (file && m->cfg.K == 1)
+        st = dm_fail(e, DM_EUNSUPPORTED, "%s: has no heads that --init file could start from",
+                     o->base);
+    if (st) {
         dm_model_release(m);
         dm_model_meta_release(meta);
         return st;
     }
-    if (!copy)
+    if (!copy && !file)
         dm_params_init_random(&m->params, &m->cfg, DM_SCOPE_HEADS, o->seed);
+    return DM_OK;
+}
+
+enum dm_status dm_heads_template(struct dm_model_meta *meta, const struct dm_train_opt *o,
+                                 struct dm_err *e)
+{
+    char *json;
+    DM_TRY(dm_shard_common_template(&json, o->data.path, o->data.n, e));
+    if (json) {
+        free(meta->template);
+        meta->template = json;
+    }
     return DM_OK;
 }
 
@@ -126,8 +148,9 @@ enum dm_status dm_train_heads(const struct dm_train_opt *given, struct dm_train_
     char base_hash[DM_HASH_LEN + 1], tokenizer_hash[DM_HASH_LEN + 1];
     float weight[DM_PPL_MAX_HEADS];
     *out = (struct dm_train_report){0};
-    DM_TRY_GOTO(dm_heads_weights(weight, dm_step_first_head(kind), o->heads, o->head_weights, e));
     DM_TRY_GOTO(dm_heads_model(&m, &meta, o, e));
+    DM_TRY_GOTO(dm_heads_weights(weight, dm_step_first_head(kind), m.cfg.K, o->head_weights, e));
+    DM_TRY_GOTO(dm_heads_template(&meta, o, e));
     DM_TRY_GOTO(set_rates(&own, &m.cfg, e));
     DM_TRY_GOTO(dm_model_hash(o->base, base_hash, e));
     if (meta.tokenizer)

@@ -16,10 +16,20 @@ enum dm_status dm_heads_weights(float *w, size_t first, size_t K, const char *te
  * that of 6.9b. */
 double dm_heads_base_lr(const struct dm_config *c);
 
-/* Loads o->base, which must not have heads, as packs in o's precision (joint: in float32), and adds
- * heads 2..K as o->init says. Release with dm_model_release() and dm_model_meta_release(). */
+/* Loads o->base as packs in o's precision (joint: in float32), and adds heads 2..K, which it must
+ * not have, or with --init file keeps those that it must have. Release with dm_model_release() and
+ * dm_model_meta_release(). */
 enum dm_status dm_heads_model(struct dm_model *m, struct dm_model_meta *meta,
                               const struct dm_train_opt *o, struct dm_err *e);
+
+/* The template that the shards' instructions were made with replaces the base's, if there is one.
+ */
+enum dm_status dm_heads_template(struct dm_model_meta *meta, const struct dm_train_opt *o,
+                                 struct dm_err *e);
+
+/* Text of a run's provenance with that of the model it began from, so that the file tells the whole
+ * story; heap, NULL when out of memory. */
+char *dm_heads_provenance(json_t *own, const struct dm_model_meta *base);
 
 /* Loads o->base, trains heads and, when the last step is done, writes o->output: the base's tensors
  * as they are in its file, or with --recipe joint as they are now, and the heads. console (may be

@@ -117,21 +117,6 @@ static enum dm_status open_pool(struct pool *p, const char *const *paths, size_t
     return DM_OK;
 }
 
-static enum dm_status check_templates(const struct dm_loader *l, const struct dm_loader_opt *o,
-                                      struct dm_err *e)
-{
-    const char *first = dm_loader_template(l);
-    for (size_t i = 0; i < l->data.n_src; i++) {
-        const char *t = dm_shard_template(l->data.src[i].shard);
-        if (t && strcmp(t, first))
-            return dm_fail(e, DM_EMISMATCH,
-                           "%s: made with another prompt template than the shards before it; a "
-                           "model has one",
-                           o->data[i]);
-    }
-    return DM_OK;
-}
-
 static enum dm_status split(struct dm_loader *l, const struct dm_loader_opt *o, struct dm_err *e)
 {
     if (!o->n_val && o->val_fraction > 0.0) {
@@ -160,21 +145,12 @@ enum dm_status dm_loader_new(struct dm_loader **out, const struct dm_loader_opt 
     l->seed = opt->seed;
     DM_TRY_GOTO(open_pool(&l->data, opt->data, opt->n_data, opt, &cache_left, e));
     DM_TRY_GOTO(open_pool(&l->val, opt->val, opt->n_val, opt, &cache_left, e));
-    DM_TRY_GOTO(check_templates(l, opt, e));
     DM_TRY_GOTO(split(l, opt, e));
     *out = l;
     l = NULL;
 done:
     dm_loader_free(l);
     return st;
-}
-
-const char *dm_loader_template(const struct dm_loader *l)
-{
-    const char *found = NULL;
-    for (size_t i = 0; i < l->data.n_src && !found; i++)
-        found = dm_shard_template(l->data.src[i].shard);
-    return found;
 }
 
 size_t dm_loader_train_windows(const struct dm_loader *l)

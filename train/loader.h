@@ -43,10 +43,6 @@ enum dm_status dm_loader_new(struct dm_loader **out, const struct dm_loader_opt 
                              struct dm_err *e);
 void dm_loader_free(struct dm_loader *l); /* NULL is fine */
 
-/* The prompt template of the training shards that have one (they agree, or opening fails with
- * DM_EMISMATCH), NULL when none has; borrowed. */
-const char *dm_loader_template(const struct dm_loader *l);
-
 size_t dm_loader_train_windows(const struct dm_loader *l); /* per epoch, >= 1 */
 size_t dm_loader_val_windows(const struct dm_loader *l);
 

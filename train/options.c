@@ -22,7 +22,7 @@ static const char *const dtypes[] = {"f32", "f16", "bf16", NULL};
 static const char *const dtypes_heads[] = {"base", "f32", "f16", "bf16", NULL};
 static const char *const precisions[] = {"bf16", "f32", NULL};
 static const char *const recipes[] = {"frozen", "joint", NULL};
-static const char *const inits[] = {"copy", "random", NULL};
+static const char *const inits[] = {"copy", "random", "file", NULL};
 static const char *const schedules[] = {"cosine", "linear", "constant", "wsd", NULL};
 static const char *const masks[] = {"matrices", "layers", "all", NULL};
 static const char *const inputs[] = {"penultimate", "final", NULL};
@@ -45,7 +45,10 @@ struct row {
 static const struct row rows[] = {
     {"config", 0, TEXT, FIXED, DM_TRAIN_BASE, AT(config), 0, 0, NULL, "SIZE|FILE",
      "shape of the model: a config.json as Pythia's, or 14m 31m 70m 160m 410m 1b 1.4b 2.8b 6.9b "
-     "12b; required"},
+     "12b; required but with --from"},
+    {"from", 0, TEXT, FIXED, DM_TRAIN_BASE, AT(from), 0, 0, NULL, "MODEL",
+     "a base to train further, for example on instructions: its weights instead of random ones, "
+     "its shape, tokenizer and number format"},
     {"tokenizer", 0, TEXT, KEPT, DM_TRAIN_BASE, AT(tokenizer), 0, 0, NULL, "FILE",
      "tokenizer.json that goes into the model (default: the one in the first shard)"},
     {"vocab-rows", 0, TEXT, FIXED, DM_TRAIN_BASE, AT(vocab_rows), 0, 0, NULL, "config|auto|N",
@@ -67,7 +70,8 @@ static const struct row rows[] = {
     {"head-depth", 0, SIZE, FIXED, DM_TRAIN_HEADS, AT(head_depth), 1, 16, NULL, "D",
      "decoder layers per head"},
     {"init", 0, WORD, FIXED, DM_TRAIN_HEADS, AT(init), 0, 0, inits, "HOW",
-     "copy of the base's last layers, or random N(0, 0.02)"},
+     "copy of the base's last layers, random N(0, 0.02), or file: the model has heads, which are "
+     "trained further"},
     {"head-input", 0, WORD, FIXED, DM_TRAIN_HEADS, AT(head_input), 0, 0, inputs, "WHERE",
      "heads read the output of the penultimate or of the final layer"},
     {"head-weights", 0, TEXT, FIXED, DM_TRAIN_HEADS, AT(head_weights), 0, 0, NULL, "W,W..",

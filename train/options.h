@@ -23,7 +23,7 @@ struct dm_paths {
 
 struct dm_train_opt {
     enum dm_train_kind kind;
-    const char *base, *config, *tokenizer, *vocab_rows, *dtype; /* strings are borrowed */
+    const char *base, *config, *from, *tokenizer, *vocab_rows, *dtype; /* strings are borrowed */
     const char *precision, *recipe, *init, *head_input, *head_weights;
     const char *schedule, *decay_mask;
     size_t heads, head_depth;

@@ -5,9 +5,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "src/base/hash.h"
 #include "src/base/json.h"
 #include "src/io/tokenizer.h"
 #include "src/model/file.h"
+#include "train/heads.h"
 
 #define CONFIG_BYTES ((size_t)1 << 20)
 #define MAX_ROWS ((size_t)1 << 24)
@@ -66,45 +68,79 @@ static enum dm_status make_config(struct dm_config *c, const struct dm_train_opt
 }
 
 static enum dm_status save(const struct dm_train_opt *o, const struct dm_model *m,
-                           const struct dm_tokenizer *t, const json_t *provenance, struct dm_err *e)
+                           const struct dm_model_meta *from, json_t *provenance, struct dm_err *e)
 {
-    size_t n;
-    struct dm_model_meta meta = {.tokenizer = strdup(dm_tokenizer_json(t, &n)),
-                                 .provenance = json_dumps(provenance, JSON_COMPACT)};
-    enum dm_status st;
-    if (!meta.tokenizer || !meta.provenance)
-        st = dm_fail(e, DM_ENOMEM, "%s: out of memory", o->output);
-    else
-        st = dm_model_save(m, &meta, o->output, NULL, m->cfg.dtype, m->cfg.dtype, e);
-    dm_model_meta_release(&meta);
+    struct dm_model_meta meta = *from;
+    meta.calibration = NULL; // of other weights
+    meta.provenance = dm_heads_provenance(provenance, from);
+    if (!meta.provenance)
+        return dm_fail(e, DM_ENOMEM, "%s: out of memory", o->output);
+    const enum dm_status st = dm_model_save(m, &meta, o->output, NULL, m->cfg.dtype, m->cfg.dtype,
+                                            e);
+    free(meta.provenance);
     return st;
+}
+
+/* A new model, with the tokenizer that it will carry. */
+static enum dm_status make_model(struct dm_model *m, struct dm_model_meta *meta,
+                                 const struct dm_train_opt *o, struct dm_err *e)
+{
+    struct dm_tokenizer *t;
+    struct dm_config c;
+    DM_TRY(dm_tokenizer_load(&t, o->tokenizer ? o->tokenizer : o->data.path[0], e));
+    enum dm_status st = make_config(&c, o, t, e);
+    meta->tokenizer = strdup(dm_tokenizer_json(t, NULL));
+    dm_tokenizer_free(t);
+    if (!st && !meta->tokenizer)
+        st = dm_fail(e, DM_ENOMEM, "out of memory for the tokenizer");
+    DM_TRY(st);
+    DM_TRY(dm_model_init(m, &c, e));
+    dm_model_set_format(m, dm_train_opt_format(o));
+    dm_params_init_random(&m->params, &c, DM_SCOPE_BASE, o->seed);
+    return DM_OK;
+}
+
+/* --from: everything is that model's. */
+static enum dm_status load_model(struct dm_model *m, struct dm_model_meta *meta, char *hash,
+                                 const struct dm_train_opt *o, struct dm_err *e)
+{
+    const struct dm_load_opt load = {.format = (int)dm_train_opt_format(o), .masters = true};
+    DM_TRY(dm_model_load(m, o->from, &load, meta, e));
+    if (m->cfg.K != 1)
+        return dm_fail(e, DM_EUNSUPPORTED,
+                       "%s: has %zu token heads; dynamo train --init file trains them further",
+                       o->from, m->cfg.K);
+    if (o->context > m->cfg.T_max)
+        return dm_fail(e, DM_ERANGE, "--context %zu is more than the %zu positions of %s",
+                       o->context, m->cfg.T_max, o->from);
+    return dm_model_hash(o->from, hash, e);
 }
 
 enum dm_status dm_pretrain(const struct dm_train_opt *o, struct dm_train_report *out, FILE *console,
                            struct dm_err *e)
 {
     enum dm_status st = DM_OK;
-    struct dm_tokenizer *t = NULL;
     struct dm_model m = {0};
-    struct dm_config c;
+    struct dm_model_meta meta = {0};
+    char from_hash[DM_HASH_LEN + 1], tokenizer_hash[DM_HASH_LEN + 1];
     *out = (struct dm_train_report){0};
-    DM_TRY_GOTO(dm_tokenizer_load(&t, o->tokenizer ? o->tokenizer : o->data.path[0], e));
-    DM_TRY_GOTO(make_config(&c, o, t, e));
-    DM_TRY_GOTO(dm_model_init(&m, &c, e));
-    dm_model_set_format(&m, dm_train_opt_format(o));
-    dm_params_init_random(&m.params, &c, DM_SCOPE_BASE, o->seed);
+    DM_TRY_GOTO(o->from ? load_model(&m, &meta, from_hash, o, e) : make_model(&m, &meta, o, e));
+    DM_TRY_GOTO(dm_heads_template(&meta, o, e));
+    if (meta.tokenizer)
+        dm_sha256(meta.tokenizer, strlen(meta.tokenizer), tokenizer_hash);
     const struct dm_run run = {.opt = o,
                                .kind = DM_PASS_BASE,
                                .model = &m,
-                               .tokenizer_hash = dm_tokenizer_hash(t),
+                               .tokenizer_hash = meta.tokenizer ? tokenizer_hash : NULL,
+                               .base_hash = o->from ? from_hash : NULL,
                                .console = console};
     DM_TRY_GOTO(dm_run_train(&run, out, e));
     if (out->steps == out->total_steps)
-        st = save(o, &m, t, out->provenance, e);
+        st = save(o, &m, &meta, out->provenance, e);
     if (st)
         dm_train_report_release(out);
 done:
     dm_model_release(&m);
-    dm_tokenizer_free(t);
+    dm_model_meta_release(&meta);
     return st;
 }

@@ -148,6 +148,31 @@ const char *dm_shard_template(const struct dm_shard *s)
     return s->template;
 }
 
+enum dm_status dm_shard_common_template(char **json, const char *const *paths, size_t n,
+                                        struct dm_err *e)
+{
+    enum dm_status st = DM_OK;
+    *json = NULL;
+    for (size_t i = 0; i < n && !st; i++) {
+        struct dm_shard *s;
+        st = dm_shard_open(&s, paths[i], e);
+        if (st)
+            break;
+        if (s->template && *json && strcmp(s->template, *json))
+            st = dm_fail(e, DM_EMISMATCH,
+                         "%s: made with another prompt template than the shards before it",
+                         paths[i]);
+        if (s->template && !*json && !(*json = strdup(s->template)))
+            st = dm_fail(e, DM_ENOMEM, "%s: out of memory", paths[i]);
+        dm_shard_close(s);
+    }
+    if (st) {
+        free(*json);
+        *json = NULL;
+    }
+    return st;
+}
+
 enum dm_status dm_shard_read_targets(struct dm_shard *s, int32_t *out, size_t start, size_t n,
                                      struct dm_err *e)
 {

@@ -23,6 +23,11 @@ int32_t dm_shard_separator(const struct dm_shard *s); /* 0 */
 /* template.h's JSON text, NULL for a shard in which every token is a target; borrowed. */
 const char *dm_shard_template(const struct dm_shard *s);
 
+/* The template of those of n shards that have one, as heap text; NULL when none has. DM_EMISMATCH
+ * when they differ: a model has one. */
+enum dm_status dm_shard_common_template(char **json, const char *const *paths, size_t n,
+                                        struct dm_err *e);
+
 /* ids [start, start+n) into out; DM_ERANGE beyond the end, DM_EFORMAT for an id >= vocab. */
 enum dm_status dm_shard_read(struct dm_shard *s, int32_t *out, size_t start, size_t n,
                              struct dm_err *e);

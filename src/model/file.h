@@ -42,7 +42,8 @@ struct dm_load_opt {
      * unless the format is f32. */
     size_t K, D;
     bool from_final;
-    bool copy; /* params.heads start as copies of the file's last D layers (D <= L) */
+    bool copy;  /* params.heads start as copies of the file's last D layers (D <= L) */
+    bool heads; /* with K = 0: the file's own heads are held that way, to be trained further */
 };
 #define DM_FORMAT_AUTO (-1) /* int8, int4, bf16 as in the file; f32 for f32 and f16 files */
 extern const char

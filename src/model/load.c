@@ -395,7 +395,7 @@ static enum dm_status load_all(struct loader *l, const struct dm_config *in_file
         return dm_fail(e, DM_EUNSUPPORTED,
                        "%s: int8 and int4 weights cannot be trained through; use bf16",
                        dm_h5_path(l->f));
-    DM_TRY(dm_model_init_held(m, &c, base, l->o->K ? DM_HELD_ALL : base, e));
+    DM_TRY(dm_model_init_held(m, &c, base, l->o->K || l->o->heads ? DM_HELD_ALL : base, e));
     dm_model_set_format(m, l->fmt == DM_FMT_F32 ? DM_FMT_F32 : DM_FMT_BF16);
     DM_TRY(set_targets(l, e));
     bind_packs(l, &measure);
