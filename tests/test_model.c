@@ -152,6 +152,20 @@ static void test_chunks_equal_the_full_pass_in_every_variant(void **state)
     c.L = 1;
     c.K = 1;
     check_all_chunks(&c);
+    // The parallel residual, where layers over a few rows run together.
+    static const struct {
+        size_t K, D, L;
+        bool from_final;
+    } heads[] = {
+        {3, 2, 3, false}, {3, 2, 3, true}, {4, 1, 3, true}, {4, 3, 2, false}, {2, 2, 1, false}};
+    for (size_t i = 0; i < sizeof(heads) / sizeof(heads[0]); i++) {
+        c = tiny_config();
+        c.K = heads[i].K;
+        c.D = heads[i].D;
+        c.L = heads[i].L;
+        c.from_final = heads[i].from_final;
+        check_all_chunks(&c);
+    }
 }
 
 static void test_a_reset_session_continues_as_if_fresh(void **state)
