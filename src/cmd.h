@@ -9,6 +9,7 @@
     X("import", cmd_import, "Hugging Face GPTNeoX directory -> model file")           \
     X("export", cmd_export, "model file -> Hugging Face directory")                   \
     X("info", cmd_info, "what a file of ours holds and where it came from")           \
+    X("verify", cmd_verify, "is a model whole, and does it compute?")                 \
     X("tokenizer-train", cmd_tokenizer_train, "learn a byte-level BPE from text")     \
     X("tokenize", cmd_tokenize, "text, JSONL, gzip or zstd -> token shard")           \
     X("detokenize", cmd_detokenize, "token ids -> text")                              \

@@ -31,5 +31,7 @@ char *dm_hf_path(const char *dir, const char *name);
 #define DM_HF_TOKENIZER "tokenizer.json"
 #define DM_HF_BASE "model.safetensors"
 #define DM_HF_HEADS "dynamo_heads.safetensors"
+#define DM_HF_SUMS \
+    "SHA256SUMS" /* of the other files, as sha256sum writes and fetch-pythia leaves it */
 
 #endif

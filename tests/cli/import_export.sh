@@ -64,6 +64,23 @@ END
 shows '^  base +16944$'
 shows '^  heads +4448$'
 
+# verify
+"$dynamo" verify m.h5 > out.txt
+shows '^16944 parameters in 40 tensors of f16, hashes right, all finite$'
+shows '^300 tokens, 320 rows: 20 of padding$'
+shows '^fingerprint 32 tokens, head 1: '
+"$dynamo" verify m.h5 --json --threads 1 > report.json
+"$dynamo" verify in --compare report.json > out.txt
+shows '^fingerprint  8 tokens, head 1: '
+"$dynamo" verify in --no-fingerprint > x
+! grep -q fingerprint x || fail "a fingerprint that was not asked for"
+sed 's/"ids":\[[0-9]*,/"ids":[7,/' report.json > other.json
+refuses 1 'other.json: another fingerprint' "$dynamo" verify m.h5 --compare other.json
+head -c 7000 m.h5 > cut.h5
+refuses 1 'cut.h5' "$dynamo" verify cut.h5
+refuses 2 '--compare needs the fingerprint' "$dynamo" verify m.h5 --no-fingerprint --compare report.json
+refuses 2 'FILE or DIR is missing' "$dynamo" verify
+
 # What goes wrong
 refuses 1 'exists already; --force' "$dynamo" export m.h5 -o out
 "$dynamo" export m.h5 -o out --force
@@ -104,7 +121,7 @@ refuses 1 'nothing.json' "$dynamo" info --config-only nothing.json
 refuses 2 '-o FILE is missing' "$dynamo" import in
 refuses 2 'MODEL is missing' "$dynamo" export -o x
 refuses 2 'need --config-only' "$dynamo" info m.h5 --heads 3
-for command in import export info; do
+for command in import verify export info; do
     "$dynamo" $command --help > out.txt
     shows 'Example'
 done
