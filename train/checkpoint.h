@@ -4,6 +4,7 @@
  *   /          attributes format = "dynamo-checkpoint", version, state (JSON), and, written last,
  *              manifest (JSON): the SHA-256 of the state and of every tensor
  *   /params/X  parameters of the trained scope, /m/X and /v/X AdamW's moments; float32
+ *   /grad/X, /batch   only in a file for replay: gradients and ids (B,T) of the step that follows
  *
  * The learning rate and the order of the data are functions of (options, seed, step, position), and
  * no other random numbers are drawn while training, so no generator state is kept. */
@@ -16,7 +17,7 @@
 #include "train/loader.h"
 
 struct dm_checkpoint {
-    uint64_t step; /* optimiser steps done */
+    uint64_t step; /* batches done; AdamW's own count, a->t, leaves out those that were skipped */
     struct dm_loader_pos pos;
     double best; /* smallest validation loss so far, at step best_step (0 = none yet) */
     uint64_t best_step;
@@ -24,9 +25,20 @@ struct dm_checkpoint {
 };
 void dm_checkpoint_release(struct dm_checkpoint *c); /* the JSON; a zeroed one is fine */
 
-/* Writes the state and the slots of `a` by rename: on failure an older file is untouched. */
+/* Writes the state and the slots of `a` by rename: on failure an older file is untouched. DM_EIO
+ * also when the file system has less room than the file will take. */
 enum dm_status dm_checkpoint_save(const char *path, const struct dm_checkpoint *c,
                                   const struct dm_adamw *a, struct dm_err *e);
+/* Bytes of a file for n_total parameters, within 1 MB. */
+size_t dm_checkpoint_bytes(size_t n_total);
+
+/* The same with the gradients in `a` and the batch ids (B,T) that they belong to. */
+enum dm_status dm_checkpoint_save_replay(const char *path, const struct dm_checkpoint *c,
+                                         const struct dm_adamw *a, const int32_t *ids, size_t B,
+                                         size_t T, struct dm_err *e);
+/* Reads them back: gradients into `a`, ids (B,T). DM_EFORMAT when the file is none for replay. */
+enum dm_status dm_checkpoint_load_replay(struct dm_adamw *a, int32_t *ids, size_t B, size_t T,
+                                         const char *path, struct dm_err *e);
 
 /* Reads and checks the state alone. Release with dm_checkpoint_release(). DM_EFORMAT for a file
  * whose manifest is missing or does not agree. */

@@ -4,12 +4,18 @@
 #include <signal.h>
 #include <stddef.h>
 
-static volatile sig_atomic_t requested;
+static volatile sig_atomic_t requested, save;
 
 static void on_signal(int sig)
 {
     (void)sig;
     requested = 1;
+}
+
+static void on_save(int sig)
+{
+    (void)sig;
+    save = 1;
 }
 
 void dm_stop_install(void)
@@ -24,4 +30,19 @@ void dm_stop_install(void)
 bool dm_stop_requested(void)
 {
     return requested;
+}
+
+void dm_stop_install_save(void)
+{
+    struct sigaction sa = {.sa_handler = on_save, .sa_flags = SA_RESTART};
+    sigemptyset(&sa.sa_mask);
+    sigaction(SIGUSR1, &sa, NULL);
+}
+
+bool dm_stop_take_save(void)
+{
+    const bool asked = save;
+    if (asked)
+        save = 0;
+    return asked;
 }
