@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "src/base/arena.h"
 #include "src/base/dtype.h"
@@ -126,6 +127,22 @@ static void test_sha256_of_abc(void **state)
     assert_string_equal(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
 }
 
+static void test_leftovers_of_dead_processes_are_swept(void **state)
+{
+    (void)state;
+    // 2^22 is the largest process number that Linux gives; 1 is always there.
+    static const char *const names[] = {"run-1.h5.tmp.4194305", "run.tmp.1", "run.tmp.x", "run.h5",
+                                        "other.tmp.4194305"};
+    static const bool stays[] = {false, true, true, true, true};
+    struct dm_err e;
+    for (int i = 0; i < 5; i++)
+        assert_ok(dm_file_write(tmp_path(names[i]), "x", 1, &e), e);
+    dm_file_sweep(tmp_path("run"));
+    for (int i = 0; i < 5; i++)
+        assert_int_equal(access(tmp_path(names[i]), F_OK) == 0, stays[i]);
+    dm_file_sweep("/nonexistent/run");
+}
+
 static void test_files_appear_whole_and_read_back(void **state)
 {
     (void)state;
@@ -195,6 +212,7 @@ int main(void)
         cmocka_unit_test(test_sums_do_not_depend_on_threads),
         cmocka_unit_test(test_par_for_covers_each_index_once),
         cmocka_unit_test(test_sha256_of_abc),
+        cmocka_unit_test(test_leftovers_of_dead_processes_are_swept),
         cmocka_unit_test(test_files_appear_whole_and_read_back),
         cmocka_unit_test(test_json_errors_name_key_and_range),
         cmocka_unit_test(test_rng_streams_differ_and_are_uniform),

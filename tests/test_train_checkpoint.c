@@ -10,6 +10,7 @@
 #include "src/base/file.h"
 #include "src/io/h5.h"
 #include "train/checkpoint.h"
+#include "train/keep.h"
 
 enum { N = 2 };
 static const size_t rows[N] = {6, 9}, cols[N] = {4, 0};
@@ -241,6 +242,69 @@ static void test_another_shape_or_name_is_refused(void **state)
     dm_adamw_release(&s.a);
 }
 
+static void test_the_newest_and_the_best_are_kept(void **state)
+{
+    (void)state;
+    char prefix[512], path[600], best[600];
+    size_t *step, n;
+    struct dm_err e;
+    struct set s;
+    struct dm_checkpoint c;
+    make_set(&s, 1.0f);
+    snprintf(prefix, sizeof(prefix), "%s", tmp_path("many"));
+    const size_t steps[] = {3, 20, 100000000, 7};
+    for (size_t i = 0; i < 4; i++) {
+        c = state_of(&s);
+        c.step = steps[i];
+        c.best_step = 0;
+        c.best = INFINITY;
+        assert_ok(dm_keep_path(path, sizeof(path), prefix, steps[i], &e), e);
+        assert_ok(dm_checkpoint_save(path, &c, &s.a, &e), e);
+        dm_checkpoint_release(&c);
+        if (steps[i] != 3) {
+            assert_ok(dm_keep_best(prefix, steps[i], &e), e);
+            assert_ok(dm_keep_best(prefix, steps[i], &e), e); // again: the same file
+        }
+    }
+    // Names that are no checkpoints of this prefix.
+    assert_ok(dm_file_write(tmp_path("many-1.h5"), "", 0, &e), e);
+    assert_ok(dm_file_write(tmp_path("many-00000001.h5x"), "", 0, &e), e);
+    assert_ok(dm_file_write(tmp_path("manymore-00000001.h5"), "", 0, &e), e);
+    assert_ok(dm_keep_list(&step, &n, prefix, &e), e);
+    assert_int_equal(n, 4);
+    assert_true(step[0] == 100000000 && step[1] == 20 && step[2] == 7 && step[3] == 3);
+    free(step);
+    dm_keep_prune(prefix, 1, 20); // of 20, 7 and 3
+    assert_ok(dm_keep_list(&step, &n, prefix, &e), e);
+    assert_int_equal(n, 2);
+    assert_true(step[0] == 100000000 && step[1] == 20);
+    free(step);
+    assert_ok(dm_keep_path(best, sizeof(best), prefix, DM_KEEP_BEST, &e), e);
+    assert_ok(dm_checkpoint_peek(&c, best, &e), e);
+    assert_int_equal(c.step, 7); // its own name is gone
+    dm_checkpoint_release(&c);
+    assert_int_equal(dm_keep_best(prefix, 5, &e), DM_EIO);
+    assert_int_equal(dm_keep_list(&step, &n, "/nonexistent/x", &e), DM_EIO);
+    dm_adamw_release(&s.a);
+}
+
+static void test_skipped_steps_are_not_updates(void **state)
+{
+    (void)state;
+    struct set s;
+    struct dm_err e;
+    make_set(&s, 1.0f);
+    struct dm_checkpoint c = state_of(&s);
+    const char *path = tmp_path("skipped.h5");
+    c.step = 10;
+    assert_ok(dm_checkpoint_save(path, &c, &s.a, &e), e);
+    s.a.t = 77;
+    assert_ok(dm_checkpoint_load(&s.a, path, &e), e);
+    assert_int_equal(s.a.t, 3);
+    dm_checkpoint_release(&c);
+    dm_adamw_release(&s.a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -252,6 +316,8 @@ int main(void)
         cmocka_unit_test(test_a_changed_state_is_noticed),
         cmocka_unit_test(test_truncated_and_foreign_files_are_refused),
         cmocka_unit_test(test_another_shape_or_name_is_refused),
+        cmocka_unit_test(test_the_newest_and_the_best_are_kept),
+        cmocka_unit_test(test_skipped_steps_are_not_updates),
     };
     return cmocka_run_group_tests_name("train_checkpoint", tests, NULL, NULL);
 }

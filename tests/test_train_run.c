@@ -16,7 +16,9 @@
 #include "src/model/file.h"
 #include "train/checkpoint.h"
 #include "train/heads.h"
+#include "train/keep.h"
 #include "train/pretrain.h"
+#include "train/resume.h"
 
 /* A byte-level BPE of 12 letters without merges; `extra` makes another tokenizer of it. */
 static char *tokenizer_json(const char *extra)
@@ -150,6 +152,14 @@ static void assert_same_file(const char *a, const char *b)
     free(y);
 }
 
+/* The name without .h5, in memory that is overwritten by the next call. */
+static const char *prefix_of(const char *file)
+{
+    static char prefix[600];
+    snprintf(prefix, sizeof(prefix), "%.*s", (int)strlen(file) - 3, file);
+    return prefix;
+}
+
 /* 12 steps at once against 5 (the checkpoint after step 4 is overtaken), 4 and the rest. */
 static void resume(enum dm_train_kind kind, const char *recipe, const char *precision)
 {
@@ -158,6 +168,7 @@ static void resume(enum dm_train_kind kind, const char *recipe, const char *prec
     struct dm_err e;
     const char *whole = named("whole", kind), *parts = named("parts", kind);
     const char *ckpt = named("ckpt", kind);
+    char second[600];
     unlink(parts);
     options(&o, kind, whole);
     o.recipe = recipe;
@@ -173,11 +184,13 @@ static void resume(enum dm_train_kind kind, const char *recipe, const char *prec
     assert_true(access(parts, F_OK) != 0);
     dm_train_report_release(&r);
     dm_train_opt_release(&o);
+    // The default prefix, then one file of it.
+    assert_ok(dm_keep_path(second, sizeof(second), prefix_of(ckpt), 9, &e), e);
     for (int i = 0; i < 2; i++) {
         dm_train_opt_init(&o, kind);
-        o.resume = ckpt;
+        o.resume = i ? second : prefix_of(ckpt);
         o.stop_after = i ? 0 : 4;
-        assert_ok(dm_run_restore(&o, &e), e);
+        assert_ok(dm_resume_options(&o, &e), e);
         assert_string_equal(o.output, parts);
         assert_int_equal(o.batch, 5);
         assert_string_equal(o.precision, precision);
@@ -445,6 +458,52 @@ static void refused(struct dm_train_opt *o, enum dm_status want, const char *par
     dm_train_opt_release(o);
 }
 
+/* A rate that grows until the model is worse than it was. */
+static void test_the_best_weights_can_be_saved(void **state)
+{
+    (void)state;
+    static const char *const saves[] = {"last", "best"};
+    struct dm_train_report r[2];
+    struct dm_train_opt o;
+    struct dm_err e;
+    char path[600];
+    for (int i = 0; i < 2; i++) {
+        options(&o, DM_TRAIN_BASE, tmp_path(saves[i]));
+        o.save = saves[i];
+        o.steps = 40;
+        o.warmup = 40;
+        o.lr = 3;
+        assert_ok(go(&o, &r[i], &e), e);
+        dm_train_opt_release(&o);
+    }
+    assert_int_equal(r[0].best_step, r[1].best_step);
+    assert_true(r[0].best_step > 0 && r[0].best_step < 40);
+    assert_int_equal(r[0].saved_step, 40);
+    assert_int_equal(r[1].saved_step, r[1].best_step);
+    assert_true(dm_ppl_loss(&r[0].val, 1) > r[0].best);
+    assert_true(dm_ppl_loss(&r[1].val, 1) == r[1].best);
+    // The best stays beside the last, but not beside itself.
+    for (int i = 0; i < 2; i++) {
+        assert_ok(dm_keep_path(path, sizeof(path), r[i].checkpoint, DM_KEEP_BEST, &e), e);
+        assert_int_equal(access(path, F_OK) == 0, i == 0);
+        dm_train_report_release(&r[i]);
+    }
+}
+
+static void test_a_new_run_does_not_write_over_an_unfinished_one(void **state)
+{
+    (void)state;
+    struct dm_train_report r;
+    struct dm_train_opt o;
+    struct dm_err e;
+    const char *out = tmp_path("unfinished.h5");
+    options(&o, DM_TRAIN_BASE, out);
+    o.stop_after = 2;
+    assert_ok(go(&o, &r, &e), e);
+    dm_train_report_release(&r);
+    refused(&o, DM_EMISMATCH, "unfinished.ckpt-00000002.h5 is left of a run that did not finish");
+}
+
 static void test_what_does_not_fit_is_refused(void **state)
 {
     (void)state;
@@ -515,9 +574,16 @@ static void test_divergence_stops_and_keeps_the_checkpoint(void **state)
     o.checkpoint = ckpt;
     o.checkpoint_every = 1;
     refused(&o, DM_ENAN, "step ");
-    assert_ok(dm_checkpoint_peek(&c, ckpt, &e), e);
-    assert_true(c.step >= 1 && c.step < 40);
+    size_t *step, n;
+    char path[600];
+    assert_ok(dm_keep_list(&step, &n, prefix_of(ckpt), &e), e);
+    assert_int_equal(n, 2);
+    assert_true(step[0] == step[1] + 1);
+    assert_ok(dm_keep_path(path, sizeof(path), prefix_of(ckpt), step[0], &e), e);
+    assert_ok(dm_checkpoint_peek(&c, path, &e), e);
+    assert_true(c.step == step[0] && c.step >= 2 && c.step < 40);
     dm_checkpoint_release(&c);
+    free(step);
 }
 
 static void test_a_checkpoint_of_another_run_is_refused(void **state)
@@ -534,11 +600,11 @@ static void test_a_checkpoint_of_another_run_is_refused(void **state)
     dm_train_report_release(&r);
     // The same tokenizer, other text.
     o.data.path[0] = make_shard("changed.h5", "l", 7);
-    o.resume = ckpt;
+    o.resume = prefix_of(ckpt);
     refused(&o, DM_EMISMATCH, "inputs");
     dm_train_opt_init(&o, DM_TRAIN_HEADS);
-    o.resume = ckpt;
-    assert_int_equal(dm_run_restore(&o, &e), DM_EMISMATCH);
+    o.resume = prefix_of(ckpt);
+    assert_int_equal(dm_resume_options(&o, &e), DM_EMISMATCH);
     assert_non_null(strstr(e.msg, "dynamo pretrain"));
     dm_train_opt_release(&o);
 }
@@ -588,6 +654,8 @@ int main(void)
         cmocka_unit_test(test_the_joint_recipe_trains_the_base_at_its_own_rate),
         cmocka_unit_test(test_rates_default_to_the_papers),
         cmocka_unit_test(test_variants_of_heads_train),
+        cmocka_unit_test(test_the_best_weights_can_be_saved),
+        cmocka_unit_test(test_a_new_run_does_not_write_over_an_unfinished_one),
         cmocka_unit_test(test_what_does_not_fit_is_refused),
         cmocka_unit_test(test_divergence_stops_and_keeps_the_checkpoint),
         cmocka_unit_test(test_a_checkpoint_of_another_run_is_refused),

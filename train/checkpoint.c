@@ -41,9 +41,9 @@ void dm_checkpoint_release(struct dm_checkpoint *c)
 static char *state_text(const struct dm_checkpoint *c, const struct dm_adamw *a)
 {
     json_t *s = json_pack("{s:I, s:I, s:I, s:I, s:I, s:O}", "step", (json_int_t)c->step, "updates",
-                          (json_int_t)a->t, "epoch",
-                          (json_int_t)c->pos.epoch, "index", (json_int_t)c->pos.index, "best_step",
-                          (json_int_t)c->best_step, "run", c->run);
+                          (json_int_t)a->t, "epoch", (json_int_t)c->pos.epoch, "index",
+                          (json_int_t)c->pos.index, "best_step", (json_int_t)c->best_step, "run",
+                          c->run);
     if (!s)
         return NULL;
     // JSON has no infinity, which is what "none yet" looks like to the caller.
@@ -250,8 +250,7 @@ enum dm_status dm_checkpoint_peek(struct dm_checkpoint *c, const char *path, str
     return st;
 }
 
-static enum dm_status check_stored_hash(const struct reading *r, const char *name,
-                                        struct dm_err *e)
+static enum dm_status check_stored_hash(const struct reading *r, const char *name, struct dm_err *e)
 {
     char *hash;
     DM_TRY(dm_h5_get_string(r->f, name, "sha256", &hash, e));

@@ -7,6 +7,7 @@
 #include "src/base/json.h"
 #include "src/base/par.h"
 #include "src/base/stop.h"
+#include "train/resume.h"
 
 static const char *const joint_only[] = {"base-lr", "stem-scale"};
 static const char *const of_from[] = {"tokenizer", "vocab-rows", "dtype"};
@@ -24,13 +25,8 @@ static void refuse(const struct dm_train_opt *o, struct argp_state *s, const cha
 /* What is still missing or contradictory once everything has been read. */
 static void check_usage(const struct dm_train_opt *o, struct argp_state *s)
 {
-    if (o->resume) {
-        const char *fixed = dm_train_opt_fixed(o);
-        if (fixed)
-            argp_error(s, "--%s cannot change in a resumed run: it is stored in %s", fixed,
-                       o->resume);
-        return;
-    }
+    if (o->resume && strcmp(o->resume, "auto"))
+        return; // the rest is in the checkpoint
     if (o->kind == DM_TRAIN_HEADS && !o->base)
         argp_error(s, "the base model's file is missing");
     if (o->kind == DM_TRAIN_BASE && !o->config == !o->from)
@@ -79,6 +75,8 @@ static void print_report(const struct dm_train_opt *o, const struct dm_train_rep
         printf("PPL_%zu\t%.3f\n", n, dm_ppl_head(&r->val, n));
     for (size_t n = 2; n <= r->val.K; n++)
         printf("PPL_1:%zu\t%.3f\n", n, dm_ppl_joint(&r->val, n));
+    if (r->saved_step && r->saved_step != r->steps)
+        printf("weights\tof step %zu, the best validation\n", r->saved_step);
     if (r->steps == r->total_steps)
         printf("output\t%s\n", o->output);
     else
@@ -114,7 +112,8 @@ int dm_train_command(int argc, char **argv, enum dm_train_kind kind, const char 
         return 2;
     dm_par_set_threads(o.threads);
     dm_stop_install();
-    enum dm_status st = o.resume ? dm_run_restore(&o, &e) : DM_OK;
+    dm_stop_install_save();
+    enum dm_status st = o.resume ? dm_resume_options(&o, &e) : DM_OK;
     if (!st)
         st = run(&o, &r, stderr, &e);
     if (st)

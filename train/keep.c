@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <libgen.h>
 #include <limits.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -110,38 +109,15 @@ enum dm_status dm_keep_best(const char *prefix, size_t step, struct dm_err *e)
     return st;
 }
 
-void dm_keep_prune(const char *prefix, size_t last)
+void dm_keep_prune(const char *prefix, size_t last, size_t step)
 {
-    size_t *step, n;
+    size_t *have, n, kept = 0;
     char path[PATH_MAX];
-    if (dm_keep_list(&step, &n, prefix, NULL))
+    if (dm_keep_list(&have, &n, prefix, NULL))
         return;
-    for (size_t i = last; i < n; i++)
-        if (!dm_keep_path(path, sizeof(path), prefix, step[i], NULL))
+    for (size_t i = 0; i < n; i++)
+        if (have[i] <= step && kept++ >= last &&
+            !dm_keep_path(path, sizeof(path), prefix, have[i], NULL))
             unlink(path);
-    free(step);
-}
-
-/* "<step>.h5.tmp.<pid>" or "best.h5.tmp.<pid>" of a process that is not there. */
-static enum dm_status sweep_one(void *ctx, const char *dir, const char *name, const char *rest,
-                                struct dm_err *e)
-{
-    static const char mark[] = ".h5.tmp.";
-    char path[PATH_MAX], *end;
-    const char *at = strstr(rest, mark);
-    (void)ctx;
-    (void)e;
-    const bool mine = at && (!strncmp(rest, "best", 4) ||
-                             strspn(rest, "0123456789") == (size_t)(at - rest));
-    const long pid = mine ? strtol(at + strlen(mark), &end, 10) : 0;
-    if (pid <= 0 || *end || !(kill((pid_t)pid, 0) && errno == ESRCH))
-        return DM_OK;
-    if ((size_t)snprintf(path, PATH_MAX, "%s/%s", dir, name) < PATH_MAX)
-        unlink(path);
-    return DM_OK;
-}
-
-void dm_keep_sweep(const char *prefix)
-{
-    (void)visit(prefix, sweep_one, NULL, NULL);
+    free(have);
 }

@@ -21,10 +21,8 @@ enum dm_status dm_keep_list(size_t **step, size_t *n, const char *prefix, struct
  * links; DM_EUNSUPPORTED where it has none. */
 enum dm_status dm_keep_best(const char *prefix, size_t step, struct dm_err *e);
 
-/* Removes all but the `last` newest. What cannot be removed stays. */
-void dm_keep_prune(const char *prefix, size_t last);
-
-/* Removes what processes that are gone left half-written of these checkpoints. */
-void dm_keep_sweep(const char *prefix);
+/* Of the checkpoints up to `step` removes all but the `last` newest. Later ones, left of a run that
+ * went back, are overwritten in time. What cannot be removed stays. */
+void dm_keep_prune(const char *prefix, size_t last, size_t step);
 
 #endif

@@ -25,6 +25,7 @@ static const char *const recipes[] = {"frozen", "joint", NULL};
 static const char *const inits[] = {"copy", "random", "file", NULL};
 static const char *const schedules[] = {"cosine", "linear", "constant", "wsd", NULL};
 static const char *const masks[] = {"matrices", "layers", "all", NULL};
+static const char *const saves[] = {"last", "best", NULL};
 static const char *const inputs[] = {"penultimate", "final", NULL};
 
 struct row {
@@ -129,17 +130,27 @@ static const struct row rows[] = {
     {"val-max", 0, SIZE, KEPT, BOTH, AT(val_max), 1, MANY, NULL, "N",
      "held-out sequences that are scored at most"},
     {"output", 'o', TEXT, KEPT, BOTH, AT(output), 0, 0, NULL, "FILE", "the model file; required"},
-    {"checkpoint", 0, TEXT, KEPT, BOTH, AT(checkpoint), 0, 0, NULL, "FILE",
-     "where the state is saved (default: the output's name with .ckpt.h5)"},
+    {"checkpoint", 0, TEXT, KEPT, BOTH, AT(checkpoint), 0, 0, NULL, "PREFIX",
+     "the state is saved as PREFIX-<step>.h5, the best so far by validation also as PREFIX-best.h5 "
+     "(default: the output's name with .ckpt)"},
     {"checkpoint-every", 0, SIZE, KEPT, BOTH, AT(checkpoint_every), 0, MANY, NULL, "N",
-     "steps between checkpoints; 0 = only when stopped by a signal or --stop-after"},
+     "steps between checkpoints; one is also saved when a validation is the best so far; 0 = only "
+     "on signals and --stop-after"},
+    {"keep-last", 0, SIZE, KEPT, BOTH, AT(keep_last), 1, MANY, NULL, "N",
+     "checkpoints that are kept beside the best; they go when the model is written, and the best "
+     "if "
+     "it has the model's weights"},
+    {"save", 0, WORD, KEPT, BOTH, AT(save), 0, 0, saves, "WHICH",
+     "weights that the model gets: last, those of the last step, or best, those of the best "
+     "validation"},
     {"log", 0, TEXT, KEPT, BOTH, AT(log), 0, 0, NULL, "PREFIX",
      "PREFIX.csv and PREFIX.jsonl get a row per step (default: the output's name with .log)"},
     {"log-every", 0, SIZE, KEPT, BOTH, AT(log_every), 0, MANY, NULL, "N",
      "steps between lines on standard error when it is no terminal; 0 = none"},
-    {"resume", 0, TEXT, ONCE, BOTH, AT(resume), 0, 0, NULL, "FILE",
-     "go on from this checkpoint, bit for bit as if the run had not stopped; its options are used, "
-     "only paths, intervals and the options below may be given"},
+    {"resume", 0, TEXT, ONCE, BOTH, AT(resume), 0, 0, NULL, "WHAT",
+     "go on bit for bit as if the run had not stopped, from a checkpoint FILE, from the newest "
+     "whole one of a PREFIX, or, with the word auto, from the newest one of this command's own "
+     "prefix if there is any; stored options are used, those that shape the weights cannot change"},
     {"stop-after", 0, SIZE, ONCE, BOTH, AT(stop_after), 0, MANY, NULL, "N",
      "do N steps at most now, then save the checkpoint; 0 = no limit"},
     {"threads", 't', SIZE, ONCE, BOTH, AT(threads), 0, 1024, NULL, "N",
@@ -161,6 +172,7 @@ void dm_train_opt_init(struct dm_train_opt *o, enum dm_train_kind kind)
                                .init = "copy",
                                .head_input = "penultimate",
                                .schedule = "cosine",
+                               .save = "last",
                                .decay_mask = "matrices",
                                .heads = 3,
                                .head_depth = 1,
@@ -181,6 +193,7 @@ void dm_train_opt_init(struct dm_train_opt *o, enum dm_train_kind kind)
                                .seed = 1,
                                .val_max = 128,
                                .checkpoint_every = 1000,
+                               .keep_last = 2,
                                .log_every = 10};
 }
 
@@ -343,14 +356,6 @@ bool dm_train_opt_given(const struct dm_train_opt *o, const char *name)
     return o->given >> i & 1;
 }
 
-const char *dm_train_opt_fixed(const struct dm_train_opt *o)
-{
-    for (size_t i = 0; i < N_ROWS; i++)
-        if ((o->given >> i & 1) && rows[i].life == FIXED)
-            return rows[i].name;
-    return NULL;
-}
-
 static json_t *row_json(const struct dm_train_opt *o, const struct row *r)
 {
     const void *v = value(o, r);
@@ -454,6 +459,22 @@ static enum dm_status restore_row(struct dm_train_opt *o, const struct row *r, c
     }
 }
 
+/* An option that shapes the weights may be given again, but not changed. */
+static enum dm_status check_same(const struct dm_train_opt *o, const struct row *r,
+                                 const json_t *stored, const char *where, struct dm_err *e)
+{
+    json_t *given = row_json(o, r), *was = json_object_get(stored, r->name);
+    enum dm_status st = DM_OK;
+    if (!json_equal(given, was)) {
+        char *text = json_dumps(was, JSON_ENCODE_ANY | JSON_REAL_PRECISION(9));
+        st = dm_fail(e, DM_EMISMATCH, "--%s cannot change in a resumed run: it is %s in %s",
+                     r->name, text ? text : "missing", where);
+        free(text);
+    }
+    json_decref(given);
+    return st;
+}
+
 enum dm_status dm_train_opt_restore(struct dm_train_opt *o, json_t *stored, const char *where,
                                     struct dm_err *e)
 {
@@ -464,8 +485,14 @@ enum dm_status dm_train_opt_restore(struct dm_train_opt *o, json_t *stored, cons
     o->stored = json_incref(stored);
     if (!o->base && o->kind == DM_TRAIN_HEADS)
         DM_TRY(dm_json_string(stored, "base", true, where, &o->base, e));
-    for (size_t i = 0; i < N_ROWS; i++)
-        if ((rows[i].kinds & o->kind) && rows[i].life != ONCE && !(o->given >> i & 1))
-            DM_TRY(restore_row(o, &rows[i], stored, where, e));
+    for (size_t i = 0; i < N_ROWS; i++) {
+        const struct row *r = &rows[i];
+        if (!(r->kinds & o->kind) || r->life == ONCE)
+            continue;
+        if (!(o->given >> i & 1))
+            DM_TRY(restore_row(o, r, stored, where, e));
+        else if (r->life == FIXED)
+            DM_TRY(check_same(o, r, stored, where, e));
+    }
     return DM_OK;
 }

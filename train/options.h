@@ -25,7 +25,7 @@ struct dm_train_opt {
     enum dm_train_kind kind;
     const char *base, *config, *from, *tokenizer, *vocab_rows, *dtype; /* strings are borrowed */
     const char *precision, *recipe, *init, *head_input, *head_weights;
-    const char *schedule, *decay_mask;
+    const char *schedule, *decay_mask, *save;
     size_t heads, head_depth;
     struct dm_paths data, val;
     double val_fraction;
@@ -35,7 +35,7 @@ struct dm_train_opt {
     uint64_t seed;
     size_t val_every, val_max;
     const char *output, *checkpoint, *log;
-    size_t checkpoint_every, log_every;
+    size_t checkpoint_every, keep_last, log_every;
     const char *resume;
     size_t stop_after, threads;
     bool json;
@@ -69,15 +69,13 @@ bool dm_train_opt_joint(const struct dm_train_opt *o);
 /* Was it on the command line? name must be in the table of o's command (asserted). */
 bool dm_train_opt_given(const struct dm_train_opt *o, const char *name);
 
-/* With --resume: the name of an option that was given although the checkpoint fixes it, or NULL. */
-const char *dm_train_opt_fixed(const struct dm_train_opt *o);
-
 /* What a run is made of, as JSON (new reference, NULL when out of memory): the rows that shape the
  * weights; with `all` also paths and intervals, which a resumed run keeps unless given anew. */
 json_t *dm_train_opt_json(const struct dm_train_opt *o, bool all);
 
 /* Sets the rows that were not given from dm_train_opt_json(.., true) of an earlier run; `where`
- * names the file. Values are checked as on the command line. */
+ * names the file. Values are checked as on the command line. DM_EMISMATCH for a given row that
+ * shapes the weights and differs. */
 enum dm_status dm_train_opt_restore(struct dm_train_opt *o, json_t *stored, const char *where,
                                     struct dm_err *e);
 

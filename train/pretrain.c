@@ -139,6 +139,8 @@ enum dm_status dm_pretrain(const struct dm_train_opt *o, struct dm_train_report 
         st = save(o, &m, &meta, out->provenance, e);
     if (st)
         dm_train_report_release(out);
+    else if (out->steps == out->total_steps)
+        dm_run_saved(out);
 done:
     dm_model_release(&m);
     dm_model_meta_release(&meta);

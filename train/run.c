@@ -5,14 +5,16 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-#include "src/base/json.h"
-#include "src/base/progress.h"
+#include "src/base/file.h"
 #include "src/base/provenance.h"
 #include "src/base/stop.h"
 #include "src/kernel/peak.h"
 #include "train/checkpoint.h"
+#include "train/keep.h"
 #include "train/log.h"
+#include "train/resume.h"
 #include "train/schedule.h"
 
 #define CACHE_BYTES ((size_t)1 << 30) /* of tokens: 268 M; larger corpora are read by range */
@@ -32,47 +34,15 @@ struct state {
     size_t val_windows, val_every;
     size_t begun; /* step at which this run began */
     double started, step_seconds;
-    struct dm_progress progress;
+    bool improved; /* the last validation was the best so far */
+    size_t saved;  /* step of the newest checkpoint, 0 = none */
+    struct dm_console console;
     struct dm_train_report *out;
 };
 
 const char *dm_train_kind_name(enum dm_train_kind kind)
 {
     return kind == DM_TRAIN_BASE ? "pretrain" : "train";
-}
-
-void dm_train_report_release(struct dm_train_report *r)
-{
-    json_decref(r->provenance);
-    *r = (struct dm_train_report){0};
-}
-
-json_t *dm_train_report_json(const struct dm_train_report *r)
-{
-    json_t *loss = json_object();
-    char key[24];
-    for (size_t n = 1; n <= DM_PPL_MAX_HEADS; n++)
-        if (isfinite(r->loss[n - 1])) {
-            snprintf(key, sizeof(key), "%zu", n);
-            json_object_set_new(loss, key, json_real(r->loss[n - 1]));
-        }
-    json_t *o = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:o}", "steps",
-                          (json_int_t)r->steps, "total_steps", (json_int_t)r->total_steps, "tokens",
-                          (json_int_t)r->tokens, "parameters", (json_int_t)r->n_params,
-                          "train_windows", (json_int_t)r->train_windows, "val_windows",
-                          (json_int_t)r->val_windows, "seconds", r->seconds, "tokens_per_second",
-                          r->tokens_per_s, "loss", loss);
-    json_object_set_new(o, "flops_per_token", json_real(r->flops));
-    json_object_set_new(o, "peak_gflops", json_real(r->peak_gflops));
-    if (isfinite(r->mfu))
-        json_object_set_new(o, "mfu", json_real(r->mfu));
-    if (r->val.K)
-        json_object_set_new(o, "validation", dm_ppl_json(&r->val));
-    if (r->best_step) {
-        json_object_set_new(o, "best_val_loss", json_real(r->best));
-        json_object_set_new(o, "best_step", json_integer((json_int_t)r->best_step));
-    }
-    return o;
 }
 
 enum dm_status dm_run_path(char *out, size_t n, const char *output, const char *suffix,
@@ -84,21 +54,6 @@ enum dm_status dm_run_path(char *out, size_t n, const char *output, const char *
     if (k < 0 || (size_t)k >= n)
         return dm_fail(e, DM_ERANGE, "%s: the name is too long", output);
     return DM_OK;
-}
-
-enum dm_status dm_run_restore(struct dm_train_opt *o, struct dm_err *e)
-{
-    struct dm_checkpoint c;
-    const char *command;
-    DM_TRY(dm_checkpoint_peek(&c, o->resume, e));
-    enum dm_status st = dm_json_string(c.run, "command", true, o->resume, &command, e);
-    if (!st && strcmp(command, dm_train_kind_name(o->kind)))
-        st = dm_fail(e, DM_EMISMATCH, "%s: is a checkpoint of dynamo %s, not of dynamo %s",
-                     o->resume, command, dm_train_kind_name(o->kind));
-    if (!st)
-        st = dm_train_opt_restore(o, json_object_get(c.run, "options"), o->resume, e);
-    dm_checkpoint_release(&c);
-    return st;
 }
 
 /* ---- Setting up ------------------------------------------------------------------------------ */
@@ -187,51 +142,6 @@ static enum dm_status open_step(struct state *s, struct dm_err *e)
     return dm_step_init(&s->step, s->run->model, &so, e);
 }
 
-/* Goes to where the checkpoint was taken, if it belongs to this very run. */
-static enum dm_status enter(struct state *s, struct dm_err *e)
-{
-    static const char *const same[] = {"inputs", "config"};
-    const char *path = s->opt->resume;
-    struct dm_checkpoint c;
-    enum dm_status st = DM_OK;
-    s->at.best = INFINITY;
-    if (!path)
-        return DM_OK;
-    DM_TRY(dm_checkpoint_peek(&c, path, e));
-    for (int i = 0; i < 2 && !st; i++)
-        if (!json_equal(json_object_get(c.run, same[i]), json_object_get(s->at.run, same[i])))
-            st = dm_fail(e, DM_EMISMATCH,
-                         "%s: the checkpoint's %s are not those of this run: a shard, the "
-                         "tokenizer or the base has changed",
-                         path, same[i]);
-    if (!st && (c.step > s->schedule.steps || c.pos.index >= dm_loader_train_windows(s->loader)))
-        st = dm_fail(e, DM_EFORMAT, "%s: step %llu of %zu, sequence %llu of %zu", path,
-                     (unsigned long long)c.step, s->schedule.steps, (unsigned long long)c.pos.index,
-                     dm_loader_train_windows(s->loader));
-    if (!st)
-        st = dm_checkpoint_load(&s->step.adam, path, e);
-    if (!st) {
-        json_t *run = s->at.run;
-        s->at = c;
-        s->at.run = run;
-        json_decref(c.run);
-        return DM_OK;
-    }
-    dm_checkpoint_release(&c);
-    return st;
-}
-
-/* A file that the user named, or one beside the output. */
-static enum dm_status side_file(char *out, size_t n, const char *given, const char *output,
-                                const char *suffix, struct dm_err *e)
-{
-    if (!given)
-        return dm_run_path(out, n, output, suffix, e);
-    if ((size_t)snprintf(out, n, "%s", given) >= n)
-        return dm_fail(e, DM_ERANGE, "%s: the name is too long", given);
-    return DM_OK;
-}
-
 /* Something else on the machine can only make the loop slower: the best of all measurements. */
 static void measure_peak(struct state *s)
 {
@@ -242,13 +152,42 @@ static void measure_peak(struct state *s)
     }
 }
 
+/* The state to begin with: a checkpoint's, or that of step 0. */
+static enum dm_status enter(struct state *s, struct dm_err *e)
+{
+    s->at.best = INFINITY;
+    dm_file_sweep(s->out->checkpoint);
+    if (!s->opt->resume)
+        return dm_resume_none(s->out->checkpoint, e);
+    DM_TRY(dm_resume_load(&s->at, &s->step.adam, s->opt, s->run->console, e));
+    s->saved = (size_t)s->at.step;
+    const size_t n = dm_loader_train_windows(s->loader);
+    if (s->at.step > s->schedule.steps || s->at.pos.index >= n)
+        return dm_fail(e, DM_EFORMAT, "%s: step %llu of %zu, sequence %llu of %zu", s->opt->resume,
+                       (unsigned long long)s->at.step, s->schedule.steps,
+                       (unsigned long long)s->at.pos.index, n);
+    return DM_OK;
+}
+
+static void fill_report(struct state *s)
+{
+    struct dm_train_report *out = s->out;
+    out->flops = dm_pass_flops(&s->run->model->cfg, s->step.opt.kind, s->opt->context);
+    out->total_steps = s->schedule.steps;
+    out->n_params = s->step.adam.n_total;
+    out->train_windows = dm_loader_train_windows(s->loader);
+    out->val_windows = s->val_windows;
+    measure_peak(s);
+}
+
 static enum dm_status set_up(struct state *s, struct dm_err *e)
 {
     struct dm_train_report *out = s->out;
     const struct dm_train_opt *o = s->opt;
     char log[sizeof(out->checkpoint)];
-    DM_TRY(side_file(out->checkpoint, sizeof(log), o->checkpoint, o->output, ".ckpt.h5", e));
-    DM_TRY(side_file(log, sizeof(log), o->log, o->output, ".log", e));
+    DM_TRY(dm_resume_prefix(out->checkpoint, sizeof(log), o, e));
+    DM_TRY(dm_run_path(log, sizeof(log), o->log ? o->log : o->output, o->log ? "" : ".log", e));
+    dm_file_sweep(log);
     DM_TRY(open_data(s, e));
     DM_TRY(describe(s, e));
     DM_TRY(open_step(s, e));
@@ -256,12 +195,13 @@ static enum dm_status set_up(struct state *s, struct dm_err *e)
     DM_TRY(dm_log_open(&s->log, log, s->run->model->cfg.K, (size_t)s->at.step, e));
     s->begun = (size_t)s->at.step;
     s->started = dm_now();
-    out->flops = dm_pass_flops(&s->run->model->cfg, s->step.opt.kind, o->context);
-    measure_peak(s);
-    out->total_steps = s->schedule.steps;
-    out->n_params = s->step.adam.n_total;
-    out->train_windows = dm_loader_train_windows(s->loader);
-    out->val_windows = s->val_windows;
+    s->console = (struct dm_console){.f = s->run->console,
+                                     .begun = s->begun,
+                                     .steps = s->schedule.steps,
+                                     .per_step = o->batch * o->context,
+                                     .K = s->run->model->cfg.K,
+                                     .every = o->log_every};
+    fill_report(s);
     return DM_OK;
 }
 
@@ -275,58 +215,12 @@ static enum dm_status validate(struct state *s, struct dm_err *e)
     DM_TRY(dm_ppl_measure(&out->val, s->step.pass, s->run->model, s->loader, s->val_windows,
                           s->opt->micro, s->opt->context, s->ids, s->logp, e));
     const double loss = dm_ppl_loss(&out->val, dm_step_first_head(s->step.opt.kind));
-    if (loss < s->at.best) {
+    s->improved = loss < s->at.best;
+    if (s->improved) {
         s->at.best = loss;
         s->at.best_step = step;
     }
     return DM_OK;
-}
-
-static double mean_loss(const struct state *s)
-{
-    double sum = 0.0;
-    size_t n = 0;
-    for (size_t h = 0; h < s->run->model->cfg.K; h++)
-        if (isfinite(s->step.loss[h])) {
-            sum += s->step.loss[h];
-            n++;
-        }
-    return sum / (double)n;
-}
-
-static void show_validation(FILE *f, const struct dm_ppl *p)
-{
-    fputs(", validation", f);
-    for (size_t n = 1; n <= p->K; n++)
-        fprintf(f, " PPL_%zu %.2f", n, dm_ppl_head(p, n));
-    for (size_t n = 2; n <= p->K; n++)
-        fprintf(f, " PPL_1:%zu %.2f", n, dm_ppl_joint(p, n));
-}
-
-/* The moving line on a terminal; elsewhere a plain one every log_every steps. */
-static void show(struct state *s, const struct dm_log_row *row)
-{
-    const size_t steps = s->schedule.steps, done = row->step - s->begun;
-    char note[96];
-    snprintf(note, sizeof(note), "step %zu of %zu, loss %.4f", row->step, steps, mean_loss(s));
-    if (s->progress.tty) {
-        dm_progress_set(&s->progress, (double)(done * s->opt->batch * s->opt->context), note);
-        if (row->val)
-            dm_progress_end(&s->progress);
-    }
-    const bool due = s->opt->log_every && (row->step % s->opt->log_every == 0 ||
-                                           row->step == steps || row->step == s->begun + 1);
-    if (!row->val && (s->progress.tty || !due))
-        return;
-    const double left = (double)(steps - row->step) * row->seconds / (double)done;
-    fprintf(s->run->console, "%s, lr %.3g, norm %.3g, %.0f tokens/s", note, row->lr, row->norm,
-            row->tokens_per_s);
-    if (isfinite(row->mfu))
-        fprintf(s->run->console, " (%.0f %% MFU)", 100.0 * row->mfu);
-    fprintf(s->run->console, ", %d:%02d left", (int)(left / 60.0), (int)left % 60);
-    if (row->val)
-        show_validation(s->run->console, row->val);
-    fputc('\n', s->run->console);
 }
 
 /* Model FLOP utilisation. */
@@ -335,7 +229,84 @@ static double mfu(const struct dm_train_report *r, double tokens_per_s)
     return r->peak_gflops > 0.0 ? r->flops * tokens_per_s / (r->peak_gflops * 1e9) : NAN;
 }
 
-/* One optimiser step and what is due after it. */
+/* ---- Checkpoints ------------------------------------------------------------------------------
+ */
+
+static enum dm_status save(struct state *s, struct dm_err *e)
+{
+    const size_t step = (size_t)s->at.step;
+    char path[sizeof(s->out->checkpoint) + 32];
+    DM_TRY(dm_keep_path(path, sizeof(path), s->out->checkpoint, step, e));
+    if (s->saved == step && !access(path, F_OK))
+        return DM_OK;
+    DM_TRY(dm_checkpoint_save(path, &s->at, &s->step.adam, e));
+    s->saved = step;
+    dm_keep_prune(s->out->checkpoint, s->opt->keep_last, step);
+    return DM_OK;
+}
+
+/* The checkpoint of this step under the name of the best. */
+static enum dm_status save_best(struct state *s, struct dm_err *e)
+{
+    char path[sizeof(s->out->checkpoint) + 32];
+    DM_TRY(save(s, e));
+    enum dm_status st = dm_keep_best(s->out->checkpoint, (size_t)s->at.step, e);
+    if (st != DM_EUNSUPPORTED)
+        return st;
+    DM_TRY(dm_keep_path(path, sizeof(path), s->out->checkpoint, DM_KEEP_BEST, e));
+    return dm_checkpoint_save(path, &s->at, &s->step.adam, e);
+}
+
+static bool keeps_best(const struct state *s)
+{
+    return s->opt->checkpoint_every || !strcmp(s->opt->save, "best");
+}
+
+/* Saves what is due after a step. A full disk need not end a run that may find room later: hours of
+ * work are in memory. */
+static void save_due(struct state *s)
+{
+    const size_t every = s->opt->checkpoint_every;
+    const bool asked = dm_stop_take_save();
+    struct dm_err e;
+    enum dm_status st = DM_OK;
+    if (s->improved && keeps_best(s))
+        st = save_best(s, &e);
+    else if (asked || (every && (s->at.step % every == 0 || s->at.step == s->schedule.steps)))
+        st = save(s, &e);
+    if (st)
+        dm_console_warn(&s->console, e.msg);
+    else if (asked)
+        dm_console_note(&s->console, "saved", s->out->checkpoint, (size_t)s->at.step);
+    s->improved = false;
+}
+
+/* Gives the model the weights that --save asks for. */
+static enum dm_status choose_weights(struct state *s, struct dm_err *e)
+{
+    char path[sizeof(s->out->checkpoint) + 32];
+    struct dm_checkpoint best;
+    s->out->saved_step = (size_t)s->at.step;
+    if (strcmp(s->opt->save, "best") || !s->at.best_step || s->at.best_step == s->at.step)
+        return DM_OK;
+    DM_TRY(dm_keep_path(path, sizeof(path), s->out->checkpoint, DM_KEEP_BEST, e));
+    DM_TRY(dm_checkpoint_peek(&best, path, e));
+    const size_t step = (size_t)best.step;
+    dm_checkpoint_release(&best);
+    if (step != s->at.best_step)
+        return dm_fail(e, DM_EMISMATCH,
+                       "%s: is of step %zu, but the best validation was at step %llu; --save last "
+                       "does without it",
+                       path, step, (unsigned long long)s->at.best_step);
+    DM_TRY(dm_checkpoint_load(&s->step.adam, path, e));
+    s->out->saved_step = step;
+    return validate(s, e);
+}
+
+/* ---- The loop ---------------------------------------------------------------------------------
+ */
+
+/* One optimiser step, its validation and its row of the log. */
 static enum dm_status advance(struct state *s, struct dm_err *e)
 {
     const struct dm_train_opt *o = s->opt;
@@ -361,32 +332,40 @@ static enum dm_status advance(struct state *s, struct dm_err *e)
                                    .mfu = mfu(s->out, rate),
                                    .seconds = dm_now() - s->started,
                                    .val = val ? &s->out->val : NULL};
-    DM_TRY(dm_log_row(s->log, &row, e));
-    if (s->run->console)
-        show(s, &row);
-    if (o->checkpoint_every && step % o->checkpoint_every == 0 && step < s->schedule.steps)
-        return dm_checkpoint_save(s->out->checkpoint, &s->at, &s->step.adam, e);
-    return DM_OK;
+    dm_console_step(&s->console, &row);
+    return dm_log_row(s->log, &row, e);
+}
+
+/* Saves, then says how to go on. */
+static enum dm_status stopped(struct state *s, struct dm_err *e)
+{
+    const char *name = dm_train_kind_name(s->opt->kind);
+    struct dm_err why;
+    const enum dm_status st = save(s, &why);
+    if (!st)
+        return dm_fail(e, DM_ESTOPPED,
+                       "stopped after step %llu of %zu; go on with: dynamo %s --resume %s",
+                       (unsigned long long)s->at.step, s->schedule.steps, name, s->out->checkpoint);
+    if (!s->saved)
+        return dm_fail(e, st, "stopped, but %s", why.msg);
+    return dm_fail(e, st, "stopped, but %s; go on from step %zu with: dynamo %s --resume %s",
+                   why.msg, s->saved, name, s->out->checkpoint);
 }
 
 static enum dm_status run_steps(struct state *s, struct dm_err *e)
 {
     const size_t steps = s->schedule.steps, limit = s->opt->stop_after;
     while (s->at.step < steps) {
-        const bool stop = dm_stop_requested();
-        if (stop || (limit && s->at.step - s->begun >= limit)) {
-            DM_TRY(dm_checkpoint_save(s->out->checkpoint, &s->at, &s->step.adam, e));
-            if (!stop)
-                return DM_OK;
-            return dm_fail(
-                e, DM_ESTOPPED, "stopped after step %zu of %zu; go on with: dynamo %s --resume %s",
-                (size_t)s->at.step, steps, dm_train_kind_name(s->opt->kind), s->out->checkpoint);
-        }
+        if (dm_stop_requested())
+            return stopped(s, e);
+        if (limit && s->at.step - s->begun >= limit)
+            return save(s, e);
         DM_TRY(advance(s, e));
+        save_due(s);
     }
     if (s->val_windows && !s->out->val.K) // a checkpoint of the last step was resumed
         DM_TRY(validate(s, e));
-    return DM_OK;
+    return choose_weights(s, e);
 }
 
 /* "command" has no arguments: they would tell threads and interruptions apart. */
@@ -405,10 +384,11 @@ static enum dm_status report(struct state *s, struct dm_err *e)
     out->best = s->at.best;
     out->best_step = (size_t)s->at.best_step;
     out->provenance = json_pack(
-        "{s:s, s:[ss], s:o, s:O, s:I, s:I, s:o*}", "program", "dynamo " DM_VERSION, "command",
+        "{s:s, s:[ss], s:o, s:O, s:I, s:I, s:I, s:o*}", "program", "dynamo " DM_VERSION, "command",
         "dynamo", dm_train_kind_name(s->opt->kind), "options", dm_train_opt_json(s->opt, false),
-        "inputs", json_object_get(s->at.run, "inputs"), "steps", (json_int_t)out->steps, "tokens",
-        (json_int_t)out->tokens, "validation", out->val.K ? dm_ppl_json(&out->val) : NULL);
+        "inputs", json_object_get(s->at.run, "inputs"), "steps", (json_int_t)out->steps,
+        "weights_of_step", (json_int_t)out->saved_step, "tokens", (json_int_t)out->tokens,
+        "validation", out->val.K ? dm_ppl_json(&out->val) : NULL);
     return out->provenance ? DM_OK : dm_fail(e, DM_ENOMEM, "out of memory");
 }
 
@@ -419,10 +399,9 @@ enum dm_status dm_run_train(const struct dm_run *r, struct dm_train_report *out,
     *out = (struct dm_train_report){0};
     assert(r->model->cfg.K <= DM_PPL_MAX_HEADS);
     DM_TRY_GOTO(set_up(&s, e));
-    dm_progress_init(&s.progress, dm_train_kind_name(r->opt->kind), "tokens",
-                     (double)((s.schedule.steps - s.begun) * r->opt->batch * r->opt->context));
+    dm_console_begin(&s.console, dm_train_kind_name(r->opt->kind));
     st = run_steps(&s, e);
-    dm_progress_end(&s.progress);
+    dm_console_end(&s.console);
     if (!st)
         st = report(&s, e);
 done:
@@ -432,4 +411,13 @@ done:
     dm_arena_release(&s.scratch);
     dm_loader_free(s.loader);
     return st;
+}
+
+void dm_run_saved(const struct dm_train_report *r)
+{
+    char best[sizeof(r->checkpoint) + 32];
+    dm_keep_prune(r->checkpoint, 0, r->total_steps);
+    if (r->saved_step == r->best_step &&
+        !dm_keep_path(best, sizeof(best), r->checkpoint, DM_KEEP_BEST, NULL))
+        unlink(best);
 }

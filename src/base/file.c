@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 #include "src/base/file.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +23,33 @@ char *dm_file_tmp_name(const char *path)
     if (tmp)
         snprintf(tmp, n, "%s.tmp.%ld", path, (long)getpid());
     return tmp;
+}
+
+static bool is_left_over(const char *name)
+{
+    static const char mark[] = ".tmp.";
+    const char *at = NULL;
+    char *end;
+    for (const char *p = name; (p = strstr(p, mark)); p++)
+        at = p;
+    const long pid = at ? strtol(at + strlen(mark), &end, 10) : 0;
+    return pid > 0 && !*end && kill((pid_t)pid, 0) && errno == ESRCH;
+}
+
+void dm_file_sweep(const char *prefix)
+{
+    char dir_text[PATH_MAX], base_text[PATH_MAX], path[2 * PATH_MAX];
+    snprintf(dir_text, sizeof(dir_text), "%s", prefix);
+    snprintf(base_text, sizeof(base_text), "%s", prefix);
+    const char *dir = dirname(dir_text), *base = basename(base_text);
+    DIR *d = opendir(dir);
+    for (struct dirent *x; d && (x = readdir(d));)
+        if (!strncmp(x->d_name, base, strlen(base)) && is_left_over(x->d_name)) {
+            snprintf(path, sizeof(path), "%s/%s", dir, x->d_name);
+            unlink(path);
+        }
+    if (d)
+        closedir(d);
 }
 
 static int sync_path(const char *path, int flags)

@@ -13,6 +13,10 @@
  * out of memory. */
 char *dm_file_tmp_name(const char *path);
 
+/* Removes the temporary files that killed processes left: those whose name begins with `prefix` and
+ * whose process is not there. */
+void dm_file_sweep(const char *prefix);
+
 /* Makes the complete file `tmp` appear as `path`: fsync, rename, fsync of the directory. On failure
  * `tmp` is unlinked and `path` is as it was. */
 enum dm_status dm_file_publish(const char *tmp, const char *path, struct dm_err *e);

@@ -62,6 +62,31 @@ stops() {
     no_file "$out"
 }
 
+# await TEXT FILE: until a process in the background has written it, ten seconds at most.
+await() {
+    for _ in $(seq 200); do
+        ! grep -qsF -- "$1" "$2" || return 0
+        sleep 0.05
+    done
+    fail "no \"$1\" in $2: $(cat "$2")"
+}
+
+# tiny_corpus: shard.h5 and config.json, the shape of a model that trains in a moment.
+tiny_corpus() {
+    awk 'BEGIN { srand(4); split("the a old new king river stone went came saw gave took and so then", w, " ")
+                 for (d = 0; d < 60; d++) { line = ""
+                     for (i = 0; i < 60; i++) line = line w[int(rand() * 15) + 1] " "
+                     print "{\"text\": \"" line "\"}" } }' > text.jsonl
+    "$dynamo" tokenizer-train --vocab 300 text.jsonl -o tok.json > /dev/null || fail tokenizer-train
+    "$dynamo" tokenize --tokenizer tok.json text.jsonl -o shard.h5 > /dev/null || fail tokenize
+    cat > config.json << 'J'
+{"model_type": "gpt_neox", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+ "intermediate_size": 64, "vocab_size": 320, "max_position_embeddings": 32, "rotary_pct": 0.25,
+ "rotary_emb_base": 10000, "layer_norm_eps": 1e-5, "use_parallel_residual": true,
+ "hidden_act": "gelu", "tie_word_embeddings": false, "torch_dtype": "float16"}
+J
+}
+
 # full SENTENCE FILE COMMAND...: the disk is too small for FILE.
 full() {
     refuses 1 "$1" "${@:3}"

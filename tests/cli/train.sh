@@ -4,19 +4,7 @@
 # a signal in the middle, resuming, logs.
 . "$(dirname "$0")/lib.sh"
 
-# ---- a corpus, a tokenizer, a shard, a shape
-awk 'BEGIN { srand(4); split("the a old new king river stone went came saw gave took and so then", w, " ")
-             for (d = 0; d < 60; d++) { line = ""
-                 for (i = 0; i < 60; i++) line = line w[int(rand() * 15) + 1] " "
-                 print "{\"text\": \"" line "\"}" } }' >text.jsonl
-"$dynamo" tokenizer-train --vocab 300 text.jsonl -o tok.json >/dev/null || fail tokenizer-train
-"$dynamo" tokenize --tokenizer tok.json text.jsonl -o shard.h5 >/dev/null || fail tokenize
-cat >config.json <<'J'
-{"model_type": "gpt_neox", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
- "intermediate_size": 64, "vocab_size": 320, "max_position_embeddings": 32, "rotary_pct": 0.25,
- "rotary_emb_base": 10000, "layer_norm_eps": 1e-5, "use_parallel_residual": true,
- "hidden_act": "gelu", "tie_word_embeddings": false, "torch_dtype": "float16"}
-J
+tiny_corpus
 
 # ---- usage
 for c in pretrain train; do
@@ -31,8 +19,7 @@ refuses 2 "config is missing" "$dynamo" pretrain --data shard.h5 -o x.h5
 refuses 2 "data is missing" "$dynamo" pretrain --config 14m -o x.h5
 refuses 2 "-o is missing" "$dynamo" pretrain --config 14m --data shard.h5
 refuses 2 "base model's file is missing" "$dynamo" train --data shard.h5 -o x.h5
-refuses 2 "precision cannot change in a resumed run" "$dynamo" pretrain --resume c.h5 --precision f32
-refuses 2 "lr cannot change in a resumed run" "$dynamo" pretrain --resume c.h5 --lr 1
+refuses 2 "config is missing" "$dynamo" pretrain --resume auto --data shard.h5 -o x.h5
 refuses 1 "dynamo train: nothing.h5" "$dynamo" train nothing.h5 --data shard.h5 -o x.h5
 refuses 1 "dynamo pretrain: c.h5" "$dynamo" pretrain --resume c.h5
 
@@ -44,26 +31,39 @@ grep -q '"ppl_1":' out.txt || fail "the report has no PPL_1"
 [ "$(wc -l <base.log.csv)" -eq 31 ] || fail "base.log.csv has not 31 lines"
 [ "$(wc -l <base.log.jsonl)" -eq 30 ] || fail "base.log.jsonl has not 30 lines"
 [ "$(grep -c '"validation"' base.log.jsonl)" -eq 3 ] || fail "not 3 validations were logged"
-[ ! -e base.ckpt.h5 ] || fail "a finished short run left a checkpoint"
+[ -z "$(find . -name 'base.ckpt*')" ] || fail "a finished run left a checkpoint"
 
 # a signal: the step is finished, the state saved, the command to go on printed
 "${run[@]}" -o stopped.h5 --steps 1000000 --threads 1 >out.txt 2>&1 &
 pid=$!
-for _ in $(seq 200); do
-    [ -s stopped.log.jsonl ] && break
-    sleep 0.05
-done
+await step stopped.log.jsonl
 kill -TERM $pid
 code=0
 wait $pid || code=$?
 [ $code -eq 1 ] || fail "a stopped run gave $code"
-says out.txt 'go on with: dynamo pretrain --resume stopped.ckpt.h5'
+says out.txt 'go on with: dynamo pretrain --resume stopped.ckpt'
 [ ! -e stopped.h5 ] || fail "a stopped run wrote a model"
-prints "go on with" "$dynamo" pretrain --resume stopped.ckpt.h5 --stop-after 2
+refuses 1 "is left of a run that did not finish" "${run[@]}" -o stopped.h5
+refuses 1 "precision cannot change in a resumed run: it is \"bf16\"" \
+    "$dynamo" pretrain --resume stopped.ckpt --precision f32
+refuses 1 "lr cannot change in a resumed run" "${run[@]}" -o stopped.h5 --steps 1000000 --resume auto --lr 1
+prints "go on with" "$dynamo" pretrain --resume stopped.ckpt --stop-after 2 --lr 0.001
+
+# a signal that asks for a checkpoint gets it, and the run goes on
+"$dynamo" pretrain --resume stopped.ckpt --log-every 1 --checkpoint asked >out.txt 2>&1 &
+pid=$!
+await 'step ' out.txt
+kill -USR1 $pid
+await 'saved asked-' out.txt
+kill -INT $pid
+code=0
+wait $pid || code=$?
+[ $code -eq 1 ] || fail "a run that saved and was stopped gave $code"
+[ "$(find . -name 'asked-0*.h5' | wc -l)" -eq 2 ] || fail "two checkpoints are to be kept: $(ls)"
 
 # stopped and resumed is the same file
-prints "pretrain --resume parts.ckpt.h5" "${run[@]}" -o parts.h5 --stop-after 13
-prints "output.parts.h5" "$dynamo" pretrain --resume parts.ckpt.h5 --threads 1
+prints "pretrain --resume parts.ckpt" "${run[@]}" -o parts.h5 --stop-after 13
+prints "output.parts.h5" "$dynamo" pretrain --resume parts.ckpt --threads 1
 cmp base.h5 parts.h5 || fail "a resumed run differs"
 cut -d, -f1,2,4-6 base.log.csv >a
 cut -d, -f1,2,4-6 parts.log.csv >b
