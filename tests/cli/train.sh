@@ -82,7 +82,7 @@ refuses 2 "base-lr needs --recipe joint" "${run[@]}" -o x.h5 --base-lr 1e-5
 prints "PPL_1:3" "${run[@]}" -o joint.h5 --recipe joint
 prints '"recipe":"joint"' "$dynamo" info --json joint.h5
 prints "go on with" "${run[@]}" -o joint2.h5 --recipe joint --stop-after 7
-prints "PPL_1:3" "$dynamo" train --resume joint2.ckpt.h5 --threads 1
+prints "PPL_1:3" "$dynamo" train --resume joint2.ckpt --threads 1
 cmp joint.h5 joint2.h5 || fail "a resumed joint run differs"
 refuses 1 "heads already" "$dynamo" train heads.h5 --data shard.h5 -o x.h5
 [ ! -e x.h5 ] || fail "a refused run wrote a file"
