@@ -91,13 +91,13 @@ static enum dm_status arrays_new(struct arrays *a, enum dm_format fmt, const str
                                  struct dm_err *e)
 {
     *a = (struct arrays){.w = {.fmt = fmt, .O = s->O, .C = s->C}};
-    a->inp = dm_alloc(s->N * s->C, sizeof(float));
-    a->out = dm_alloc(s->N * s->O, sizeof(float));
-    a->dinp = dm_alloc(s->N * s->C, sizeof(float));
-    a->dw = dm_alloc(s->O * s->C, sizeof(float));
-    a->values = dm_alloc(s->O * s->C, sizeof(float));
-    a->pack = dm_alloc(dm_linear_pack_bytes(&a->w), 1);
-    a->pack_t = dm_alloc(dm_linear_pack_t_bytes(&a->w), 1);
+    a->inp = dm_alloc_huge(s->N * s->C, sizeof(float));
+    a->out = dm_alloc_huge(s->N * s->O, sizeof(float));
+    a->dinp = dm_alloc_huge(s->N * s->C, sizeof(float));
+    a->dw = dm_alloc_huge(s->O * s->C, sizeof(float));
+    a->values = dm_alloc_huge(s->O * s->C, sizeof(float));
+    a->pack = dm_alloc_huge(dm_linear_pack_bytes(&a->w), 1);
+    a->pack_t = dm_alloc_huge(dm_linear_pack_t_bytes(&a->w), 1);
     if (!a->inp || !a->out || !a->dinp || !a->dw || !a->values || !a->pack || !a->pack_t) {
         arrays_free(a);
         return dm_fail(e, DM_ENOMEM, "out of memory for a product of (%zu,%zu,%zu)", s->N, s->O,

@@ -47,11 +47,13 @@ enum dm_status dm_adamw_init(struct dm_adamw *a, const struct dm_adamw_opt *opt,
     }
     bind_moments(a, &measure);
     enum dm_status st = dm_arena_init(&a->mem, measure.used, e);
-    if (st)
+    if (st) {
         dm_adamw_release(a);
-    else
-        bind_moments(a, &a->mem);
-    return st;
+        return st;
+    }
+    dm_arena_huge(&a->mem);
+    bind_moments(a, &a->mem);
+    return DM_OK;
 }
 
 void dm_adamw_release(struct dm_adamw *a)

@@ -9,14 +9,17 @@
 #include <assert.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "src/base/par.h"
 #include "src/kernel/kern.h"
 
 #define WORD sizeof(float)
-#define MC ((size_t)252)                  /* a multiple of every mr */
-#define A_BYTES (MC * DM_A_STRIDE * WORD) /* half of L2 */
-#define B_BYTES (DM_KC * 768 * WORD)      /* 1.5 MiB */
+#define LINE ((size_t)64)            /* bytes of a cache line */
+#define MC ((size_t)252)             /* a multiple of every mr */
+#define A_BYTES (MC * DM_KC * WORD)  /* half of L2 */
+#define B_BYTES (DM_KC * 768 * WORD) /* 1.5 MiB */
+#define FEW_ROWS ((size_t)252)       /* blocks of DM_KC words of few rows, in the place of B */
 #define NC_PACKED ((size_t)2048)
 #define SMALL ((size_t)1 << 18) /* multiply-adds below which waking a thread costs more */
 
@@ -27,10 +30,32 @@ struct product {
     bool by_rows; /* threads split the rows of C, else its columns */
 };
 
-/* Packed operands of the calling thread; never passed to another. These 2 MiB come out of a
- * thread's stack (8 MiB unless OMP_STACKSIZE says less). */
-static _Thread_local _Alignas(64) char a_buf[A_BYTES];
-static _Thread_local _Alignas(64) char b_buf[B_BYTES];
+/* Packed operands of the calling thread, never passed to another: one huge page somewhere in 4 MiB
+ * that come out of a thread's stack (8 MiB unless OMP_STACKSIZE says less). With pages of 4 KiB a
+ * product takes 3 % longer. */
+#define HUGE_PAGE ((size_t)2 << 20)
+_Static_assert(A_BYTES + B_BYTES <= HUGE_PAGE && FEW_ROWS * DM_A_STRIDE * WORD <= B_BYTES,
+               "packed operands fit one huge page");
+static char *buffers(void)
+{
+    static _Thread_local char room[2 * HUGE_PAGE];
+    static _Thread_local char *page;
+    if (!page) {
+        page = room + (HUGE_PAGE - (uintptr_t)room % HUGE_PAGE) % HUGE_PAGE;
+        madvise(page, HUGE_PAGE, MADV_HUGEPAGE); // only a hint
+    }
+    return page;
+}
+
+static char *a_buf(void)
+{
+    return buffers();
+}
+
+static char *b_buf(void)
+{
+    return buffers() + A_BYTES;
+}
 
 static const struct dm_kern_mm *kernels(enum dm_format fmt)
 {
@@ -56,26 +81,17 @@ static size_t values(const struct product *p, size_t w0, size_t w)
     return min_size(w * p->mm->unit, p->g.K - w0 * p->mm->unit);
 }
 
-/* Where rows of A lie across k, they become panels; else they stay rows. */
-static bool across(const struct product *p)
-{
-    return p->g.a.cs != 1 && p->g.K > 1;
-}
-
-static void pack_a(const struct product *p, char *dst, size_t m0, size_t m, size_t w0, size_t w)
+static void pack_a(const struct product *p, size_t m0, size_t m, size_t w0, size_t w)
 {
     const struct dm_mat a = p->g.a;
-    const float *src = a.p + m0 * a.rs + w0 * p->mm->unit * a.cs;
-    if (across(p))
-        p->mm->pack_panels(dst, p->mm->mr * w, p->mm->mr, src, a.rs, a.cs, m, values(p, w0, w));
-    else
-        p->mm->pack_rows(dst, src, a.rs, m, values(p, w0, w));
+    p->mm->pack_panels(a_buf(), p->mm->mr * w, p->mm->mr, a.p + m0 * a.rs + w0 * p->mm->unit * a.cs,
+                       a.rs, a.cs, m, values(p, w0, w));
 }
 
 static void pack_b(const struct product *p, size_t n0, size_t n, size_t w0, size_t w)
 {
     const struct dm_mat b = p->g.b;
-    p->mm->pack_panels(b_buf, p->mm->nr * w, p->mm->nr, b.p + n0 * b.cs + w0 * p->mm->unit * b.rs,
+    p->mm->pack_panels(b_buf(), p->mm->nr * w, p->mm->nr, b.p + n0 * b.cs + w0 * p->mm->unit * b.rs,
                        b.cs, b.rs, n, values(p, w0, w));
 }
 
@@ -93,16 +109,15 @@ static void tiles(const struct product *p, bool add, size_t m0, size_t m, size_t
 {
     const struct dm_gemm *g = &p->g;
     const size_t mr = p->mm->mr, nr = p->mm->nr, count = (m + mr - 1) / mr;
-    const size_t a_row = (across(p) ? w : (size_t)DM_A_STRIDE) * WORD;
+    const size_t lines = (nr * w * WORD + LINE - 1) / LINE, share = (lines + count - 1) / count;
     float *c = g->c + m0 * g->ldc + n0;
+    const char *a = a_buf();
     for (size_t j = 0; j < n; j += nr, b += stride) {
-        const bool last = j + nr >= n;
-        struct dm_ahead ahead = {.b = last ? b : b + stride,
-                                 .step = last ? 0 : (nr + count - 1) / count * WORD};
-        for (size_t i = 0; i < m; i += mr, ahead.b += ahead.step * w) {
+        struct dm_ahead ahead = {.b = b + stride, .b_lines = j + nr < n ? share : 0};
+        for (size_t i = 0; i < m; i += mr, ahead.b += share * LINE) {
             ahead.c = i + mr < m ? c + (i + mr) * g->ldc + j : c + j + nr;
-            p->mm->tile(c + i * g->ldc + j, g->ldc, add, a_buf + i * a_row, across(p), b,
-                        min_size(mr, m - i), min_size(nr, n - j), w, &ahead);
+            p->mm->tile(c + i * g->ldc + j, g->ldc, add, a + i * w * WORD, b, min_size(mr, m - i),
+                        min_size(nr, n - j), w, &ahead);
         }
     }
 }
@@ -118,14 +133,14 @@ static void block(const struct product *p, size_t m0, size_t m, size_t n0, size_
         const size_t nj = min_size(nc, n - j);
         for (size_t w = 0; w < p->W; w += kc) {
             const size_t ww = min_size(kc, p->W - w);
-            const char *b = b_buf;
+            const char *b = b_buf();
             if (g->pack)
                 b = (const char *)g->pack + ((n0 + j) * p->W + w * nr) * WORD;
             else
                 pack_b(p, n0 + j, nj, w, ww);
             for (size_t i = 0; i < m; i += mc) {
                 const size_t mi = min_size(mc, m - i);
-                pack_a(p, a_buf, m0 + i, mi, w, ww);
+                pack_a(p, m0 + i, mi, w, ww);
                 if (w == 0 && g->bias)
                     start_rows(g, m0 + i, mi, n0 + j, nj);
                 tiles(p, g->add || g->bias || w, m0 + i, mi, n0 + j, nj, b,
@@ -152,18 +167,18 @@ static void few_part(void *ctx, size_t id, size_t begin, size_t end)
     const struct product *p = ctx;
     const struct dm_gemm *g = &p->g;
     for (size_t w = 0; w < p->W; w += DM_KC)
-        pack_a(p, a_buf + w / DM_KC * g->M * DM_A_STRIDE * WORD, 0, g->M, w,
-               min_size(DM_KC, p->W - w));
+        p->mm->pack_rows(b_buf() + w / DM_KC * g->M * DM_A_STRIDE * WORD, g->a.p + w * p->mm->unit,
+                         g->a.rs, g->M, values(p, w, min_size(DM_KC, p->W - w)));
     if (g->bias)
         start_rows(g, 0, g->M, begin, end - begin);
-    p->mm->few(g->c + begin, g->ldc, g->add || g->bias, a_buf,
+    p->mm->few(g->c + begin, g->ldc, g->add || g->bias, b_buf(),
                (const char *)g->pack + begin * p->W * WORD, g->M, end - begin, p->W);
 }
 
 static bool is_few(const struct product *p)
 {
-    return p->g.pack && p->g.M <= p->mm->mr && !across(p) &&
-           (p->W + DM_KC - 1) / DM_KC * p->g.M <= MC;
+    return p->g.pack && p->g.M <= p->mm->mr && (p->g.a.cs == 1 || p->g.K == 1) &&
+           (p->W + DM_KC - 1) / DM_KC * p->g.M <= FEW_ROWS;
 }
 
 static void start_all(const struct dm_gemm *g)
@@ -254,7 +269,7 @@ static void raw_part(void *ctx, size_t id, size_t begin, size_t end)
         p->mm->pack_raw(pack, p->W * nr, raw, p->K, end - begin, p->K);
         return;
     }
-    float *block_of = (float *)(void *)b_buf;
+    float *block_of = (float *)(void *)b_buf();
     for (size_t n = begin; n < end; n += nr, pack += p->W * nr * WORD, raw += nr * p->K * size)
         for (size_t k = 0; k < p->K; k += step) {
             const size_t rows = min_size(nr, end - n), kk = min_size(step, p->K - k);

@@ -14,21 +14,23 @@
 #include "src/kernel/kern_int.h"
 #include "src/kernel/kern_select.h"
 
-/* Blocks of a packed A: DM_KC words of k; rows that lie along k are DM_A_STRIDE words apart, which
- * is no multiple of a page, so that they spread over L1, and a constant, so that addresses are. */
+/* Blocks of a packed A: DM_KC words of k; few rows, which lie along k, are DM_A_STRIDE words apart,
+ * which is no multiple of a page, so that they spread over L1, and a constant, so that addresses
+ * are. */
 enum { DM_KC = 512, DM_A_STRIDE = DM_KC + 16 };
 
-/* What a tile fetches ahead, one piece per word of k: c, mr rows of nr sums, ldc apart; b. */
+/* What a full tile fetches on the way: lines of the next panel of b, into L2; and of the next tile
+ * of c, mr rows of nr sums, ldc apart. */
 struct dm_ahead {
     const float *c;
     const char *b;
-    size_t step; /* bytes */
+    size_t b_lines;
 };
 
 /* Products C = A B in one number format; driver: gemm.h. k is counted in words of 4 bytes: `unit`
  * values of k in each, one float32 or two bf16, the last one zero-padded. A and B come packed:
- *   A by rows: word w of row i at i*DM_A_STRIDE + w (w < DM_KC); or A across: panels of mr rows,
- *     word w of row i at (i/mr*W + w)*mr + i%mr
+ *   A: panels of mr rows, word w of row i at (i/mr*W + w)*mr + i%mr; few rows: word w of row i at
+ *     i*DM_A_STRIDE + w (w < DM_KC)
  *   B: panels of nr columns, word w of column j at (j/nr*W + w)*nr + j%nr
  * Every element of C is one chain of sums in the order of k (inside a word the instruction's
  * order), so its bits depend neither on m, n nor on its place, nor on the function. */
@@ -44,8 +46,8 @@ struct dm_kern_mm {
     void (*pack_raw)(void *dst, size_t stride, const void *src, size_t is, size_t n, size_t K);
 
     /* One micro-tile: c (m <= mr, n <= nr; leading dimension ldc) = or += A B over W words. */
-    void (*tile)(float *c, size_t ldc, bool add, const void *a, bool across, const void *b,
-                 size_t m, size_t n, size_t W, const struct dm_ahead *ahead);
+    void (*tile)(float *c, size_t ldc, bool add, const void *a, const void *b, size_t m, size_t n,
+                 size_t W, const struct dm_ahead *ahead);
     /* m <= mr rows against n columns in panels W*nr words apart, streamed in order. A by rows, in
      * blocks of DM_KC words: m*DM_A_STRIDE words, then the next block. */
     void (*few)(float *c, size_t ldc, bool add, const void *a, const void *b, size_t m, size_t n,

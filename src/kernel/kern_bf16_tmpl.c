@@ -277,6 +277,10 @@ static void pack_rows(void *dst, const float *src, size_t is, size_t n, size_t K
     }
 }
 
+/* Bytes of a row that are fetched ahead: into L2, since rows that are a power of two apart have few
+ * places in L1. */
+#define PACK_AHEAD 512
+
 /* One panel whose rows lie along k: blocks of DM_VW rows by DM_VW words are transposed. The values
  * are float32, or bf16 when `raw`; rows are `is` bytes apart. */
 INLINE void panel_along(char *dst, size_t width, const char *src, size_t is, size_t n, size_t K,
@@ -292,9 +296,13 @@ INLINE void panel_along(char *dst, size_t width, const char *src, size_t is, siz
         for (; k + 2 * DM_VW <= K; k += 2 * DM_VW) {
             vf x[DM_VW], col[DM_VW];
 #pragma GCC unroll 16
-            for (size_t r = 0; r < DM_VW; r++)
+            for (size_t r = 0; r < DM_VW; r++) {
+                __builtin_prefetch(row[r] + size * k + PACK_AHEAD, 0, 2);
+                if (!raw && DM_VW == 16)
+                    __builtin_prefetch(row[r] + size * k + PACK_AHEAD + 64, 0, 2);
                 x[r] = vb_floats(raw ? vb_raw(row[r] + 2 * k)
                                      : vb_along((const float *)(const void *)row[r] + k));
+            }
             vf_transpose(col, x);
 #pragma GCC unroll 16
             for (size_t j = 0; j < DM_VW; j++)
@@ -322,10 +330,10 @@ INLINE void panel_across(char *dst, size_t width, const float *src, size_t ks, s
 {
 #pragma GCC unroll 4
     for (size_t w = w0; w < w1; w++) {
-        const float *even = src + 2 * w * ks, *ahead = even + 2 * PACK_WORDS * ks;
+        const float *even = src + 2 * w * ks, *ahead = even + 4 * PACK_WORDS * ks;
         for (size_t i = 0; i < width; i += 16) {
-            __builtin_prefetch(ahead + i);
-            __builtin_prefetch(ahead + ks + i);
+            __builtin_prefetch(ahead + i, 0, 2);
+            __builtin_prefetch(ahead + ks + i, 0, 2);
         }
         for (size_t i = 0; i < width; i += DM_VW) {
             const size_t have = lanes_left(n, i);

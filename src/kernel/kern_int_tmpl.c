@@ -52,11 +52,6 @@ INLINE vf vi_float(vi x)
 {
     return _mm512_cvtepi32_ps(x);
 }
-INLINE vf vf_bf16(const uint8_t *p)
-{
-    const __m256i h = _mm256_loadu_si256((const void *)p);
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
-}
 INLINE vi vi_dot8(vi sum, vi w, vi x)
 {
 #ifdef __AVX512VNNI__
@@ -102,11 +97,6 @@ INLINE vf vi_float(vi x)
 {
     return _mm256_cvtepi32_ps(x);
 }
-INLINE vf vf_bf16(const uint8_t *p)
-{
-    const __m128i h = _mm_loadu_si128((const void *)p);
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
-}
 INLINE vi vi_dot8(vi sum, vi w, vi x)
 {
     const __m256i s = _mm256_xor_si256(w, _mm256_set1_epi8((char)0x80));
@@ -143,15 +133,6 @@ INLINE vi vi_high(vi x)
 INLINE vf vi_float(vi x)
 {
     return (float)x;
-}
-INLINE vf vf_bf16(const uint8_t *p)
-{
-    uint16_t h;
-    memcpy(&h, p, 2);
-    const uint32_t bits = (uint32_t)h << 16;
-    float x;
-    memcpy(&x, &bits, 4);
-    return x;
 }
 INLINE vi vi_dot4(vi sum, vi w, vi x)
 {
@@ -215,7 +196,7 @@ INLINE void block8(vf acc[ROWS_MAX][NV], const struct dm_int_input *x, size_t ld
     }
 #pragma GCC unroll 2
     for (size_t j = 0; j < nj; j++) {
-        const vf scale = vf_bf16(p + 2 * (j0 + j) * DM_VW);
+        const vf scale = vf_load_bf16(p + 2 * (j0 + j) * DM_VW);
 #pragma GCC unroll 8
         for (size_t i = 0; i < m; i++)
             acc[i][j0 + j] = vf_fma(vi_float(sum[i][j]), vf_mul(scale, vf_set1(x[i * ldx].scale)),
@@ -250,8 +231,8 @@ INLINE void block4(vf acc[ROWS_MAX][NV], const struct dm_int_input *x, size_t ld
     prefetch(p, m, j0, true);
 #pragma GCC unroll 2
     for (size_t j = 0; j < nj; j++) {
-        const vf scale = vf_bf16(p + 2 * (j0 + j) * DM_VW);
-        const vf offset = vf_bf16(p + 2 * (DM_PANEL + (j0 + j) * DM_VW));
+        const vf scale = vf_load_bf16(p + 2 * (j0 + j) * DM_VW);
+        const vf offset = vf_load_bf16(p + 2 * (DM_PANEL + (j0 + j) * DM_VW));
 #pragma GCC unroll 8
         for (size_t i = 0; i < m; i++) {
             const vf t = vf_fma(vi_float(sum[i][j]), vf_mul(scale, vf_set1(x[i * ldx].scale)),
@@ -271,11 +252,6 @@ struct few {
     const uint8_t *panels;
     size_t stride, blocks, n;
 };
-
-INLINE size_t lanes_left(size_t n, size_t at)
-{
-    return n > at ? n - at : 0;
-}
 
 INLINE void panel(const struct few *f, float *c, const uint8_t *p, size_t n, size_t m, bool int4)
 {
@@ -306,26 +282,25 @@ INLINE void rows(const struct few *f, size_t m, bool int4)
         panel(f, f->c + n, p, f->n - n, m, int4);
 }
 
-/* One case per number of rows, so that fewer cost less. */
-#define ROWS(m, int4)          \
-    case m:                    \
-        if (m <= ROWS_MAX)     \
-            rows(&f, m, int4); \
-        break;
-#define FEW(name, int4)                                                                         \
-    static void name(float *c, size_t ldc, const struct dm_int_input *x, size_t ldx,            \
-                     const void *panels, size_t stride, size_t blocks, size_t m, size_t n)      \
-    {                                                                                           \
-        const struct few f = {c, ldc, x, ldx, panels, stride, blocks, n};                       \
-        assert(m >= 1 && m <= ROWS_MAX);                                                        \
-        switch (m) {                                                                            \
-            ROWS(1, int4)                                                                       \
-            ROWS(2, int4)                                                                       \
-            ROWS(3, int4) ROWS(4, int4) ROWS(5, int4) ROWS(6, int4) ROWS(7, int4) ROWS(8, int4) \
-        }                                                                                       \
-    }
-FEW(int8_few, false)
-FEW(int4_few, true)
+static void int8_few(float *c, size_t ldc, const struct dm_int_input *x, size_t ldx,
+                     const void *panels, size_t stride, size_t blocks, size_t m, size_t n)
+{
+    const struct few f = {c, ldc, x, ldx, panels, stride, blocks, n};
+    assert(m >= 1 && m <= ROWS_MAX);
+#define CALL(r) rows(&f, r, false)
+    FOR_ROWS(m, ROWS_MAX, CALL)
+#undef CALL
+}
+
+static void int4_few(float *c, size_t ldc, const struct dm_int_input *x, size_t ldx,
+                     const void *panels, size_t stride, size_t blocks, size_t m, size_t n)
+{
+    const struct few f = {c, ldc, x, ldx, panels, stride, blocks, n};
+    assert(m >= 1 && m <= ROWS_MAX);
+#define CALL(r) rows(&f, r, true)
+    FOR_ROWS(m, ROWS_MAX, CALL)
+#undef CALL
+}
 
 /* ---- Input rows ---------------------------------------------------------------------------- */
 

@@ -23,19 +23,7 @@ INLINE vf kv_load(const void *p, size_t i, bool half)
 {
     if (!half)
         return vf_load((const float *)p + i);
-    const uint16_t *h = (const uint16_t *)p + i;
-#if DM_VW == 16
-    const __m512i x = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)h));
-    return _mm512_castsi512_ps(_mm512_slli_epi32(x, 16));
-#elif DM_VW == 8
-    const __m256i x = _mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)h));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(x, 16));
-#else
-    const uint32_t x = (uint32_t)*h << 16;
-    vf y;
-    memcpy(&y, &x, sizeof(y));
-    return y;
-#endif
+    return vf_load_bf16((const uint16_t *)p + i);
 }
 
 INLINE vf kv_load_n(const void *p, size_t i, bool half, size_t n)
@@ -133,43 +121,28 @@ INLINE void mix_rows(float *y, size_t ldy, const float *p, size_t ldp, const voi
         mix_columns(y, ldy, p, ldp, x, half, m, 1, n, HS, i, HS - i);
 }
 
-#define CASES(call)           \
-    assert(m >= 1 && m <= 4); \
-    switch (m) {              \
-    case 1:                   \
-        call(1);              \
-        break;                \
-    case 2:                   \
-        call(2);              \
-        break;                \
-    case 3:                   \
-        call(3);              \
-        break;                \
-    case 4:                   \
-        call(4);              \
-        break;                \
-    }
-
 void DM_EXPORT(dm_kv_scores)(float *s, size_t lds, const float *q, size_t ldq, const void *k,
                              bool half, size_t m, size_t n, size_t HS)
 {
+    assert(m >= 1 && m <= ROWS_MAX);
 #define CALL(rows)                                         \
     if (half)                                              \
         scores_rows(s, lds, q, ldq, k, true, rows, n, HS); \
     else                                                   \
         scores_rows(s, lds, q, ldq, k, false, rows, n, HS)
-    CASES(CALL)
+    FOR_ROWS(m, ROWS_MAX, CALL)
 #undef CALL
 }
 
 void DM_EXPORT(dm_kv_mix)(float *y, size_t ldy, const float *p, size_t ldp, const void *v,
                           bool half, size_t m, size_t n, size_t HS)
 {
+    assert(m >= 1 && m <= ROWS_MAX);
 #define CALL(rows)                                      \
     if (half)                                           \
         mix_rows(y, ldy, p, ldp, v, true, rows, n, HS); \
     else                                                \
         mix_rows(y, ldy, p, ldp, v, false, rows, n, HS)
-    CASES(CALL)
+    FOR_ROWS(m, ROWS_MAX, CALL)
 #undef CALL
 }

@@ -41,7 +41,7 @@ INLINE vf vw_dot(vw a, vw b, vf c)
 static void gemm_tile(float *c, size_t ldc, bool add, const float *a, const float *b, size_t m,
                       size_t n, size_t K)
 {
-    mm_tile(c, ldc, add, a, true, b, m, n, K, &(struct dm_ahead){c, (const char *)b, 0});
+    mm_tile(c, ldc, add, a, b, m, n, K, &(struct dm_ahead){c, (const char *)b, 0});
 }
 
 /* Few rows of a as they lie. */
@@ -61,14 +61,9 @@ static void gemm_few(float *c, size_t ldc, bool add, const float *a, size_t lda,
     assert(m >= 1 && m <= 4);
     for (size_t j = 0; j < n; j += NR, b += K * NR) {
         const size_t w = n - j < NR ? n - j : NR;
-        if (m == 1)
-            few(c + j, ldc, add, a, lda, b, 1, w, K);
-        else if (m == 2)
-            few(c + j, ldc, add, a, lda, b, 2, w, K);
-        else if (m == 3)
-            few(c + j, ldc, add, a, lda, b, 3, w, K);
-        else
-            few(c + j, ldc, add, a, lda, b, 4, w, K);
+#define FEW(rows) few(c + j, ldc, add, a, lda, b, rows, w, K)
+        FOR_ROWS(m, 4, FEW)
+#undef FEW
     }
 }
 

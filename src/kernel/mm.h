@@ -16,11 +16,9 @@
 #define WORD ((size_t)4)
 #define COLUMNS ((size_t)NV * DM_VW) /* of a panel that pass at once */
 #define C_LINES ((COLUMNS + 15) / 16)
-
-INLINE size_t lanes_left(size_t n, size_t at)
-{
-    return n > at ? n - at : 0;
-}
+/* Words before the end of a tile at which it begins to fetch the next one's part of C: time for the
+ * lines to come, and little for others to take their place in L1. */
+#define C_AHEAD ((size_t)MR * C_LINES + 20)
 
 /* One word of k: NV vectors of b times m words of a, which lie `is` bytes apart. m and is are
  * constants at every call, so that the sums live in registers. */
@@ -58,81 +56,56 @@ INLINE void mm_end(float *c, size_t ldc, vf acc[MR][NV], size_t m, size_t n)
             vf_store_n(c + i * ldc + j * DM_VW, acc[i][j], lanes_left(n, j * DM_VW));
 }
 
-/* ks: from word to word of a. The rows of c ahead are fetched one line per word: a burst of them
- * would hold up the loads of a and b. */
-INLINE void mm_columns(float *c, size_t ldc, bool add, const char *a, size_t is, size_t ks,
-                       const char *b, size_t m, size_t n, size_t W, const struct dm_ahead *ahead)
+INLINE void mm_columns(float *c, size_t ldc, bool add, const char *a, const char *b, size_t m,
+                       size_t n, size_t W)
 {
     vf acc[MR][NV];
-    const size_t step = ahead->step;
-    const char *next = ahead->b;
-    size_t w = 0;
     mm_start(acc, c, ldc, add, m, n);
-    if (m == MR && W >= MR * C_LINES) {
-        const float *row = ahead->c;
-        for (size_t i = 0; i < MR; i++, row += ldc)
-            for (size_t j = 0; j < C_LINES; j++, w++) {
-                __builtin_prefetch(row + 16 * j, 1);
-                mm_step(acc, a + w * ks, is, b + w * NR * WORD, m);
-            }
-        next += w * step;
-    }
-    for (; w < W; w++, next += step) {
-        __builtin_prefetch(next, 0, 2);
-        mm_step(acc, a + w * ks, is, b + w * NR * WORD, m);
-    }
+    for (size_t w = 0; w < W; w++)
+        mm_step(acc, a + w * MR * WORD, WORD, b + w * NR * WORD, m);
     mm_end(c, ldc, acc, m, n);
 }
 
-INLINE void mm_rows(float *c, size_t ldc, bool add, const char *a, bool across, const char *b,
-                    size_t m, size_t n, size_t W, const struct dm_ahead *ahead)
+/* The same for MR rows and all COLUMNS: no masks. Lines are fetched one per word: a burst of them
+ * would hold up the loads of a and b. */
+INLINE void mm_full(float *c, size_t ldc, bool add, const char *a, const char *b, size_t W,
+                    const float *c_next, const char *b_next, size_t b_lines)
 {
-    for (size_t j = 0; j < NR && j < n; j += COLUMNS) {
-        if (across)
-            mm_columns(c + j, ldc, add, a, WORD, MR * WORD, b + j * WORD, m, n - j, W, ahead);
-        else
-            mm_columns(c + j, ldc, add, a, DM_A_STRIDE * WORD, WORD, b + j * WORD, m, n - j, W,
-                       ahead);
+    vf acc[MR][NV];
+    size_t w = 0;
+    mm_start(acc, c, ldc, add, MR, COLUMNS);
+    for (; w < b_lines && w < W; w++) {
+        __builtin_prefetch(b_next + 64 * w, 0, 2);
+        mm_step(acc, a + w * MR * WORD, WORD, b + w * NR * WORD, MR);
     }
+    if (w + C_AHEAD <= W) {
+        for (; w < W - C_AHEAD; w++)
+            mm_step(acc, a + w * MR * WORD, WORD, b + w * NR * WORD, MR);
+        for (size_t i = 0; i < MR; i++, c_next += ldc)
+            for (size_t j = 0; j < C_LINES; j++, w++) {
+                __builtin_prefetch(c_next + 16 * j, 1);
+                mm_step(acc, a + w * MR * WORD, WORD, b + w * NR * WORD, MR);
+            }
+    }
+    for (; w < W; w++)
+        mm_step(acc, a + w * MR * WORD, WORD, b + w * NR * WORD, MR);
+    mm_end(c, ldc, acc, MR, COLUMNS);
 }
 
-/* CALL once for every number of rows, which is a constant there: a tile at the lower edge costs its
- * rows only. */
-#define ROWS_CASE(rows, CALL) \
-    case rows:                \
-        if (rows <= MR)       \
-            CALL(rows);       \
-        break;
-#define FOR_ROWS(m, CALL)   \
-    switch (m) {            \
-        ROWS_CASE(1, CALL)  \
-        ROWS_CASE(2, CALL)  \
-        ROWS_CASE(3, CALL)  \
-        ROWS_CASE(4, CALL)  \
-        ROWS_CASE(5, CALL)  \
-        ROWS_CASE(6, CALL)  \
-        ROWS_CASE(7, CALL)  \
-        ROWS_CASE(8, CALL)  \
-        ROWS_CASE(9, CALL)  \
-        ROWS_CASE(10, CALL) \
-        ROWS_CASE(11, CALL) \
-        ROWS_CASE(12, CALL) \
-        ROWS_CASE(13, CALL) \
-        ROWS_CASE(14, CALL) \
-    }
-
-static void mm_tile(float *c, size_t ldc, bool add, const void *a, bool across, const void *b,
-                    size_t m, size_t n, size_t W, const struct dm_ahead *ahead)
+static void mm_tile(float *c, size_t ldc, bool add, const void *a, const void *b, size_t m,
+                    size_t n, size_t W, const struct dm_ahead *ahead)
 {
-    assert(m >= 1 && m <= MR && n >= 1 && n <= NR && (across || W <= DM_KC));
-#define ACROSS(rows) mm_rows(c, ldc, add, a, true, b, rows, n, W, ahead)
-#define BY_ROWS(rows) mm_rows(c, ldc, add, a, false, b, rows, n, W, ahead)
-    if (across)
-        FOR_ROWS(m, ACROSS)
-    else
-        FOR_ROWS(m, BY_ROWS)
-#undef ACROSS
-#undef BY_ROWS
+    assert(m >= 1 && m <= MR && n >= 1 && n <= NR);
+    for (size_t j = 0; j < n; j += COLUMNS) {
+        const char *bj = (const char *)b + j * WORD;
+        if (m == MR && n - j >= COLUMNS) {
+            mm_full(c + j, ldc, add, a, bj, W, ahead->c + j, ahead->b, j ? 0 : ahead->b_lines);
+            continue;
+        }
+#define EDGE(rows) mm_columns(c + j, ldc, add, a, bj, rows, n - j, W)
+        FOR_ROWS(m, MR, EDGE)
+#undef EDGE
+    }
 }
 
 /* 4 KiB ahead hides the latency of memory for one sequential stream. */
@@ -161,7 +134,7 @@ static void mm_few(float *c, size_t ldc, bool add, const void *a, const void *b,
     for (size_t p = 0; p < n; p += NR, panel += W * NR * WORD)
         for (size_t j = 0; j < NR && p + j < n; j += COLUMNS) {
 #define STREAM(rows) mm_stream(c + p + j, ldc, add, a, panel + j * WORD, rows, n - p - j, W)
-            FOR_ROWS(m, STREAM)
+            FOR_ROWS(m, MR, STREAM)
 #undef STREAM
         }
 }

@@ -16,6 +16,38 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
+/* CALL(m) for m = 1 .. most <= 14 with the number as a constant, so that sums of m rows live in
+ * registers and fewer rows cost less. */
+#define ROWS_CASE(rows, most, CALL) \
+    case rows:                      \
+        if (rows <= (most)) {       \
+            CALL(rows);             \
+        }                           \
+        break;
+#define FOR_ROWS(m, most, CALL)   \
+    switch (m) {                  \
+        ROWS_CASE(1, most, CALL)  \
+        ROWS_CASE(2, most, CALL)  \
+        ROWS_CASE(3, most, CALL)  \
+        ROWS_CASE(4, most, CALL)  \
+        ROWS_CASE(5, most, CALL)  \
+        ROWS_CASE(6, most, CALL)  \
+        ROWS_CASE(7, most, CALL)  \
+        ROWS_CASE(8, most, CALL)  \
+        ROWS_CASE(9, most, CALL)  \
+        ROWS_CASE(10, most, CALL) \
+        ROWS_CASE(11, most, CALL) \
+        ROWS_CASE(12, most, CALL) \
+        ROWS_CASE(13, most, CALL) \
+        ROWS_CASE(14, most, CALL) \
+    }
+
+/* For the _n forms: what is left of n elements from `at` on. */
+INLINE size_t lanes_left(size_t n, size_t at)
+{
+    return n > at ? n - at : 0;
+}
+
 #if DM_VW == 16
 typedef __m512 vf;
 INLINE __mmask16 vf_mask(size_t n)
@@ -30,6 +62,11 @@ INLINE vf vf_set1(float x)
 INLINE vf vf_load(const float *p)
 {
     return _mm512_loadu_ps(p);
+}
+INLINE vf vf_load_bf16(const void *p)
+{
+    const __m512i x = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(x, 16));
 }
 INLINE vf vf_load_n(const float *p, size_t n)
 {
@@ -138,6 +175,11 @@ INLINE vf vf_load(const float *p)
 {
     return _mm256_loadu_ps(p);
 }
+INLINE vf vf_load_bf16(const void *p)
+{
+    const __m256i x = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(x, 16));
+}
 INLINE vf vf_load_n(const float *p, size_t n)
 {
     return n >= 8 ? _mm256_loadu_ps(p) : _mm256_maskload_ps(p, vf_mask(n));
@@ -238,6 +280,15 @@ INLINE vf vf_set1(float x)
 INLINE vf vf_load(const float *p)
 {
     return *p;
+}
+INLINE vf vf_load_bf16(const void *p)
+{
+    uint16_t h;
+    memcpy(&h, p, sizeof(h));
+    const uint32_t bits = (uint32_t)h << 16;
+    float x;
+    memcpy(&x, &bits, sizeof(x));
+    return x;
 }
 INLINE vf vf_load_n(const float *p, size_t n)
 {

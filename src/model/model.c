@@ -38,6 +38,7 @@ enum dm_status dm_model_init_held(struct dm_model *m, const struct dm_config *cf
     if (dm_arena_overflowed(&measure))
         return dm_fail(e, DM_ENOMEM, "out of memory: the model's size overflows");
     DM_TRY(dm_arena_init(&m->mem, measure.used, e));
+    dm_arena_huge(&m->mem);
     dm_params_bind_held(&m->params, cfg, base, heads, &m->mem);
     measure = (struct dm_arena){0};
     bind_mats(&m->mats, cfg, &measure);

@@ -118,6 +118,7 @@ enum dm_status dm_params_new(struct dm_params *p, struct dm_arena *mem, const st
     if (dm_arena_overflowed(&measure))
         return dm_fail(e, DM_ENOMEM, "out of memory: the model's size overflows");
     DM_TRY(dm_arena_init(mem, measure.used, e));
+    dm_arena_huge(mem);
     dm_params_bind(p, c, scope, mem);
     return DM_OK;
 }

@@ -126,6 +126,7 @@ enum dm_status dm_pass_new(struct dm_pass **out, const struct dm_config *cfg,
         dm_pass_free(p);
         return st;
     }
+    dm_arena_huge(&p->mem);
     bind(p, &p->mem);
     dm_rotary_table(p->rope, cfg->rope_base, cfg->rot, T);
     *out = p;

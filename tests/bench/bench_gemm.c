@@ -146,14 +146,14 @@ static void fill(float *x, size_t n, uint64_t stream)
 /* With a probe: few rows against the packed weights. */
 static bool bench_shape(const struct shape *s, enum dm_format fmt, const struct dm_peak_mem *probe)
 {
-    float *w = dm_alloc(s->O * s->C, sizeof(float));
+    float *w = dm_alloc_huge(s->O * s->C, sizeof(float));
     struct arrays a = {.w = {.fmt = fmt, .O = s->O, .C = s->C, .w = w}};
-    a.pack = dm_alloc(dm_linear_pack_bytes(&a.w), 1);
-    a.pack_t = dm_alloc(dm_linear_pack_t_bytes(&a.w), 1);
-    a.inp = dm_alloc(s->N * s->C, sizeof(float));
-    a.out = dm_alloc(s->N * s->O, sizeof(float));
-    a.dinp = dm_alloc(s->N * s->C, sizeof(float));
-    a.dw = dm_alloc(s->O * s->C, sizeof(float));
+    a.pack = dm_alloc_huge(dm_linear_pack_bytes(&a.w), 1);
+    a.pack_t = dm_alloc_huge(dm_linear_pack_t_bytes(&a.w), 1);
+    a.inp = dm_alloc_huge(s->N * s->C, sizeof(float));
+    a.out = dm_alloc_huge(s->N * s->O, sizeof(float));
+    a.dinp = dm_alloc_huge(s->N * s->C, sizeof(float));
+    a.dw = dm_alloc_huge(s->O * s->C, sizeof(float));
     assert(w && a.pack && a.pack_t && a.inp && a.out && a.dinp && a.dw);
     fill(a.inp, s->N * s->C, 1);
     fill(w, s->O * s->C, 2);
