@@ -178,25 +178,41 @@ static void report_text(const struct args *a, const struct dm_cooc_stats *s)
     printf("; read in %.2f s, written in %.2f s\n", s->count_seconds, s->write_seconds);
 }
 
+/* Of several processes each counts a part; merging is for one. */
+static enum dm_status run(struct args *a, struct dm_ranks *ranks, bool merge,
+                          struct dm_cooc_stats *s, struct dm_err *e)
+{
+    struct dm_progress p;
+    DM_TRY(dm_ranks_open(ranks, e));
+    a->o.ranks = ranks;
+    if (!merge)
+        return dm_cooc_build(&a->o, dm_ranks_first(ranks) ? &p : NULL, s, e);
+    if (ranks->n > 1)
+        return dm_fail(e, DM_EUNSUPPORTED, "merging is the work of one process, not of %zu",
+                       ranks->n);
+    return dm_cooc_merge(&a->o, &p, s, e);
+}
+
 static int build(int argc, char **argv, const struct argp *argp, bool merge)
 {
     struct args a = {.o = {.order = 3, .memory = (size_t)1 << 30}};
+    struct dm_ranks ranks;
     struct dm_cooc_stats s;
-    struct dm_progress p;
     struct dm_err e;
     all_orders(&a.o.rule, 1);
     argp_parse(argp, argc, argv, 0, 0, &a);
     dm_par_set_threads(a.threads);
     dm_stop_install();
-    if (merge ? dm_cooc_merge(&a.o, &p, &s, &e) : dm_cooc_build(&a.o, &p, &s, &e)) {
+    const enum dm_status st = run(&a, &ranks, merge, &s, &e);
+    const bool speak = dm_ranks_first(&ranks) || ranks.broken;
+    dm_ranks_close(&ranks);
+    if (st && speak)
         fprintf(stderr, "%s: %s\n", argv[0], e.msg);
-        return 1;
-    }
-    if (a.json)
+    else if (speak && a.json)
         report_json(&a, &s);
-    else
+    else if (speak)
         report_text(&a, &s);
-    return 0;
+    return st ? 1 : 0;
 }
 
 static int count(int argc, char **argv)

@@ -2,7 +2,7 @@
 /* cooc_build.h - token shards, or tables of parts -> co-occurrence table (src/io/cooc.h reads it).
  *
  * The file is a function of the set of inputs and of the options below: neither the number of
- * threads nor the memory nor the order of the inputs shows in it. */
+ * threads or processes nor the memory nor the order of the inputs shows in it. */
 #ifndef DM_DATA_COOC_BUILD_H
 #define DM_DATA_COOC_BUILD_H
 
@@ -12,6 +12,7 @@
 
 #include "data/cooc_prune.h"
 #include "src/base/progress.h"
+#include "src/base/ranks.h"
 #include "src/base/status.h"
 
 struct dm_cooc_opt {
@@ -20,8 +21,9 @@ struct dm_cooc_opt {
     const char *out;
     size_t order; /* 2 to 4; of tables it is theirs */
     struct dm_cooc_rule rule;
-    size_t max_bytes; /* the file takes no more, by raising rule.min_score; 0 = no limit */
-    size_t memory;    /* bytes of the whole process, at least DM_COOC_MIN_MEMORY */
+    size_t max_bytes;       /* the file takes no more, by raising rule.min_score; 0 = no limit */
+    size_t memory;          /* bytes of the whole process, at least DM_COOC_MIN_MEMORY */
+    struct dm_ranks *ranks; /* processes that count together, or NULL; rank 0 writes */
 };
 #define DM_COOC_MIN_MEMORY ((size_t)128 << 20)
 
@@ -36,9 +38,10 @@ struct dm_cooc_stats {
     double count_seconds, write_seconds; /* counting includes reading the inputs */
 };
 
-/* Counts shards and writes by rename; `progress` (may be NULL) is initialised here. Statuses of
- * reading and writing; DM_EMISMATCH when the shards' tokenizers or vocabularies differ,
- * DM_EUNSUPPORTED for a separator other than 0, DM_ERANGE when a limit cannot be met, DM_ESTOPPED.
+/* Counts shards, with o->ranks a part of their tokens on each process, and writes by rename;
+ * `progress` (may be NULL) is initialised here. Statuses of reading and writing; DM_EMISMATCH when
+ * the shards' tokenizers or vocabularies differ, DM_EUNSUPPORTED for a separator other than 0,
+ * DM_ERANGE when a limit cannot be met, DM_ESTOPPED.
  */
 enum dm_status dm_cooc_build(const struct dm_cooc_opt *o, struct dm_progress *progress,
                              struct dm_cooc_stats *s, struct dm_err *e);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* cooc_impl.h - what counting shards and merging tables share: inputs that belong together, and
- * writing the table. Included by cooc_build.c, cooc_merge.c and cooc_out.c only. */
+ * writing the table. Included by the cooc_*.c only. */
 #ifndef DM_DATA_COOC_IMPL_H
 #define DM_DATA_COOC_IMPL_H
 
@@ -40,12 +40,16 @@ void dm_cooc_job_release(struct dm_cooc_job *j);
 enum dm_status dm_cooc_job_input(struct dm_cooc_job *j, const char *path, size_t V, size_t order,
                                  const char *tokenizer_hash, uint64_t tokens, struct dm_err *e);
 
-/* After the last: sorts by hash, so that the order given leaves no trace, and reads the
- * tokenizer. */
+/* After the last: hashes the files, a part of them on each process, sorts by hash, so that the
+ * order given leaves no trace, and reads the tokenizer. */
 enum dm_status dm_cooc_job_sort(struct dm_cooc_job *j, struct dm_err *e);
 
 /* A counter with what the memory leaves for it; `reading` bytes are needed besides. */
 enum dm_status dm_cooc_job_counter(struct dm_cooc_job *j, size_t reading, struct dm_err *e);
+
+/* After counting: adds the counters of all processes to that of rank 0, in pairs; the others' are
+ * of no further use. st is how the counting went here; the result is the same on all. */
+enum dm_status dm_cooc_job_join(struct dm_cooc_job *j, enum dm_status st, struct dm_err *e);
 
 /* Prunes, writes and publishes the table of j->g, and fills the statistics. `start` is when the job
  * began, in dm_now(). */

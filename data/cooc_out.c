@@ -71,7 +71,7 @@ enum dm_status dm_cooc_job_input(struct dm_cooc_job *j, const char *path, size_t
     *s = (struct dm_cooc_source){.path = path, .tokens = tokens};
     j->s->tokens += tokens;
     j->n++;
-    return dm_sha256_file(path, s->hash, e);
+    return DM_OK;
 }
 
 static int by_hash(const void *a, const void *b)
@@ -96,8 +96,22 @@ static enum dm_status read_tokenizer(struct dm_cooc_job *j, struct dm_err *e)
     return DM_OK;
 }
 
+static enum dm_status hash_all(struct dm_cooc_job *j, struct dm_err *e)
+{
+    struct dm_ranks *r = j->o->ranks;
+    const size_t n = dm_ranks_count(r);
+    enum dm_status st = DM_OK;
+    for (size_t i = r ? r->rank : 0; i < j->n && !st; i += n)
+        st = dm_sha256_file(j->src[i].path, j->src[i].hash, e);
+    DM_TRY(dm_ranks_agree(r, st, e));
+    for (size_t i = 0; i < j->n; i++)
+        DM_TRY(dm_ranks_send(r, j->src[i].hash, sizeof(j->src[i].hash), i % n, e));
+    return DM_OK;
+}
+
 enum dm_status dm_cooc_job_sort(struct dm_cooc_job *j, struct dm_err *e)
 {
+    DM_TRY(hash_all(j, e));
     qsort(j->src, j->n, sizeof(*j->src), by_hash);
     return read_tokenizer(j, e);
 }

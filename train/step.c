@@ -62,6 +62,19 @@ static size_t n_micros(const struct dm_step *s, size_t B)
     return (B + s->opt.micro - 1) / s->opt.micro;
 }
 
+/* Micro-batches of one process. */
+static enum dm_status split(const struct dm_step *s, size_t *each, struct dm_err *e)
+{
+    const size_t n = n_micros(s, s->opt.batch), ranks = dm_ranks_count(s->opt.ranks);
+    *each = n / ranks;
+    if (n % ranks || (ranks & (ranks - 1)))
+        return dm_fail(e, DM_ERANGE,
+                       "%zu processes: want a power of 2 that divides the %zu micro-batches of a "
+                       "step (--batch over --micro-batch)",
+                       ranks, n);
+    return DM_OK;
+}
+
 enum dm_status dm_step_init(struct dm_step *s, struct dm_model *m, const struct dm_step_opt *opt,
                             struct dm_err *e)
 {
@@ -71,6 +84,8 @@ enum dm_status dm_step_init(struct dm_step *s, struct dm_model *m, const struct 
     if (!s->opt.batch)
         s->opt.batch = opt->micro;
     const size_t n_micro = n_micros(s, s->opt.batch);
+    size_t each;
+    DM_TRY_GOTO(split(s, &each, e));
     s->loss = dm_alloc(c->K, sizeof(double));
     s->part = dm_alloc(n_micro, c->K * sizeof(double));
     s->n_targets = dm_alloc(c->K, sizeof(*s->n_targets));
@@ -80,7 +95,7 @@ enum dm_status dm_step_init(struct dm_step *s, struct dm_model *m, const struct 
     }
     DM_TRY_GOTO(dm_pass_new(&s->pass, c, opt->kind, opt->micro, opt->T, e));
     DM_TRY_GOTO(dm_params_new(&s->grads, &s->grads_mem, c, dm_step_scope(opt->kind), e));
-    DM_TRY_GOTO(dm_accum_init(&s->accum, &s->grads, c, dm_step_scope(opt->kind), n_micro, e));
+    DM_TRY_GOTO(dm_accum_init(&s->accum, &s->grads, c, dm_step_scope(opt->kind), each, e));
     DM_TRY_GOTO(init_adam(s, e));
 done:
     if (st)
@@ -162,6 +177,15 @@ static enum dm_status check_finite(const struct dm_step *s, struct dm_err *e)
                    where);
 }
 
+/* The top of the tree, and what every process has to know of the others' micro-batches. */
+static enum dm_status join(struct dm_step *s, size_t each, struct dm_err *e)
+{
+    struct dm_ranks *r = s->opt.ranks;
+    for (size_t i = 0; i < s->adam.n_slots; i++)
+        DM_TRY(dm_ranks_sum(r, s->adam.slot[i].g, s->adam.slot[i].n, e));
+    return dm_ranks_gather(r, s->part, each * s->model->cfg.K * sizeof(*s->part), e);
+}
+
 enum dm_status dm_step_gradients(struct dm_step *s, const int32_t *ids, size_t B, struct dm_err *e)
 {
     struct batch b = {s, ids, B};
@@ -169,7 +193,11 @@ enum dm_status dm_step_gradients(struct dm_step *s, const int32_t *ids, size_t B
     assert(B > 0 && B <= s->opt.batch);
     memset(s->n_targets, 0, K * sizeof(*s->n_targets));
     dm_pass_targets(s->n_targets, ids, B, s->opt.T, K);
-    dm_accum_run(&s->accum, 0, n_micros(s, B), micro_gradient, &b);
+    const size_t ranks = dm_ranks_count(s->opt.ranks), each = n_micros(s, B) / ranks;
+    const size_t lo = s->opt.ranks ? s->opt.ranks->rank * each : 0;
+    assert(each * ranks == n_micros(s, B));
+    dm_accum_run(&s->accum, lo, lo + each, micro_gradient, &b);
+    DM_TRY(join(s, each, e));
     sum_losses(&b);
     s->norm = dm_adamw_grad_norm(&s->adam);
     return check_finite(s, e);

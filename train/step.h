@@ -5,10 +5,15 @@
  * loss is the mean over the batch's positions with a target (model.h), as if it ran at once. That
  * is PyTorch's usual accumulation (the mean of the micro-batches' means) whenever every token is a
  * target and micro divides B. Gradients are added in the order of accum.h, losses in that of the
- * micro-batches. */
+ * micro-batches.
+ *
+ * Several processes (ranks.h) take equal shares of the micro-batches, the first ones rank 0, and
+ * add up what they have as the top of the same tree: all go on with the bits of one process alone.
+ */
 #ifndef DM_TRAIN_STEP_H
 #define DM_TRAIN_STEP_H
 
+#include "src/base/ranks.h"
 #include "src/model/model.h"
 #include "train/accum.h"
 #include "train/adamw.h"
@@ -31,6 +36,7 @@ struct dm_step_opt {
     /* JOINT only: the base's learning rate over that of heads >= 2, which is the step's; and
      * struct dm_loss_opt's factor. */
     double base_rate, stem_scale;
+    struct dm_ranks *ranks; /* borrowed; NULL = alone */
 };
 
 struct dm_step {
@@ -55,14 +61,16 @@ enum dm_scope dm_step_scope(enum dm_pass_kind kind);
 size_t dm_step_first_head(enum dm_pass_kind kind);
 
 /* Allocates everything that the steps need; nothing is allocated later. Release with
- * dm_step_release(). DM_ENOMEM. */
+ * dm_step_release(). DM_ENOMEM; DM_ERANGE unless the number of processes is a power of 2 that
+ * divides that of the micro-batches. */
 enum dm_status dm_step_init(struct dm_step *s, struct dm_model *m, const struct dm_step_opt *opt,
                             struct dm_err *e);
 void dm_step_release(struct dm_step *s);
 
-/* ids (B,T), B <= batch: the gradients of the batch into s->grads, s->loss and s->norm. DM_ENAN,
- * with the head and the tensor named, for a loss or norm that is not finite. The gradients stay
- * until dm_step_update() or dm_step_drop(), one of which comes before the next call. */
+/* ids (B,T), B <= batch, with several processes B = batch: the gradients of the batch into
+ * s->grads, s->loss and s->norm. DM_ENAN, with the head and the tensor named, for a loss or norm
+ * that is not finite. The gradients stay until dm_step_update() or dm_step_drop(), one of which
+ * comes before the next call. */
 enum dm_status dm_step_gradients(struct dm_step *s, const int32_t *ids, size_t B, struct dm_err *e);
 /* Clipping and AdamW at rate lr / nothing: the parameters stay. */
 void dm_step_update(struct dm_step *s, double lr);
