@@ -7,13 +7,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/reader.h"
+#include "data/objects.h"
 #include "data/tokenize.h"
 #include "src/base/json.h"
 #include "src/base/stop.h"
 #include "src/io/shard.h"
 
-enum { INSTRUCTION, INPUT, OUTPUT, N_FIELDS, FIELD_MAX = 64, WHERE = 512 };
+enum { INSTRUCTION, INPUT, OUTPUT, N_FIELDS, FIELD_MAX = 64 };
 
 struct job {
     const struct dm_instruct *k;
@@ -95,13 +95,11 @@ static enum dm_status example(struct job *j, const json_t *in, const json_t *aro
     return dm_shard_append(j->w, j->ids.id, j->ids.n, e);
 }
 
-static enum dm_status object(struct job *j, const json_t *o, const char *where, struct dm_err *e)
+static enum dm_status object(void *ctx, const json_t *o, const char *where, struct dm_err *e)
 {
+    struct job *j = ctx;
     if (dm_stop_requested())
         return dm_fail(e, DM_ESTOPPED, "stopped by a signal");
-    if (!json_is_object(o))
-        return dm_fail(e, DM_EFORMAT, "%s: %s, want an object with \"%s\" and \"%s\"", where,
-                       dm_json_type(o), j->field[INSTRUCTION], j->field[OUTPUT]);
     const json_t *instances = json_object_get(o, "instances");
     if (!json_is_array(instances))
         return example(j, o, o, where, e);
@@ -113,66 +111,6 @@ static enum dm_status object(struct job *j, const json_t *o, const char *where, 
         DM_TRY(example(j, in, o, where, e));
     }
     return DM_OK;
-}
-
-static enum dm_status array(struct job *j, const char *name, const char *text, size_t n,
-                            struct dm_err *e)
-{
-    json_t *root;
-    enum dm_status st = dm_json_parse(text, n, name, &root, e);
-    if (st)
-        return st;
-    for (size_t i = 0; !st && i < json_array_size(root); i++) {
-        char where[WHERE];
-        snprintf(where, sizeof(where), "%s, example %zu", name, i + 1);
-        st = object(j, json_array_get(root, i), where, e);
-    }
-    json_decref(root);
-    return st;
-}
-
-static enum dm_status lines(struct job *j, const char *name, const char *text, size_t n,
-                            struct dm_err *e)
-{
-    size_t number = 1;
-    for (const char *at = text, *end = text + n, *next; at < end; at = next, number++) {
-        const char *nl = memchr(at, '\n', (size_t)(end - at));
-        const size_t len = nl ? (size_t)(nl - at) : (size_t)(end - at);
-        char where[WHERE];
-        json_t *root;
-        next = nl ? nl + 1 : end;
-        if (strspn(at, " \t\r") >= len) // the text ends with a NUL
-            continue;
-        snprintf(where, sizeof(where), "%s, line %zu", name, number);
-        DM_TRY(dm_json_parse(at, len, where, &root, e));
-        const enum dm_status st = object(j, root, where, e);
-        json_decref(root);
-        DM_TRY(st);
-    }
-    return DM_OK;
-}
-
-static enum dm_status file(struct job *j, const char *path, struct dm_err *e)
-{
-    const char *name = strcmp(path, "-") ? path : "standard input", *text;
-    struct dm_reader *r;
-    size_t n;
-    DM_TRY(dm_reader_open(&r, path, &(struct dm_reader_opt){.format = DM_READER_TEXT}, e));
-    enum dm_status st = dm_reader_next(r, &text, &n, e);
-    char *copy = st ? NULL : strndup(text, n); // with a NUL behind it
-    if (!st && !copy)
-        st = dm_fail(e, DM_ENOMEM, "%s: out of memory for %zu bytes", name, n);
-    dm_reader_close(r);
-    if (!st && strlen(copy) != n)
-        st = dm_fail(e, DM_EFORMAT, "%s: holds a zero byte, so it is no JSON", name);
-    if (!st) {
-        const char *start = strncmp(copy, "\xef\xbb\xbf", 3) ? copy : copy + 3; // byte order mark
-        n -= (size_t)(start - copy);
-        st = start[strspn(start, " \t\r\n")] == '[' ? array(j, name, start, n, e)
-                                                    : lines(j, name, start, n, e);
-    }
-    free(copy);
-    return st;
 }
 
 enum dm_status dm_instruct_shard(const struct dm_instruct *k, const char *out, int argc,
@@ -187,7 +125,7 @@ enum dm_status dm_instruct_shard(const struct dm_instruct *k, const char *out, i
     DM_TRY_GOTO(dm_tokenize_create(&j.w, k->tokenizer, k->paths, k->n_paths, out, argc, argv, e));
     DM_TRY_GOTO(dm_shard_set_template(j.w, k->template->json, e));
     for (size_t i = 0; i < k->n_paths; i++)
-        DM_TRY_GOTO(file(&j, k->paths[i], e));
+        DM_TRY_GOTO(dm_objects_each(k->paths[i], object, &j, e));
     if (!stats->examples) {
         st = dm_fail(e, DM_EFORMAT, "%s: no example with a response", k->paths[0]);
         goto done;

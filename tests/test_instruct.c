@@ -187,9 +187,9 @@ static void test_bad_examples_name_their_place(void **state)
         const char *text, *fields, *json, *says;
         enum dm_status st;
     } bad[] = {
-        {"[{\"instruction\": \"a\"}]", NULL, SHORT, "example 1: key \"output\" is missing",
+        {"[{\"instruction\": \"a\"}]", NULL, SHORT, "element 1: key \"output\" is missing",
          DM_EFORMAT},
-        {"[1]", NULL, SHORT, "example 1: integer, want an object", DM_EFORMAT},
+        {"[1]", NULL, SHORT, "element 1: is integer, want an object", DM_EFORMAT},
         {"{\"instruction\": \"a\", \"output\": \"b\"}\n{\"instruction\": \"a\", \"output\": 4}",
          NULL, SHORT, "line 2: \"output\" is", DM_EFORMAT},
         {"{\"instruction\": \"a\", \"output\": \"b\"\n", NULL, SHORT, "line 1", DM_EFORMAT},

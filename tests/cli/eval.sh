@@ -36,6 +36,36 @@ JSON
     fail "train: $(cat err.txt)"
 "$dynamo" cooc train.h5 -o cooc.h5 > /dev/null
 
+# ---- eval ----
+# The log p of a choice is the sum of its tokens' in the text of context and choice.
+printf 'And the king blessed the river' > b.txt
+cat > choice.jsonl <<'JSON'
+{"context": "And the king blessed", "choices": ["the river", "river the"], "answer": 0}
+{"context": "And the king  ", "choices": ["blessed", "remembered the city"], "answer": 1}
+JSON
+"$dynamo" eval base.h5 --task choice=choice.jsonl --task lambada=b.jsonl > out.txt 2> err.txt &&
+    fail "a missing file passes"
+says err.txt b.jsonl
+printf '{"text": "%s"}\n' "$(cat b.txt)" > b.jsonl
+"$dynamo" eval base.h5 --task choice=choice.jsonl --task lambada=b.jsonl --items items.jsonl > tasks.tsv
+[ "$(cut -f 1,2 tasks.tsv | tr '\n' ' ')" = "$(printf 'task\titems choice\t2 lambada\t1 ')" ] ||
+    fail "$(cat tasks.tsv)"
+context=$(printf 'And the king blessed' > c.txt; "$dynamo" tokenize -t t.json --print c.txt | wc -w)
+"$dynamo" score base.h5 --text b.txt |
+    awk -F '\t' -v n="$context" '/^0/ && $2 >= n { sum += $4 } END { printf "%.4f\n", sum }' > want.txt
+sed -n '1s/.*"logp":\[\([^,]*\),.*/\1/p' items.jsonl | awk '{ printf "%.4f\n", $1 }' | cmp - want.txt ||
+    fail "log p: $(head -n 1 items.jsonl), want $(cat want.txt)"
+"$dynamo" eval base.h5 --task choice=choice.jsonl --json --threads 1 --limit 1 > tasks.json
+grep -q '"task":"choice","file":"choice.jsonl","items":1,"acc":[01].0,"acc_stderr":null' tasks.json ||
+    fail "$(cat tasks.json)"
+refuses 2 'MODEL is missing' "$dynamo" eval --task choice=choice.jsonl
+refuses 2 '--task KIND=FILE is missing' "$dynamo" eval base.h5
+refuses 2 '"choice" is not KIND=FILE' "$dynamo" eval base.h5 --task choice
+refuses 2 '"chess" is none of lambada' "$dynamo" eval base.h5 --task chess=x
+printf '{"context": "a", "choices": ["", "b"], "answer": 0}' > empty.jsonl
+"$dynamo" eval base.h5 --task choice=empty.jsonl > out.txt # a blank is a token
+no_file items.jsonl.tmp
+
 # ---- score ----
 printf 'And the king blessed the river. And the servant spoke unto the prophet.' > a.txt
 "$dynamo" tokenize -t t.json --print a.txt > a.ids
@@ -109,4 +139,5 @@ refuses 2 'no held-out data' "$dynamo" calibrate heads.h5
 "$dynamo" cooc other.h5 -o other-cooc.h5 > /dev/null
 refuses 1 'another tokenizer' "$dynamo" calibrate heads.h5 --data other.h5 $small
 refuses 1 'another tokenizer' "$dynamo" calibrate heads.h5 --data held.h5 --cooc other-cooc.h5 $small
+has_examples eval
 echo ok
