@@ -30,8 +30,27 @@ static char *dump(const json_t *root)
     return line;
 }
 
+/* Sets the number format of an imported config, under its old name or its new one, when the weights
+ * are in another by now. */
+static void correct_dtype(json_t *root, const json_t *own, const struct dm_config *cfg)
+{
+    static const char *const keys[] = {"torch_dtype", "dtype"};
+    struct dm_config imported;
+    if (dm_config_from_json(&imported, root, "", NULL) || imported.dtype == cfg->dtype)
+        return;
+    bool had = false;
+    for (int i = 0; i < 2; i++)
+        if (json_object_get(root, keys[i])) {
+            json_object_set(root, keys[i], json_object_get(own, "torch_dtype"));
+            had = true;
+        }
+    if (!had)
+        json_object_set(root, keys[0], json_object_get(own, "torch_dtype"));
+}
+
 /* The text that was imported if it says what the model is, otherwise the same with "dynamo" set or
- * removed. A model that was never imported writes its own config. */
+ * removed and the number format put right. A model that was never imported writes its own config.
+ */
 static enum dm_status config_text(const struct dm_config *cfg, const struct dm_model_meta *meta,
                                   const char *where, char **text, struct dm_err *e)
 {
@@ -50,13 +69,15 @@ static enum dm_status config_text(const struct dm_config *cfg, const struct dm_m
     else
         root = json_incref(own);
     if (!st && meta->hf_config) {
-        const json_t *has = json_object_get(root, "dynamo");
-        if (has == want || (has && want && json_equal(has, want)))
-            *text = strdup(meta->hf_config);
-        else if (want)
+        json_t *was = json_deep_copy(root);
+        if (want)
             json_object_set(root, "dynamo", want);
         else
             json_object_del(root, "dynamo");
+        correct_dtype(root, own, cfg);
+        if (json_equal(was, root))
+            *text = strdup(meta->hf_config);
+        json_decref(was);
     }
     if (!st && !*text)
         *text = dump(root);

@@ -29,6 +29,7 @@ static const struct job {
     {"heads70m", "70m", DM_PASS_HEADS},
     {"heads160m", "160m", DM_PASS_HEADS},
     {"base70m", "70m", DM_PASS_BASE},
+    {"joint70m", "70m", DM_PASS_JOINT}, // heads 2 and 3 with their base
 };
 
 static void check(enum dm_status st, const struct dm_err *e)
@@ -68,11 +69,12 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static void whole_model(struct dm_model *m, const char *size, enum dm_format fmt)
+static void whole_model(struct dm_model *m, const char *size, size_t K, enum dm_format fmt)
 {
     struct dm_config c;
     struct dm_err e;
     check(dm_config_named(&c, size, &e), &e);
+    c.K = K;
     check(dm_model_init(m, &c, &e), &e);
     dm_params_init_random(&m->params, &c, DM_SCOPE_ALL, 1);
     dm_model_set_format(m, fmt);
@@ -87,7 +89,7 @@ static void frozen_model(struct dm_model *m, const char *size, enum dm_format fm
     const struct dm_load_opt load = {
         .format = (int)fmt, .gradients = true, .K = 3, .D = 1, .copy = true};
     snprintf(path, sizeof(path), "/tmp/bench_train.%d.h5", (int)getpid());
-    whole_model(m, size, fmt);
+    whole_model(m, size, 1, fmt);
     check(dm_model_save(m, &meta, path, NULL, DM_BF16, DM_BF16, &e), &e);
     dm_model_release(m);
     peak_reset();
@@ -105,7 +107,10 @@ static void run_job(const struct job *j, enum dm_format fmt)
     static int32_t ids[B * T];
     double rate[RUNS], peak[RUNS];
     peak_reset();
-    (j->kind == DM_PASS_HEADS ? frozen_model : whole_model)(&m, j->size, fmt);
+    if (j->kind == DM_PASS_HEADS)
+        frozen_model(&m, j->size, fmt);
+    else
+        whole_model(&m, j->size, j->kind == DM_PASS_JOINT ? 3 : 1, fmt);
     const struct dm_step_opt o = {.kind = j->kind,
                                   .micro = B,
                                   .T = T,

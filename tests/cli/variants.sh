@@ -47,6 +47,15 @@ variant() {
     [ "$(hash back.h5)" = "$(hash m.h5)" ] || fail "export and import change the model"
 }
 
+# Weights that were trained in another format than the imported ones: config.json says so.
+"$dynamo" import --no-tokenizer "$cli/../golden/hf_dir" -o half.h5 > /dev/null
+prints "^output" "$dynamo" train half.h5 --data a.h5 --recipe joint --dtype f32 --heads 2 --steps 2 --batch 2 --context 32 -o m.h5
+"$dynamo" export m.h5 -o hf > /dev/null
+says hf/config.json '"dtype": "float32"'
+says hf/config.json '"classifier_dropout": 0.1'
+"$dynamo" import --no-tokenizer hf -o back.h5 > /dev/null
+[ "$(hash back.h5)" = "$(hash m.h5)" ] || fail "export and import change the number format"
+
 layer=$("$dynamo" info base.h5 | awk '$1 == "head_1" { print $2 }')
 variant 4 1 penultimate
 variant 3 2 penultimate --recipe joint
