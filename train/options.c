@@ -58,7 +58,7 @@ static const struct row rows[] = {
     {"dtype", 0, WORD, FIXED, DM_TRAIN_BASE, AT(dtype), 0, 0, dtypes, "TYPE",
      "f32, f16 or bf16: how the weights are stored"},
     {"dtype", 0, WORD, FIXED, DM_TRAIN_HEADS, AT(dtype), 0, 0, dtypes_heads, "TYPE",
-     "base, f32, f16 or bf16: how the heads' weights are stored; base: as the base's"},
+     "base, f32, f16 or bf16: how the trained weights are stored; base: as the base's"},
     {"precision", 0, WORD, FIXED, BOTH, AT(precision), 0, 0, precisions, "TYPE",
      "of matrix products: bf16 rounds weights and inputs and sums in float32, f32 rounds nothing; "
      "trained weights, their gradients and the optimiser are float32 in both"},
