@@ -84,7 +84,7 @@ void run_options(struct dm_train_opt *o, enum dm_train_kind kind, const char *ou
 {
     struct dm_err e;
     dm_train_opt_init(o, kind);
-    assert_ok(dm_train_opt_add_path(&o->data, run_shard_path, &e), e);
+    assert_ok(dm_paths_add(&o->data, run_shard_path, &e), e);
     o->config = run_config_path;
     o->base = run_base_path;
     o->output = output;
@@ -95,6 +95,13 @@ void run_options(struct dm_train_opt *o, enum dm_train_kind kind, const char *ou
     o->context = 16;
     o->val_every = 5;
     o->lr = 3e-3;
+}
+
+void run_set_data(struct dm_train_opt *o, const char *path)
+{
+    struct dm_err e;
+    dm_paths_clear(&o->data);
+    assert_ok(dm_paths_add(&o->data, path, &e), e);
 }
 
 enum dm_status run_go(const struct dm_train_opt *o, struct dm_train_report *r, struct dm_err *e)

@@ -19,6 +19,9 @@ const char *run_shard(const char *name, const char *extra, unsigned salt);
 /* 12 steps of 5 sequences of 16 tokens. Release with dm_train_opt_release(). */
 void run_options(struct dm_train_opt *o, enum dm_train_kind kind, const char *output);
 
+/* One other shard instead. */
+void run_set_data(struct dm_train_opt *o, const char *path);
+
 enum dm_status run_go(const struct dm_train_opt *o, struct dm_train_report *r, struct dm_err *e);
 /* A run to the end, its report dropped; o stays. */
 void run_complete(const struct dm_train_opt *o);

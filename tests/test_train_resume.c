@@ -155,7 +155,7 @@ static void test_a_checkpoint_of_another_run_is_refused(void **state)
     assert_ok(run_go(&o, &r, &e), e);
     dm_train_report_release(&r);
     // The same tokenizer, other text.
-    o.data.path[0] = run_shard("changed.h5", "l", 7);
+    run_set_data(&o, run_shard("changed.h5", "l", 7));
     o.resume = run_prefix_of(ckpt);
     run_refused(&o, DM_EMISMATCH, "inputs");
     dm_train_opt_init(&o, DM_TRAIN_HEADS);

@@ -256,7 +256,7 @@ static void test_what_does_not_fit_is_refused(void **state)
     const char *out = tmp_path("refused.h5"), *other = run_shard("other.h5", "m", 5);
     run_make_base();
     run_options(&o, DM_TRAIN_HEADS, out);
-    o.data.path[0] = other;
+    run_set_data(&o, other);
     run_refused(&o, DM_EMISMATCH, "tokenizer");
     run_options(&o, DM_TRAIN_HEADS, out);
     o.context = 25;

@@ -40,10 +40,9 @@ void dm_checkpoint_release(struct dm_checkpoint *c)
 
 static char *state_text(const struct dm_checkpoint *c, const struct dm_adamw *a)
 {
-    json_t *s = json_pack("{s:I, s:I, s:I, s:I, s:I, s:O}", "step", (json_int_t)c->step, "updates",
-                          (json_int_t)a->t, "epoch", (json_int_t)c->pos.epoch, "index",
-                          (json_int_t)c->pos.index, "best_step", (json_int_t)c->best_step, "run",
-                          c->run);
+    json_t *s = json_pack("{s:I, s:I, s:I, s:I, s:O}", "step", (json_int_t)c->step, "updates",
+                          (json_int_t)a->t, "drawn", (json_int_t)c->drawn, "best_step",
+                          (json_int_t)c->best_step, "run", c->run);
     if (!s)
         return NULL;
     // JSON has no infinity, which is what "none yet" looks like to the caller.
@@ -184,19 +183,18 @@ static enum dm_status check_hash(const json_t *manifest, const char *name, const
 static enum dm_status parse_state(struct dm_checkpoint *c, size_t *updates, const json_t *s,
                                   const char *path, struct dm_err *e)
 {
-    size_t step = 0, epoch = 0, index = 0, best_step = 0;
+    size_t step = 0, drawn = 0, best_step = 0;
     json_t *run = json_object_get(s, "run");
     DM_TRY(dm_json_size(s, "step", 0, INT64_MAX, true, path, &step, e));
     DM_TRY(dm_json_size(s, "updates", 0, step, true, path, updates, e));
-    DM_TRY(dm_json_size(s, "epoch", 0, INT64_MAX, true, path, &epoch, e));
-    DM_TRY(dm_json_size(s, "index", 0, INT64_MAX, true, path, &index, e));
+    DM_TRY(dm_json_size(s, "drawn", 0, INT64_MAX, true, path, &drawn, e));
     DM_TRY(dm_json_size(s, "best_step", 0, step, true, path, &best_step, e));
     c->best = INFINITY;
     DM_TRY(dm_json_number(s, "best", best_step > 0, path, &c->best, e));
     if (!json_is_object(run))
         return dm_fail(e, DM_EFORMAT, "%s: \"run\" is %s, want an object", path, dm_json_type(run));
     c->step = step;
-    c->pos = (struct dm_loader_pos){.epoch = epoch, .index = index};
+    c->drawn = drawn;
     c->best_step = best_step;
     c->run = json_incref(run);
     return DM_OK;

@@ -14,12 +14,11 @@
 #include <jansson.h>
 
 #include "train/adamw.h"
-#include "train/loader.h"
 
 struct dm_checkpoint {
-    uint64_t step; /* batches done; AdamW's own count, a->t, leaves out those that were skipped */
-    struct dm_loader_pos pos;
-    double best; /* smallest validation loss so far, at step best_step (0 = none yet) */
+    uint64_t step;  /* batches done; AdamW's own count, a->t, leaves out those that were skipped */
+    uint64_t drawn; /* training sequences used: the number of the next one (loader.h) */
+    double best;    /* smallest validation loss so far, at step best_step (0 = none yet) */
     uint64_t best_step;
     json_t *run; /* object: the command, its options, its inputs' hashes, the model's config */
 };

@@ -33,6 +33,12 @@ static void check_usage(const struct dm_train_opt *o, struct argp_state *s)
         argp_error(s, o->from ? "--config and --from exclude each other" : "--config is missing");
     if (!o->data.n)
         argp_error(s, "--data is missing: a token shard made by dynamo tokenize");
+    for (size_t i = 0; i < o->data.n; i++)
+        if ((o->data.weight[i] > 0.0) != (o->data.weight[0] > 0.0))
+            argp_error(s, "--data: either all shards have a weight, or none");
+    for (size_t i = 0; i < o->val.n; i++)
+        if (o->val.weight[i] > 0.0)
+            argp_error(s, "--val %s takes no weight", o->val.path[i]);
     if (!o->output)
         argp_error(s, "-o is missing: the model file to write");
     if (o->kind == DM_TRAIN_HEADS && !dm_train_opt_joint(o))

@@ -1,12 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /* loader.h - sequences of T tokens from token shards, in an order that only the seed decides.
  *
- * Every shard is cut into consecutive windows of T tokens (the rest is dropped): documents are
- * packed, nothing is masked. A fixed permutation of all windows gives the first `val_fraction` of
- * them to validation; it does not depend on the seed, so that heads trained on the shards of their
- * base keep the base's held-out windows when T and the fraction are the same. The order of the
- * others is another permutation, keyed by seed and epoch, that is computed and not stored: any
- * position (epoch, index) can be entered directly.
+ * Documents (what ends with the separator) are packed: those that train, and those that validate,
+ * are laid end to end in each shard and cut into windows of T tokens; the rest is dropped and
+ * nothing is masked. Whole documents are held out, in a fixed random order until they have the
+ * share that is asked for; the choice depends on the shard and the share alone, so that heads
+ * trained on the shards of their base keep the base's held-out text.
+ *
+ * Training sequences are numbered 0, 1, 2, ... without end. Any number can be entered directly: the
+ * order is made of permutations, keyed by seed and round, that are computed and not stored. Without
+ * weights a round is an epoch: every window once. With weights a round is 4096 sequences, of which
+ * each shard has its share to the nearest; a shard goes through all its windows before it repeats
+ * one.
  *
  * Tokens that are no targets of training (the prompts of instructions) come as ~id (shard.h). */
 #ifndef DM_TRAIN_LOADER_H
@@ -21,10 +26,11 @@ struct dm_loader;
 
 struct dm_loader_opt {
     const char *const *data; /* (n_data) shards */
+    const double *weight;    /* (n_data) shares of the sequences, any scale; NULL = by size */
     size_t n_data;
     const char *const *val; /* (n_val) held-out shards; with these val_fraction is not used */
     size_t n_val;
-    double val_fraction; /* at least one window when > 0; 0 = no validation */
+    double val_fraction; /* of the tokens of each shard; at least one window when > 0 */
     size_t T;
     uint64_t seed;
     size_t V;                   /* ids must be below */
@@ -32,25 +38,30 @@ struct dm_loader_opt {
     size_t cache_bytes;         /* shards that fit are kept in memory, 4 bytes a token */
 };
 
-struct dm_loader_pos {
-    uint64_t epoch, index;
-};
-
-/* Opens the shards and checks that they belong together. DM_EMISMATCH for another tokenizer,
- * DM_ERANGE for a vocabulary above V or too few tokens, and what dm_shard_open returns. Release
- * with dm_loader_free(). The strings of opt are only used here. */
+/* Opens the shards, checks that they belong together and reads through those that are split.
+ * DM_EMISMATCH for another tokenizer, DM_ERANGE for a vocabulary above V, too few tokens, or
+ * nothing that can be held out, and what dm_shard_open returns. Release with dm_loader_free(). The
+ * strings of opt are only used here. */
 enum dm_status dm_loader_new(struct dm_loader **out, const struct dm_loader_opt *opt,
                              struct dm_err *e);
 void dm_loader_free(struct dm_loader *l); /* NULL is fine */
 
-size_t dm_loader_train_windows(const struct dm_loader *l); /* per epoch, >= 1 */
+size_t dm_loader_train_windows(const struct dm_loader *l); /* of all shards, >= 1 */
 size_t dm_loader_val_windows(const struct dm_loader *l);
 
-/* The next B training windows into ids (B,T); pos moves on and over the ends of epochs. */
-enum dm_status dm_loader_next(struct dm_loader *l, struct dm_loader_pos *pos, int32_t *ids,
-                              size_t B, struct dm_err *e);
+/* Training sequences first .. first+n-1 into ids (n,T). */
+enum dm_status dm_loader_read(struct dm_loader *l, uint64_t first, size_t n, int32_t *ids,
+                              struct dm_err *e);
 
-/* Validation windows [start, start+n), start+n <= dm_loader_val_windows(), into ids (n,T). */
+/* Begins to read these in a thread; the dm_loader_read() that asks for the same gets them from
+ * there. A hint: without a thread, or with all in memory, nothing happens. Until
+ * dm_loader_quiet(), or the next call of another function here, has returned, the caller must leave
+ * HDF5 alone. */
+void dm_loader_prefetch(struct dm_loader *l, uint64_t first, size_t n);
+void dm_loader_quiet(struct dm_loader *l); /* waits for the thread; what it has read stays */
+
+/* Validation windows [start, start+n), start+n <= dm_loader_val_windows(), into ids (n,T). Their
+ * order is random, too, but the same for every seed. */
 enum dm_status dm_loader_val(struct dm_loader *l, size_t start, size_t n, int32_t *ids,
                              struct dm_err *e);
 

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "src/base/arena.h"
 #include "src/base/json.h"
@@ -78,13 +79,14 @@ static const struct row rows[] = {
     {"head-weights", 0, TEXT, FIXED, DM_TRAIN_HEADS, AT(head_weights), 0, 0, NULL, "W,W..",
      "weight of the loss of each head that is trained, heads 2..K or 1..K (default 1 each; the "
      "paper does not say)"},
-    {"data", 'd', PATHS, KEPT, BOTH, AT(data), 0, 0, NULL, "SHARD",
+    {"data", 'd', PATHS, KEPT, BOTH, AT(data), 0, 0, NULL, "SHARD[:WEIGHT]",
      "token shard to train on; may be repeated, further shards may also follow as arguments; "
-     "required"},
+     "required. With weights (A.h5:0.7 B.h5:0.3) they are the shards' shares of the sequences"},
     {"val", 0, PATHS, KEPT, BOTH, AT(val), 0, 0, NULL, "SHARD",
      "held-out shard instead of --val-fraction; may be repeated"},
     {"val-fraction", 0, REAL, FIXED, BOTH, AT(val_fraction), 0, 0.9, NULL, "X",
-     "part of the sequences that is held out, the same ones for every seed; 0 = none"},
+     "part of each shard's tokens that is held out, as whole documents, the same ones for every "
+     "seed; 0 = none"},
     {"steps", 'n', SIZE, FIXED, BOTH, AT(steps), 0, MANY, NULL, "N",
      "optimiser steps; 0 = from --epochs"},
     {"epochs", 0, REAL, FIXED, BOTH, AT(epochs), 0, 1e6, NULL, "X",
@@ -199,8 +201,8 @@ void dm_train_opt_init(struct dm_train_opt *o, enum dm_train_kind kind)
 
 void dm_train_opt_release(struct dm_train_opt *o)
 {
-    free(o->data.path);
-    free(o->val.path);
+    dm_paths_clear(&o->data);
+    dm_paths_clear(&o->val);
     json_decref(o->stored);
     *o = (struct dm_train_opt){0};
 }
@@ -256,14 +258,47 @@ void dm_train_opt_argp(const struct dm_train_opt *o, struct argp_option *out, ch
     out[n] = (struct argp_option){0};
 }
 
-enum dm_status dm_train_opt_add_path(struct dm_paths *p, const char *path, struct dm_err *e)
+/* Length of the path in "PATH:WEIGHT", and the weight. */
+static size_t cut_weight(const char *text, double *weight)
 {
-    const char **more = dm_realloc(p->path, p->n + 1, sizeof(*more));
-    if (!more)
+    const char *colon = strrchr(text, ':');
+    char *end;
+    *weight = 0.0;
+    if (!colon || colon == text || !strchr("0123456789.", colon[1]) || !access(text, F_OK))
+        return strlen(text);
+    const double w = strtod(colon + 1, &end);
+    if (end == colon + 1 || *end || !(w > 0.0 && w < 1e9))
+        return strlen(text);
+    *weight = w;
+    return (size_t)(colon - text);
+}
+
+enum dm_status dm_paths_add(struct dm_paths *p, const char *text, struct dm_err *e)
+{
+    double weight;
+    char *path = strndup(text, cut_weight(text, &weight));
+    const char **paths = dm_realloc(p->path, p->n + 1, sizeof(*paths));
+    if (paths)
+        p->path = paths;
+    double *weights = dm_realloc(p->weight, p->n + 1, sizeof(*weights));
+    if (weights)
+        p->weight = weights;
+    if (!path || !paths || !weights) {
+        free(path);
         return dm_fail(e, DM_ENOMEM, "out of memory");
-    p->path = more;
-    p->path[p->n++] = path;
+    }
+    p->path[p->n] = path;
+    p->weight[p->n++] = weight;
     return DM_OK;
+}
+
+void dm_paths_clear(struct dm_paths *p)
+{
+    for (size_t i = 0; i < p->n; i++)
+        free((void *)(uintptr_t)p->path[i]);
+    free(p->path);
+    free(p->weight);
+    *p = (struct dm_paths){0};
 }
 
 static void parse_row(struct dm_train_opt *o, const struct row *r, const char *arg,
@@ -292,7 +327,7 @@ static void parse_row(struct dm_train_opt *o, const struct row *r, const char *a
         *(const char **)v = arg;
         break;
     case PATHS:
-        if (dm_train_opt_add_path(v, arg, &e))
+        if (dm_paths_add(v, arg, &e))
             argp_failure(s, 1, 0, "%s", e.msg);
         break;
     case FLAG:
@@ -373,7 +408,9 @@ static json_t *row_json(const struct dm_train_opt *o, const struct row *r)
         const struct dm_paths *p = v;
         json_t *list = json_array();
         for (size_t i = 0; i < p->n; i++)
-            json_array_append_new(list, json_string(p->path[i]));
+            json_array_append_new(list, p->weight[i] > 0.0
+                                            ? json_sprintf("%s:%.17g", p->path[i], p->weight[i])
+                                            : json_string(p->path[i]));
         return list;
     }
     default:
@@ -403,12 +440,12 @@ static enum dm_status restore_paths(struct dm_paths *p, const json_t *stored, co
                                     const char *where, struct dm_err *e)
 {
     const json_t *list = json_object_get(stored, r->name);
-    p->n = 0;
+    dm_paths_clear(p);
     for (size_t i = 0; i < json_array_size(list); i++) {
         const char *path = json_string_value(json_array_get(list, i));
         if (!path)
             return dm_fail(e, DM_EFORMAT, "%s: an entry of \"%s\" is not a string", where, r->name);
-        DM_TRY(dm_train_opt_add_path(p, path, e));
+        DM_TRY(dm_paths_add(p, path, e));
     }
     return DM_OK;
 }

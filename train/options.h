@@ -17,7 +17,8 @@
 enum dm_train_kind { DM_TRAIN_BASE = 1, DM_TRAIN_HEADS = 2 }; /* bits: a row can serve both */
 
 struct dm_paths {
-    const char **path; /* (n), heap */
+    const char **path; /* (n), own memory; dm_paths_clear() releases it */
+    double *weight;    /* (n), 0 = none given */
     size_t n;
 };
 
@@ -55,8 +56,11 @@ void dm_train_opt_argp(const struct dm_train_opt *o, struct argp_option *out, ch
 /* Takes one option of argp's parser; ARGP_ERR_UNKNOWN when `key` is not of the table. A bad value
  * is a usage error. */
 error_t dm_train_opt_parse(struct dm_train_opt *o, int key, const char *arg, struct argp_state *s);
-/* Appends to a list; DM_ENOMEM. */
-enum dm_status dm_train_opt_add_path(struct dm_paths *p, const char *path, struct dm_err *e);
+
+/* Appends a copy of `text`, "PATH" or "PATH:WEIGHT" (a number above 0; the name of a file that is
+ * there is a path as it stands). DM_ENOMEM. */
+enum dm_status dm_paths_add(struct dm_paths *p, const char *text, struct dm_err *e);
+void dm_paths_clear(struct dm_paths *p);
 
 struct dm_schedule dm_train_opt_schedule(const struct dm_train_opt *o, size_t steps);
 enum dm_decay_mask dm_train_opt_decay_mask(const struct dm_train_opt *o);

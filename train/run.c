@@ -65,6 +65,9 @@ static enum dm_status hash_files(json_t *inputs, const char *key, const struct d
     json_object_set_new(inputs, key, list);
     for (size_t i = 0; i < p->n; i++)
         DM_TRY(dm_provenance_input(list, p->path[i], e));
+    for (size_t i = 0; i < p->n; i++)
+        if (p->weight[i] > 0.0)
+            json_object_set_new(json_array_get(list, i), "weight", json_real(p->weight[i]));
     return DM_OK;
 }
 
@@ -90,6 +93,7 @@ static enum dm_status open_data(struct state *s, struct dm_err *e)
 {
     const struct dm_train_opt *o = s->opt;
     const struct dm_loader_opt lo = {.data = o->data.path,
+                                     .weight = *o->data.weight > 0.0 ? o->data.weight : NULL,
                                      .n_data = o->data.n,
                                      .val = o->val.path,
                                      .n_val = o->val.n,
@@ -161,11 +165,10 @@ static enum dm_status enter(struct state *s, struct dm_err *e)
         return dm_resume_none(s->out->checkpoint, e);
     DM_TRY(dm_resume_load(&s->at, &s->step.adam, s->opt, s->run->console, e));
     s->saved = (size_t)s->at.step;
-    const size_t n = dm_loader_train_windows(s->loader);
-    if (s->at.step > s->schedule.steps || s->at.pos.index >= n)
-        return dm_fail(e, DM_EFORMAT, "%s: step %llu of %zu, sequence %llu of %zu", s->opt->resume,
+    if (s->at.step > s->schedule.steps || s->at.drawn != s->at.step * s->opt->batch)
+        return dm_fail(e, DM_EFORMAT, "%s: step %llu of %zu, %llu sequences drawn", s->opt->resume,
                        (unsigned long long)s->at.step, s->schedule.steps,
-                       (unsigned long long)s->at.pos.index, n);
+                       (unsigned long long)s->at.drawn);
     return DM_OK;
 }
 
@@ -239,6 +242,7 @@ static enum dm_status save(struct state *s, struct dm_err *e)
     DM_TRY(dm_keep_path(path, sizeof(path), s->out->checkpoint, step, e));
     if (s->saved == step && !access(path, F_OK))
         return DM_OK;
+    dm_loader_quiet(s->loader);
     DM_TRY(dm_checkpoint_save(path, &s->at, &s->step.adam, e));
     s->saved = step;
     dm_keep_prune(s->out->checkpoint, s->opt->keep_last, step);
@@ -312,7 +316,10 @@ static enum dm_status advance(struct state *s, struct dm_err *e)
     const struct dm_train_opt *o = s->opt;
     struct dm_err why;
     const double lr = dm_schedule_lr(&s->schedule, (size_t)s->at.step), t0 = dm_now();
-    DM_TRY(dm_loader_next(s->loader, &s->at.pos, s->ids, o->batch, e));
+    DM_TRY(dm_loader_read(s->loader, s->at.drawn, o->batch, s->ids, e));
+    s->at.drawn += o->batch;
+    if (s->at.step + 1 < s->schedule.steps)
+        dm_loader_prefetch(s->loader, s->at.drawn, o->batch);
     enum dm_status st = dm_step_run(&s->step, s->ids, o->batch, lr, &why);
     if (st)
         return dm_fail(e, st, "step %llu: %s", (unsigned long long)s->at.step + 1, why.msg);

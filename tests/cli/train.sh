@@ -69,6 +69,17 @@ cut -d, -f1,2,4-6 base.log.csv >a
 cut -d, -f1,2,4-6 parts.log.csv >b
 cmp a b || fail "the log of a resumed run differs"
 
+# weights of shards: all or none; they are stored, and shape the weights
+cp shard.h5 other.h5
+refuses 2 "either all shards have a weight, or none" "${run[@]}" other.h5:2 -o x.h5
+refuses 2 "takes no weight" "${run[@]}" --val other.h5:2 -o x.h5
+weighted=("$dynamo" pretrain --config config.json --data shard.h5:1 other.h5:3 --steps 12 --batch 4 --context 32)
+prints "output" "${weighted[@]}" -o weighted.h5
+prints "go on with" "${weighted[@]}" -o weighted2.h5 --stop-after 5
+refuses 1 "inputs are not those of this run" "$dynamo" pretrain --resume weighted2.ckpt --data shard.h5:1 other.h5:2
+prints "output" "$dynamo" pretrain --resume weighted2.ckpt
+cmp weighted.h5 weighted2.h5 || fail "a resumed run with weighted shards differs"
+
 # ---- heads
 run=("$dynamo" train base.h5 --data shard.h5 --heads 3 --steps 20 --batch 4 --micro 2 --context 32)
 prints "PPL_1:3" "${run[@]}" -o heads.h5
