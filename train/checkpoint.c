@@ -35,6 +35,7 @@ static void dataset_name(char out[NAME_MAX_], const struct dm_adamw_slot *s, int
 void dm_checkpoint_release(struct dm_checkpoint *c)
 {
     json_decref(c->run);
+    json_decref(c->guard);
     *c = (struct dm_checkpoint){0};
 }
 
@@ -47,6 +48,8 @@ static char *state_text(const struct dm_checkpoint *c, const struct dm_adamw *a)
         return NULL;
     // JSON has no infinity, which is what "none yet" looks like to the caller.
     json_object_set_new(s, "best", c->best_step ? json_real(c->best) : json_null());
+    if (c->guard)
+        json_object_set(s, "guard", c->guard);
     char *text = json_dumps(s, JSON_COMPACT | JSON_SORT_KEYS);
     json_decref(s);
     return text;
@@ -197,6 +200,7 @@ static enum dm_status parse_state(struct dm_checkpoint *c, size_t *updates, cons
     c->drawn = drawn;
     c->best_step = best_step;
     c->run = json_incref(run);
+    c->guard = json_incref(json_object_get(s, "guard"));
     return DM_OK;
 }
 
@@ -243,6 +247,7 @@ enum dm_status dm_checkpoint_peek(struct dm_checkpoint *c, const char *path, str
     if (!st) {
         *c = r.c;
         json_incref(c->run);
+        json_incref(c->guard);
     }
     end_reading(&r);
     return st;

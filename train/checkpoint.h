@@ -20,7 +20,8 @@ struct dm_checkpoint {
     uint64_t drawn; /* training sequences used: the number of the next one (loader.h) */
     double best;    /* smallest validation loss so far, at step best_step (0 = none yet) */
     uint64_t best_step;
-    json_t *run; /* object: the command, its options, its inputs' hashes, the model's config */
+    json_t *guard; /* what dm_guard_json() gave, or NULL */
+    json_t *run;   /* object: the command, its options, its inputs' hashes, the model's config */
 };
 void dm_checkpoint_release(struct dm_checkpoint *c); /* the JSON; a zeroed one is fine */
 

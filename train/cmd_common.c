@@ -23,8 +23,12 @@ static void refuse(const struct dm_train_opt *o, struct argp_state *s, const cha
 #define REFUSE(o, s, names, why) refuse(o, s, names, sizeof(names) / sizeof(names[0]), why)
 
 /* What is still missing or contradictory once everything has been read. */
-static void check_usage(const struct dm_train_opt *o, struct argp_state *s)
+static void check_usage(struct dm_train_opt *o, struct argp_state *s)
 {
+    if (o->resume && o->replay)
+        argp_error(s, "--replay and --resume exclude each other");
+    if (o->replay)
+        o->resume = o->replay;
     if (o->resume && strcmp(o->resume, "auto"))
         return; // the rest is in the checkpoint
     if (o->kind == DM_TRAIN_HEADS && !o->base)
@@ -89,9 +93,49 @@ static void print_report(const struct dm_train_opt *o, const struct dm_train_rep
         printf("go on with\tdynamo %s --resume %s\n", dm_train_kind_name(o->kind), r->checkpoint);
 }
 
-static void show(const struct dm_train_opt *o, const struct dm_train_report *r)
+static void print_number(const char *what, const json_t *x)
+{
+    if (json_is_number(x))
+        printf("%s\t%.9g\n", what, json_number_value(x));
+}
+
+static void print_replay(const json_t *r)
+{
+    const json_t *loss = json_object_get(r, "loss"), *t;
+    const char *head;
+    size_t i;
+    json_t *x;
+    printf("step\t%lld\n", (long long)json_integer_value(json_object_get(r, "step")));
+    json_object_foreach((json_t *)(uintptr_t)loss, head, x)
+    {
+        char what[40];
+        snprintf(what, sizeof(what), "loss %s", head);
+        print_number(what, x);
+    }
+    print_number("norm", json_object_get(r, "norm"));
+    printf("bits\t%s\n", json_is_true(json_object_get(r, "same")) ? "as stored" : "differ");
+    json_array_foreach(json_object_get(r, "tensors"), i, t)
+    {
+        const json_t *norm = json_object_get(t, "norm");
+        printf("%s\t", json_string_value(json_object_get(t, "name")));
+        if (json_is_number(norm))
+            printf("norm %.6g, max %.6g\n", json_number_value(norm),
+                   json_number_value(json_object_get(t, "max")));
+        else
+            puts("not finite");
+    }
+}
+
+static void show(const struct dm_train_opt *o, struct dm_train_report *r)
 {
     const bool complete = r->steps == r->total_steps;
+    if (r->replay) {
+        if (o->json)
+            dm_json_print(json_incref(r->replay));
+        else
+            print_replay(r->replay);
+        return;
+    }
     if (!o->json) {
         print_report(o, r);
         return;

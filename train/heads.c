@@ -163,11 +163,11 @@ enum dm_status dm_train_heads(const struct dm_train_opt *given, struct dm_train_
                                .base_hash = base_hash,
                                .console = console};
     DM_TRY_GOTO(dm_run_train(&run, out, e));
-    if (out->steps == out->total_steps)
+    if (!out->replay && out->steps == out->total_steps)
         st = save(o, &m, &meta, out->provenance, e);
     if (st)
         dm_train_report_release(out);
-    else if (out->steps == out->total_steps)
+    else if (!out->replay && out->steps == out->total_steps)
         dm_run_saved(out);
 done:
     dm_model_release(&m);

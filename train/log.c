@@ -151,6 +151,8 @@ static enum dm_status write_jsonl(FILE *f, const struct dm_log_row *r, size_t K,
             comma = ",";
         }
     fprintf(f, "},\"grad_norm\":%.9g,\"tokens_per_second\":%.6g", r->norm, r->tokens_per_s);
+    if (r->skipped)
+        fputs(",\"skipped\":true", f);
     if (isfinite(r->mfu))
         fprintf(f, ",\"mfu\":%.4g", r->mfu);
     if (r->val) {

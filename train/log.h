@@ -13,6 +13,7 @@ struct dm_log;
 struct dm_log_row {
     size_t step, tokens; /* done so far */
     double lr, norm;
+    bool skipped;             /* the step was refused: the weights stayed */
     const double *loss;       /* (K), NaN for heads that are not trained */
     double tokens_per_s, mfu; /* of this step; mfu: share of the peak, NaN = not known */
     double seconds;           /* since this run began */

@@ -26,6 +26,7 @@ static const char *const recipes[] = {"frozen", "joint", NULL};
 static const char *const inits[] = {"copy", "random", "file", NULL};
 static const char *const schedules[] = {"cosine", "linear", "constant", "wsd", NULL};
 static const char *const masks[] = {"matrices", "layers", "all", NULL};
+static const char *const on_spikes[] = {"off", "skip", "stop", NULL};
 static const char *const saves[] = {"last", "best", NULL};
 static const char *const inputs[] = {"penultimate", "final", NULL};
 
@@ -122,6 +123,13 @@ static const struct row rows[] = {
      "only), or all (biases and LayerNorms, too)"},
     {"clip", 0, REAL, FIXED, BOTH, AT(clip), 0, 1e9, NULL, "X",
      "largest norm of the gradient, 0 = no clipping; not stated in the paper, our choice"},
+    {"on-spike", 0, WORD, KEPT, BOTH, AT(on_spike), 0, 0, on_spikes, "WHAT",
+     "when the loss or the norm of the gradient jumps: off, skip the batch, or stop; batch and "
+     "gradients are kept for --replay"},
+    {"spike-sigma", 0, REAL, KEPT, BOTH, AT(spike_sigma), 0, 1e6, NULL, "X",
+     "a jump is more than X standard deviations above the mean"},
+    {"spike-window", 0, SIZE, KEPT, BOTH, AT(spike_window), 2, DM_GUARD_MAX_WINDOW, NULL, "N",
+     "of the last N steps"},
     {"beta1", 0, REAL, FIXED, BOTH, AT(beta1), 0, 0.999999, NULL, "X", "AdamW"},
     {"beta2", 0, REAL, FIXED, BOTH, AT(beta2), 0, 0.999999, NULL, "X", "AdamW"},
     {"eps", 0, REAL, FIXED, BOTH, AT(eps), 1e-30, 1, NULL, "X", "AdamW"},
@@ -153,6 +161,9 @@ static const struct row rows[] = {
      "go on bit for bit as if the run had not stopped, from a checkpoint FILE, from the newest "
      "whole one of a PREFIX, or, with the word auto, from the newest one of this command's own "
      "prefix if there is any; stored options are used, those that shape the weights cannot change"},
+    {"replay", 0, TEXT, ONCE, BOTH, AT(replay), 0, 0, NULL, "FILE",
+     "compute the gradients of a refused step again and tell about each tensor; nothing is "
+     "trained"},
     {"stop-after", 0, SIZE, ONCE, BOTH, AT(stop_after), 0, MANY, NULL, "N",
      "do N steps at most now, then save the checkpoint; 0 = no limit"},
     {"threads", 't', SIZE, ONCE, BOTH, AT(threads), 0, 1024, NULL, "N",
@@ -175,6 +186,9 @@ void dm_train_opt_init(struct dm_train_opt *o, enum dm_train_kind kind)
                                .head_input = "penultimate",
                                .schedule = "cosine",
                                .save = "last",
+                               .on_spike = "off",
+                               .spike_sigma = 6.0,
+                               .spike_window = 100,
                                .decay_mask = "matrices",
                                .heads = 3,
                                .head_depth = 1,
@@ -365,6 +379,13 @@ struct dm_schedule dm_train_opt_schedule(const struct dm_train_opt *o, size_t st
                                 .decay = dm_schedule_part(o->lr_decay, steps, steps - warmup),
                                 .lr = o->lr,
                                 .min_lr = o->min_lr};
+}
+
+struct dm_guard dm_train_opt_guard(const struct dm_train_opt *o)
+{
+    return (struct dm_guard){.on = (enum dm_on_spike)word_index(o->on_spike, on_spikes),
+                             .window = o->spike_window,
+                             .sigma = o->spike_sigma};
 }
 
 enum dm_decay_mask dm_train_opt_decay_mask(const struct dm_train_opt *o)

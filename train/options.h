@@ -11,6 +11,7 @@
 
 #include "src/base/status.h"
 #include "src/kernel/format.h"
+#include "train/guard.h"
 #include "train/schedule.h"
 #include "train/step.h"
 
@@ -26,7 +27,7 @@ struct dm_train_opt {
     enum dm_train_kind kind;
     const char *base, *config, *from, *tokenizer, *vocab_rows, *dtype; /* strings are borrowed */
     const char *precision, *recipe, *init, *head_input, *head_weights;
-    const char *schedule, *decay_mask, *save;
+    const char *schedule, *decay_mask, *save, *on_spike;
     size_t heads, head_depth;
     struct dm_paths data, val;
     double val_fraction;
@@ -37,7 +38,9 @@ struct dm_train_opt {
     size_t val_every, val_max;
     const char *output, *checkpoint, *log;
     size_t checkpoint_every, keep_last, log_every;
-    const char *resume;
+    size_t spike_window;
+    double spike_sigma;
+    const char *resume, *replay;
     size_t stop_after, threads;
     bool json;
     uint64_t given; /* bit i: row i of the table was on the command line */
@@ -63,6 +66,7 @@ enum dm_status dm_paths_add(struct dm_paths *p, const char *text, struct dm_err 
 void dm_paths_clear(struct dm_paths *p);
 
 struct dm_schedule dm_train_opt_schedule(const struct dm_train_opt *o, size_t steps);
+struct dm_guard dm_train_opt_guard(const struct dm_train_opt *o); /* that remembers nothing */
 enum dm_decay_mask dm_train_opt_decay_mask(const struct dm_train_opt *o);
 /* Of the products: f32 or bf16. */
 enum dm_format dm_train_opt_format(const struct dm_train_opt *o);

@@ -7,6 +7,7 @@
 void dm_train_report_release(struct dm_train_report *r)
 {
     json_decref(r->provenance);
+    json_decref(r->replay);
     *r = (struct dm_train_report){0};
 }
 
@@ -44,7 +45,7 @@ void dm_console_begin(struct dm_console *c, const char *what)
     dm_progress_init(&c->progress, what, "tokens", (double)((c->steps - c->begun) * c->per_step));
 }
 
-static double mean_loss(const double *loss, size_t K)
+double dm_report_mean_loss(const double *loss, size_t K)
 {
     double sum = 0.0;
     size_t n = 0;
@@ -72,7 +73,7 @@ void dm_console_step(struct dm_console *c, const struct dm_log_row *row)
     if (!c->f)
         return;
     snprintf(note, sizeof(note), "step %zu of %zu, loss %.4f", row->step, c->steps,
-             mean_loss(row->loss, c->K));
+             dm_report_mean_loss(row->loss, c->K));
     if (c->progress.tty) {
         const size_t n = strlen(note);
         if (isfinite(row->mfu))

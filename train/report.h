@@ -24,9 +24,13 @@ struct dm_train_report {
     double best;                   /* smallest mean validation loss, at best_step (0 = none) */
     size_t best_step;
     json_t *provenance;    /* command, options, inputs' hashes, validation: no times, no threads */
+    json_t *replay;        /* of a run with --replay: what dm_replay() gave; the rest is 0 */
     char checkpoint[4096]; /* the prefix of the files' names */
 };
 void dm_train_report_release(struct dm_train_report *r);
+
+/* Mean of the trained heads' losses; loss (K), NaN for the others. */
+double dm_report_mean_loss(const double *loss, size_t K);
 
 /* As JSON without the provenance; new reference. */
 json_t *dm_train_report_json(const struct dm_train_report *r);

@@ -111,6 +111,7 @@ static enum dm_status load(struct dm_checkpoint *at, struct dm_adamw *a, const c
         return st;
     }
     json_decref(c.run);
+    json_decref(at->guard);
     c.run = at->run;
     *at = c;
     return DM_OK;

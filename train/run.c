@@ -12,8 +12,10 @@
 #include "src/base/stop.h"
 #include "src/kernel/peak.h"
 #include "train/checkpoint.h"
+#include "train/guard.h"
 #include "train/keep.h"
 #include "train/log.h"
+#include "train/replay.h"
 #include "train/resume.h"
 #include "train/schedule.h"
 
@@ -26,6 +28,7 @@ struct state {
     struct dm_loader *loader;
     struct dm_schedule schedule;
     struct dm_step step;
+    struct dm_guard guard;
     struct dm_checkpoint at; /* where the run is; at.run is stored with it */
     struct dm_log *log;
     struct dm_arena scratch;
@@ -160,11 +163,13 @@ static void measure_peak(struct state *s)
 static enum dm_status enter(struct state *s, struct dm_err *e)
 {
     s->at.best = INFINITY;
+    s->guard = dm_train_opt_guard(s->opt);
     dm_file_sweep(s->out->checkpoint);
     if (!s->opt->resume)
         return dm_resume_none(s->out->checkpoint, e);
     DM_TRY(dm_resume_load(&s->at, &s->step.adam, s->opt, s->run->console, e));
     s->saved = (size_t)s->at.step;
+    DM_TRY(dm_guard_restore(&s->guard, s->at.guard, s->opt->resume, e));
     if (s->at.step > s->schedule.steps || s->at.drawn != s->at.step * s->opt->batch)
         return dm_fail(e, DM_EFORMAT, "%s: step %llu of %zu, %llu sequences drawn", s->opt->resume,
                        (unsigned long long)s->at.step, s->schedule.steps,
@@ -195,6 +200,8 @@ static enum dm_status set_up(struct state *s, struct dm_err *e)
     DM_TRY(describe(s, e));
     DM_TRY(open_step(s, e));
     DM_TRY(enter(s, e));
+    if (o->replay)
+        return DM_OK;
     DM_TRY(dm_log_open(&s->log, log, s->run->model->cfg.K, (size_t)s->at.step, e));
     s->begun = (size_t)s->at.step;
     s->started = dm_now();
@@ -232,8 +239,14 @@ static double mfu(const struct dm_train_report *r, double tokens_per_s)
     return r->peak_gflops > 0.0 ? r->flops * tokens_per_s / (r->peak_gflops * 1e9) : NAN;
 }
 
-/* ---- Checkpoints ------------------------------------------------------------------------------
- */
+/* ---- Checkpoints ----------------------------------------------------------------------------- */
+
+static void remember_guard(struct state *s)
+{
+    json_decref(s->at.guard);
+    s->at.guard = dm_guard_json(&s->guard);
+    dm_loader_quiet(s->loader);
+}
 
 static enum dm_status save(struct state *s, struct dm_err *e)
 {
@@ -242,7 +255,10 @@ static enum dm_status save(struct state *s, struct dm_err *e)
     DM_TRY(dm_keep_path(path, sizeof(path), s->out->checkpoint, step, e));
     if (s->saved == step && !access(path, F_OK))
         return DM_OK;
-    dm_loader_quiet(s->loader);
+    const struct dm_adamw_slot *bad = dm_guard_bad_parameter(&s->step.adam, NULL);
+    if (bad) // the older ones are better
+        return dm_fail(e, DM_ENAN, "%s: not written, parameter %s is not finite", path, bad->name);
+    remember_guard(s);
     DM_TRY(dm_checkpoint_save(path, &s->at, &s->step.adam, e));
     s->saved = step;
     dm_keep_prune(s->out->checkpoint, s->opt->keep_last, step);
@@ -307,22 +323,78 @@ static enum dm_status choose_weights(struct state *s, struct dm_err *e)
     return validate(s, e);
 }
 
-/* ---- The loop ---------------------------------------------------------------------------------
- */
+/* ---- The loop -------------------------------------------------------------------------------- */
+
+/* A step that is not done: what it is made of goes to a file, which the sentence in `why` then
+ * names. */
+static void keep_refused(struct state *s, struct dm_err *why)
+{
+    char prefix[sizeof(s->out->checkpoint)], path[sizeof(prefix) + 32];
+    const size_t step = (size_t)s->at.step + 1, n = strlen(why->msg), room = sizeof(why->msg) - n;
+    struct dm_err e;
+    enum dm_status st = dm_run_path(prefix, sizeof(prefix), s->opt->output, ".refused", &e);
+    if (!st)
+        st = dm_keep_path(path, sizeof(path), prefix, step, &e);
+    remember_guard(s);
+    if (!st)
+        st = dm_checkpoint_save_replay(path, &s->at, &s->step.adam, s->ids, s->opt->batch,
+                                       s->opt->context, &e);
+    if (st) {
+        snprintf(why->msg + n, room, "; batch and gradients are lost: %s", e.msg);
+        return;
+    }
+    dm_keep_prune(prefix, 4, step);
+    snprintf(why->msg + n, room, "; again: dynamo %s --replay %s", dm_train_kind_name(s->opt->kind),
+             path);
+}
+
+/* Ends the run at a step that is not done; the state before it is saved. */
+static enum dm_status refuse(struct state *s, enum dm_status st, struct dm_err *why,
+                             struct dm_err *e)
+{
+    struct dm_err lost;
+    keep_refused(s, why);
+    dm_step_drop(&s->step);
+    if (save(s, &lost))
+        dm_console_warn(&s->console, lost.msg);
+    return dm_fail(e, st, "step %llu: %s", (unsigned long long)s->at.step + 1, why->msg);
+}
+
+/* Gradients, the guard, and the update. */
+static enum dm_status do_step(struct state *s, double lr, bool *skipped, struct dm_err *e)
+{
+    struct dm_err why, line;
+    enum dm_status st = dm_step_gradients(&s->step, s->ids, s->opt->batch, &why);
+    *skipped = false;
+    if (st)
+        return refuse(s, st, &why, e);
+    const double loss = dm_report_mean_loss(s->step.loss, s->run->model->cfg.K);
+    *skipped = dm_guard_spike(&s->guard, loss, s->step.norm, why.msg, sizeof(why.msg));
+    if (!*skipped) {
+        dm_guard_accept(&s->guard, loss, s->step.norm);
+        dm_step_update(&s->step, lr);
+        return DM_OK;
+    }
+    if (s->guard.on == DM_SPIKE_STOP)
+        return refuse(s, DM_ERANGE, &why, e);
+    keep_refused(s, &why);
+    dm_step_drop(&s->step);
+    dm_fail(&line, DM_OK, "step %llu is skipped: %s", (unsigned long long)s->at.step + 1, why.msg);
+    dm_console_warn(&s->console, line.msg);
+    return DM_OK;
+}
 
 /* One optimiser step, its validation and its row of the log. */
 static enum dm_status advance(struct state *s, struct dm_err *e)
 {
     const struct dm_train_opt *o = s->opt;
-    struct dm_err why;
     const double lr = dm_schedule_lr(&s->schedule, (size_t)s->at.step), t0 = dm_now();
+    bool skipped;
     DM_TRY(dm_loader_read(s->loader, s->at.drawn, o->batch, s->ids, e));
-    s->at.drawn += o->batch;
     if (s->at.step + 1 < s->schedule.steps)
-        dm_loader_prefetch(s->loader, s->at.drawn, o->batch);
-    enum dm_status st = dm_step_run(&s->step, s->ids, o->batch, lr, &why);
-    if (st)
-        return dm_fail(e, st, "step %llu: %s", (unsigned long long)s->at.step + 1, why.msg);
+        dm_loader_prefetch(s->loader, s->at.drawn + o->batch, o->batch);
+    DM_TRY(do_step(s, lr, &skipped, e));
+    s->at.drawn += o->batch;
     const double seconds = dm_now() - t0;
     const double rate = (double)(o->batch * o->context) / seconds;
     const size_t step = (size_t)++s->at.step;
@@ -334,6 +406,7 @@ static enum dm_status advance(struct state *s, struct dm_err *e)
                                    .tokens = step * o->batch * o->context,
                                    .lr = lr,
                                    .norm = s->step.norm,
+                                   .skipped = skipped,
                                    .loss = s->step.loss,
                                    .tokens_per_s = rate,
                                    .mfu = mfu(s->out, rate),
@@ -391,11 +464,12 @@ static enum dm_status report(struct state *s, struct dm_err *e)
     out->best = s->at.best;
     out->best_step = (size_t)s->at.best_step;
     out->provenance = json_pack(
-        "{s:s, s:[ss], s:o, s:O, s:I, s:I, s:I, s:o*}", "program", "dynamo " DM_VERSION, "command",
-        "dynamo", dm_train_kind_name(s->opt->kind), "options", dm_train_opt_json(s->opt, false),
-        "inputs", json_object_get(s->at.run, "inputs"), "steps", (json_int_t)out->steps,
-        "weights_of_step", (json_int_t)out->saved_step, "tokens", (json_int_t)out->tokens,
-        "validation", out->val.K ? dm_ppl_json(&out->val) : NULL);
+        "{s:s, s:[ss], s:o, s:O, s:I, s:I, s:I, s:I, s:o*}", "program", "dynamo " DM_VERSION,
+        "command", "dynamo", dm_train_kind_name(s->opt->kind), "options",
+        dm_train_opt_json(s->opt, false), "inputs", json_object_get(s->at.run, "inputs"), "steps",
+        (json_int_t)out->steps, "weights_of_step", (json_int_t)out->saved_step, "skipped_steps",
+        (json_int_t)(s->at.step - s->step.adam.t), "tokens", (json_int_t)out->tokens, "validation",
+        out->val.K ? dm_ppl_json(&out->val) : NULL);
     return out->provenance ? DM_OK : dm_fail(e, DM_ENOMEM, "out of memory");
 }
 
@@ -406,6 +480,11 @@ enum dm_status dm_run_train(const struct dm_run *r, struct dm_train_report *out,
     *out = (struct dm_train_report){0};
     assert(r->model->cfg.K <= DM_PPL_MAX_HEADS);
     DM_TRY_GOTO(set_up(&s, e));
+    if (r->opt->replay) {
+        st = dm_replay(&out->replay, &s.step, r->opt->resume, (size_t)s.at.step + 1, s.ids,
+                       r->opt->batch, e);
+        goto done;
+    }
     dm_console_begin(&s.console, dm_train_kind_name(r->opt->kind));
     st = run_steps(&s, e);
     dm_console_end(&s.console);
@@ -413,7 +492,7 @@ enum dm_status dm_run_train(const struct dm_run *r, struct dm_train_report *out,
         st = report(&s, e);
 done:
     dm_log_close(s.log);
-    json_decref(s.at.run);
+    dm_checkpoint_release(&s.at);
     dm_step_release(&s.step);
     dm_arena_release(&s.scratch);
     dm_loader_free(s.loader);
