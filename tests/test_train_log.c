@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: MIT */
-/* Perplexities and the two logs. */
+/* Perplexities and the logs. */
 #include "tests/util.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "src/base/file.h"
 #include "src/base/json.h"
 #include "train/log.h"
+#include "train/tensorboard.h"
 
 static const int32_t ids[8] = {0}; /* all are targets */
 
@@ -162,6 +164,89 @@ static void test_an_unwritable_log_is_named(void **state)
     assert_non_null(strstr(e.msg, "/nonexistent/run.csv"));
 }
 
+/* Two events as TensorBoard 2.21's own writer makes them: wall time 1.5 and the version; wall time
+ * 1234.25, step 300, loss/1 = 2.5, lr = -0.001. */
+static const char golden[] =
+    "1800000000000000a37f4b2209000000000000f83f1a0d627261696e2e4576656e743a322a28646c28000000000000"
+    "00ff70164a09000000000049934010ac022a1a0a0d0a066c6f73732f3115000020400a090a026c72156f1283bac3c8"
+    "4915";
+
+/* The bytes of the event file in `dir`; release with free(). */
+static char *event_file(const char *dir, size_t *n)
+{
+    char path[700], *data;
+    struct dm_err e;
+    snprintf(path, sizeof(path), "%s/events.out.tfevents.dynamo", dir);
+    assert_ok(dm_file_read(path, 1 << 20, &data, n, &e), e);
+    return data;
+}
+
+static void write_golden(struct dm_tb *t)
+{
+    struct dm_err e;
+    dm_tb_scalar(t, "loss/1", 2.5);
+    dm_tb_scalar(t, "mfu", NAN); // not there
+    dm_tb_scalar(t, "lr", -0.001);
+    assert_ok(dm_tb_event(t, 300, 1234.25, &e), e);
+}
+
+static void test_event_files_have_tensorboards_bytes(void **state)
+{
+    (void)state;
+    struct dm_tb *t;
+    struct dm_err e;
+    size_t n;
+    const char *dir = tmp_path("golden.tb");
+    assert_int_equal(dm_crc32c("123456789", 9), 0xe3069283u); // the polynomial's check value
+    assert_ok(dm_tb_open(&t, dir, 0, 1.5, &e), e);
+    write_golden(t);
+    dm_tb_close(t);
+    char *data = event_file(dir, &n);
+    assert_int_equal(n, strlen(golden) / 2);
+    for (size_t i = 0; i < n; i++) {
+        unsigned byte;
+        assert_int_equal(sscanf(golden + 2 * i, "%2x", &byte), 1);
+        assert_int_equal((unsigned char)data[i], byte);
+    }
+    free(data);
+}
+
+static void test_resumed_event_files_are_cut_at_the_step(void **state)
+{
+    (void)state;
+    struct dm_tb *t;
+    struct dm_err e;
+    size_t n, m, lengths[5];
+    char path[700];
+    const char *dir = tmp_path("cut.tb");
+    assert_ok(dm_tb_open(&t, dir, 0, 1.0, &e), e);
+    for (size_t i = 0; i < 5; i++) {
+        dm_tb_scalar(t, "x", (double)i);
+        assert_ok(dm_tb_event(t, 100 * i + 1, 2.0, &e), e);
+        free(event_file(dir, &lengths[i]));
+    }
+    dm_tb_close(t);
+    assert_ok(dm_tb_open(&t, dir, 300, 3.0, &e), e); // after 201
+    dm_tb_close(t);
+    char *data = event_file(dir, &n);
+    assert_int_equal(n, lengths[2]);
+    // A record that was half-written, or is damaged, goes, and what follows it.
+    snprintf(path, sizeof(path), "%s/events.out.tfevents.dynamo", dir);
+    assert_ok(dm_file_write(path, data, n - 3, &e), e);
+    assert_ok(dm_tb_open(&t, dir, 300, 3.0, &e), e);
+    dm_tb_close(t);
+    free(event_file(dir, &m));
+    assert_int_equal(m, lengths[1]);
+    data[lengths[0]] ^= 1; // the length of the second event
+    assert_ok(dm_file_write(path, data, n, &e), e);
+    assert_ok(dm_tb_open(&t, dir, 300, 3.0, &e), e);
+    dm_tb_close(t);
+    free(event_file(dir, &m));
+    assert_int_equal(m, lengths[0]);
+    free(data);
+    assert_int_equal(dm_tb_open(&t, "/nonexistent/x.tb", 0, 1.0, &e), DM_EIO);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -171,6 +256,8 @@ int main(void)
         cmocka_unit_test(test_a_resumed_log_drops_rows_after_the_checkpoint),
         cmocka_unit_test(test_a_resumed_log_may_be_gone),
         cmocka_unit_test(test_an_unwritable_log_is_named),
+        cmocka_unit_test(test_event_files_have_tensorboards_bytes),
+        cmocka_unit_test(test_resumed_event_files_are_cut_at_the_step),
     };
     return cmocka_run_group_tests_name("train_log", tests, NULL, NULL);
 }

@@ -5,10 +5,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "src/base/arena.h"
 #include "src/base/file.h"
+#include "train/tensorboard.h"
 
 enum { CSV, JSONL, N_FILES };
 static const char *const suffix[N_FILES] = {".csv", ".jsonl"};
@@ -17,6 +19,7 @@ static const char *const line_start[N_FILES] = {"", "{\"step\":"};
 struct dm_log {
     char *path[N_FILES];
     FILE *f[N_FILES];
+    struct dm_tb *tb;
     size_t K;
 };
 
@@ -29,6 +32,7 @@ void dm_log_close(struct dm_log *l)
             fclose(l->f[i]);
         free(l->path[i]);
     }
+    dm_tb_close(l->tb);
     free(l);
 }
 
@@ -91,6 +95,24 @@ static void write_header(FILE *f, size_t K)
     fputc('\n', f);
 }
 
+static double wall_clock(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static enum dm_status open_tensorboard(struct dm_log *l, const char *prefix, size_t step,
+                                       struct dm_err *e)
+{
+    char *dir;
+    if (asprintf(&dir, "%s.tb", prefix) < 0)
+        return dm_fail(e, DM_ENOMEM, "out of memory");
+    const enum dm_status st = dm_tb_open(&l->tb, dir, step, wall_clock(), e);
+    free(dir);
+    return st;
+}
+
 enum dm_status dm_log_open(struct dm_log **out, const char *prefix, size_t K, size_t step,
                            struct dm_err *e)
 {
@@ -102,6 +124,7 @@ enum dm_status dm_log_open(struct dm_log **out, const char *prefix, size_t K, si
     l->K = K;
     for (int i = 0; i < N_FILES; i++)
         DM_TRY_GOTO(open_file(l, i, prefix, step, e));
+    DM_TRY_GOTO(open_tensorboard(l, prefix, step, e));
     if (fseek(l->f[CSV], 0, SEEK_END) || ftell(l->f[CSV]) == 0)
         write_header(l->f[CSV], K);
     *out = l;
@@ -168,6 +191,31 @@ static enum dm_status write_jsonl(FILE *f, const struct dm_log_row *r, size_t K,
     return DM_OK;
 }
 
+static void scalar_of_head(struct dm_tb *t, const char *what, size_t n, double x)
+{
+    char tag[40];
+    snprintf(tag, sizeof(tag), "%s%zu", what, n);
+    dm_tb_scalar(t, tag, x);
+}
+
+static enum dm_status write_tensorboard(struct dm_tb *t, const struct dm_log_row *r, size_t K,
+                                        struct dm_err *e)
+{
+    for (size_t n = 1; n <= K; n++)
+        scalar_of_head(t, "loss/", n, r->loss[n - 1]);
+    dm_tb_scalar(t, "lr", r->lr);
+    dm_tb_scalar(t, "grad_norm", r->norm);
+    dm_tb_scalar(t, "tokens_per_second", r->tokens_per_s);
+    dm_tb_scalar(t, "mfu", r->mfu);
+    if (r->skipped)
+        dm_tb_scalar(t, "skipped", 1.0);
+    for (size_t n = 1; r->val && n <= K; n++)
+        scalar_of_head(t, "val/ppl_", n, dm_ppl_head(r->val, n));
+    for (size_t n = 2; r->val && n <= K; n++)
+        scalar_of_head(t, "val/ppl_1:", n, dm_ppl_joint(r->val, n));
+    return dm_tb_event(t, r->step, wall_clock(), e);
+}
+
 enum dm_status dm_log_row(struct dm_log *l, const struct dm_log_row *row, struct dm_err *e)
 {
     write_csv(l->f[CSV], row, l->K);
@@ -175,5 +223,5 @@ enum dm_status dm_log_row(struct dm_log *l, const struct dm_log_row *row, struct
     for (int i = 0; i < N_FILES; i++)
         if (fflush(l->f[i]) || ferror(l->f[i]))
             return dm_fail_errno(e, "%s: cannot write", l->path[i]);
-    return DM_OK;
+    return write_tensorboard(l->tb, row, l->K, e);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* log.h - what happened at each step, as <prefix>.csv and <prefix>.jsonl.
+/* log.h - what happened at each step, as <prefix>.csv, <prefix>.jsonl and, for TensorBoard, an
+ * event file in the directory <prefix>.tb.
  *
  * Logs grow while the run goes on (one flushed line per step), so they are the one output that does
  * not appear by rename. They hold times; model files do not. */
@@ -20,7 +21,7 @@ struct dm_log_row {
     const struct dm_ppl *val; /* NULL when this step was not validated */
 };
 
-/* Begins the two files for K heads; with step > 0 the rows up to it are kept and those after it
+/* Begins the files for K heads; with step > 0 the rows up to it are kept and those after it
  * removed, for a run that resumes there. Release with dm_log_close(). */
 enum dm_status dm_log_open(struct dm_log **out, const char *prefix, size_t K, size_t step,
                            struct dm_err *e);

@@ -384,6 +384,17 @@ static enum dm_status do_step(struct state *s, double lr, bool *skipped, struct 
     return DM_OK;
 }
 
+/* A log that cannot be written, on a full disk for instance, ends; the run does not. */
+static void log_row(struct state *s, const struct dm_log_row *row)
+{
+    struct dm_err why;
+    if (!s->log || !dm_log_row(s->log, row, &why))
+        return;
+    dm_console_warn(&s->console, why.msg);
+    dm_log_close(s->log);
+    s->log = NULL;
+}
+
 /* One optimiser step, its validation and its row of the log. */
 static enum dm_status advance(struct state *s, struct dm_err *e)
 {
@@ -413,7 +424,8 @@ static enum dm_status advance(struct state *s, struct dm_err *e)
                                    .seconds = dm_now() - s->started,
                                    .val = val ? &s->out->val : NULL};
     dm_console_step(&s->console, &row);
-    return dm_log_row(s->log, &row, e);
+    log_row(s, &row);
+    return DM_OK;
 }
 
 /* Saves, then says how to go on. */
