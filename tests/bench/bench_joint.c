@@ -146,14 +146,15 @@ struct bench {
 /* As a model's last product would: writes the logits while other memory passes by. */
 static void arrive(struct bench *b, size_t step, bool cold)
 {
-    const size_t n = HEADS * V / PIECES;
-    const float *x = b->all + step * HEADS * V;
+    const size_t n = HEADS * V;
+    const float *x = b->all + step * n;
     for (size_t p = 0; cold && p < PIECES; p++) {
+        const size_t from = n * p / PIECES, to = n * (p + 1) / PIECES;
         long sum = 0;
         for (size_t i = p * (STREAM / PIECES); i < (p + 1) * (STREAM / PIECES); i += 64)
             sum += b->other[i];
         b->sink = b->sink + sum;
-        memcpy(b->logits + p * n, x + p * n, n * sizeof(*x));
+        memcpy(b->logits + from, x + from, (to - from) * sizeof(*x));
     }
 }
 
