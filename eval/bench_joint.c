@@ -134,7 +134,7 @@ static enum dm_status joint_new(struct joint *j, const struct dm_bench *b, struc
     write_text(j);
     write_logits(j);
     if (b->opt.cooc)
-        DM_TRY(dm_cooc_load(&j->table, b->opt.cooc, e));
+        DM_TRY(dm_cooc_load_ratios(&j->table, b->opt.cooc, e));
     else
         DM_TRY(count_text(j, e));
     if (j->table.V > j->V)

@@ -281,7 +281,7 @@ static enum dm_status measure(struct job *j, struct dm_err *e)
                          e));
     DM_TRY(dm_shard_open(&j->shard, o->data, e));
     if (o->cooc)
-        DM_TRY(dm_cooc_load(&j->cooc, o->cooc, e));
+        DM_TRY(dm_cooc_load_ratios(&j->cooc, o->cooc, e));
     DM_TRY(check_together(j, e));
     j->prompts = dm_alloc(cal.prompts, cal.prompt_tokens * sizeof(*j->prompts));
     if (!j->prompts)

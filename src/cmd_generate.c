@@ -312,7 +312,7 @@ static enum dm_status load_table(struct job *j)
 {
     const char *path = j->o->cooc, *hash = dm_tokenizer_hash(j->tokenizer);
     j->has_table = true; // to be released after a failure too
-    DM_TRY(dm_cooc_load(&j->table, path, &j->e));
+    DM_TRY(dm_cooc_load_ratios(&j->table, path, &j->e));
     if (!j->table.tokenizer_hash || strcmp(j->table.tokenizer_hash, hash))
         return dm_fail(
             &j->e, DM_EMISMATCH, "%s: counted with the tokenizer %.12s, expected %.12s, that of %s",

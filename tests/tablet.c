@@ -2,6 +2,7 @@
 #include "tests/tablet.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -99,11 +100,19 @@ static double product(const struct dm_cooc *c, const int32_t *x, size_t n)
     return p;
 }
 
+/* To 8 bits of mantissa, nearest even. */
+static double rounded(double r)
+{
+    int e;
+    const double m = frexp(r, &e);
+    return ldexp(rint(m * 256), e - 8);
+}
+
 double tablet_r2(const struct dm_cooc *c, int32_t x1, int32_t x2)
 {
     const size_t p = find(c, x1, x2);
     const int32_t x[] = {x1, x2};
-    return p == SIZE_MAX ? 0 : (double)(float)(c->c2[p] / (double)c->N[1] / product(c, x, 2));
+    return p == SIZE_MAX ? 0 : rounded(c->c2[p] / (double)c->N[1] / product(c, x, 2));
 }
 
 double tablet_r3(const struct dm_cooc *c, int32_t x1, int32_t x2, int32_t x3)
@@ -112,6 +121,41 @@ double tablet_r3(const struct dm_cooc *c, int32_t x1, int32_t x2, int32_t x3)
     const int32_t x[] = {x1, x2, x3};
     for (uint64_t q = p == SIZE_MAX ? 0 : c->sub[p]; p != SIZE_MAX && q < c->sub[p + 1]; q++)
         if (c->x3[q] == (uint32_t)x3)
-            return (double)(float)(c->c3[q] / (double)c->N[2] / product(c, x, 3));
+            return rounded(c->c3[q] / (double)c->N[2] / product(c, x, 3));
+    return 0;
+}
+
+static uint32_t id_at(const struct dm_cooc *c, const unsigned char *ids, size_t i)
+{
+    uint32_t id = 0; // of 2 or 4 bytes, little-endian
+    memcpy(&id, ids + i * c->id_bytes, c->id_bytes);
+    return id;
+}
+
+static size_t stored_pair(const struct dm_cooc *c, uint32_t x1, uint32_t x2)
+{
+    for (size_t p = x1 < c->V ? c->rows[x1].pair : 0; x1 < c->V && p < c->rows[x1 + 1].pair; p++)
+        if (id_at(c, c->x2_ids, p) == x2)
+            return p;
+    return SIZE_MAX;
+}
+
+double stored_r2(const struct dm_cooc *c, uint32_t x1, uint32_t x2)
+{
+    const size_t p = stored_pair(c, x1, x2);
+    return p == SIZE_MAX ? 0 : (double)dm_cooc_ratio(c->pair[p].r2);
+}
+
+double stored_r3(const struct dm_cooc *c, uint32_t x1, uint32_t x2, uint32_t x3)
+{
+    const size_t p = stored_pair(c, x1, x2), n = p == SIZE_MAX ? 0 : dm_cooc_triplets(c, p);
+    const unsigned char *ids =
+        n ? c->next + dm_cooc_triplet(c, x1, p) * (c->id_bytes + sizeof(uint16_t)) : NULL;
+    for (size_t i = 0; i < n; i++)
+        if (id_at(c, ids, i) == x3) {
+            uint16_t r;
+            memcpy(&r, ids + n * c->id_bytes + i * sizeof(r), sizeof(r));
+            return (double)dm_cooc_ratio(r);
+        }
     return 0;
 }

@@ -10,8 +10,13 @@
 void tablet_count(struct dm_cooc *c, const int32_t *ids, size_t n, size_t V);
 void tablet_free(struct dm_cooc *c);
 
-/* Ratios by linear search, 0 for what the table lacks. */
+/* Ratios from the counts by linear search, rounded as they are stored; 0 for what the table lacks.
+ */
 double tablet_r2(const struct dm_cooc *c, int32_t x1, int32_t x2);
 double tablet_r3(const struct dm_cooc *c, int32_t x1, int32_t x2, int32_t x3);
+
+/* Those that a table has stored. */
+double stored_r2(const struct dm_cooc *c, uint32_t x1, uint32_t x2);
+double stored_r3(const struct dm_cooc *c, uint32_t x1, uint32_t x2, uint32_t x3);
 
 #endif

@@ -9,8 +9,10 @@
 
 #include "src/base/arena.h"
 #include "src/base/file.h"
+#include "src/base/par.h"
 #include "src/io/cooc.h"
 #include "src/io/h5.h"
+#include "tests/tablet.h"
 
 static const char HASH[] = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 
@@ -84,13 +86,59 @@ static void write_raw(const char *path, const struct raw *r)
     assert_ok(dm_h5_commit(f, &e), e);
 }
 
-static enum dm_status load_raw(const struct raw *r, struct dm_err *e)
+/* Both loaders give the same ratios. */
+static void assert_same_index(const char *path)
+{
+    struct dm_cooc a, b;
+    struct dm_err e;
+    assert_ok(dm_cooc_load(&a, path, &e), e);
+    assert_ok(dm_cooc_index(&a, &e), e);
+    assert_ok(dm_cooc_load_ratios(&b, path, &e), e);
+    assert_int_equal(a.n_pairs, b.n_pairs);
+    assert_int_equal(a.n_triplets, b.n_triplets);
+    for (size_t x = 0; x <= a.V; x++) {
+        assert_int_equal(a.rows[x].pair, b.rows[x].pair);
+        assert_int_equal(a.rows[x].triplet, b.rows[x].triplet);
+        assert_int_equal(a.rows[x].map, b.rows[x].map);
+    }
+    assert_memory_equal(a.pair, b.pair, (a.n_pairs + 1) * sizeof(*a.pair));
+    assert_memory_equal(a.x2_ids, b.x2_ids, a.n_pairs * a.id_bytes);
+    assert_memory_equal(a.next, b.next, a.n_triplets * (a.id_bytes + sizeof(uint16_t)));
+    for (uint32_t x = 0; x < a.V; x++)
+        for (uint32_t y = 0; y < a.V; y++) {
+            assert_true(stored_r2(&b, x, y) == tablet_r2(&a, (int32_t)x, (int32_t)y));
+            for (uint32_t z = 0; z < a.V; z++)
+                assert_true(stored_r3(&b, x, y, z) ==
+                            tablet_r3(&a, (int32_t)x, (int32_t)y, (int32_t)z));
+        }
+    dm_cooc_release(&a);
+    dm_cooc_release(&b);
+}
+
+/* Both loaders agree, and say `words` where they refuse; what they accept can be used. */
+static enum dm_status load(const char *path, const char *words, struct dm_err *e)
 {
     struct dm_cooc t;
-    char *path = strdup(tmp_path("raw.h5"));
-    write_raw(path, r);
     const enum dm_status st = dm_cooc_load(&t, path, e);
     dm_cooc_release(&t);
+    for (int ratios = 0; st && ratios < 2; ratios++) {
+        if (ratios)
+            assert_int_equal(dm_cooc_load_ratios(&t, path, e), st);
+        if (words && (!strstr(e->msg, words) || !strstr(e->msg, path)))
+            fail_msg("\"%s\", want %s", e->msg, words);
+        if (ratios)
+            dm_cooc_release(&t);
+    }
+    if (!st)
+        assert_same_index(path);
+    return st;
+}
+
+static enum dm_status load_raw(const struct raw *r, const char *words, struct dm_err *e)
+{
+    char *path = strdup(tmp_path("raw.h5"));
+    write_raw(path, r);
+    const enum dm_status st = load(path, words, e);
     free(path);
     return st;
 }
@@ -143,26 +191,25 @@ static void test_every_kind_of_bad_table_is_refused(void **state)
     (void)state;
     struct dm_err e;
     struct raw r = good();
-    assert_ok(load_raw(&r, &e), e);
-#define X(change, status, words)                                                           \
-    r = good();                                                                            \
-    r.change;                                                                              \
-    if (load_raw(&r, &e) != (status) || !strstr(e.msg, words) || !strstr(e.msg, "raw.h5")) \
+    assert_ok(load_raw(&r, NULL, &e), e);
+#define X(change, status, words)             \
+    r = good();                              \
+    r.change;                                \
+    if (load_raw(&r, words, &e) != (status)) \
         fail_msg("%s: \"%s\"", #change, e.msg);
     BAD_TABLES(X)
 #undef X
     r = good();
     r.c1[0] = 1;
     r.N[0] = 8;
-    assert_int_equal(load_raw(&r, &e), DM_EFORMAT);
-    assert_non_null(strstr(e.msg, "separator"));
+    assert_int_equal(load_raw(&r, "separator", &e), DM_EFORMAT);
 }
 
 /* The same table as version 2 has it (data/FORMAT.md). */
 struct packed {
-    uint64_t V, order, N[3], base[2], complete, ones, c1[4], index[8];
-    uint8_t data[32];
-    size_t n_index, n_data;
+    uint64_t V, order, N[3], base[2], complete, ones, c1[4], index[12];
+    uint8_t data[32], data1[8];
+    size_t n_index, n_data, n_data1; /* without n_data1 there is one block */
     const char *without;
 };
 
@@ -204,21 +251,16 @@ static void write_packed(const char *path, const struct packed *r)
     assert_ok(dm_h5_append(f, "index", DM_H5_U64, r->index, r->n_index, &e), e);
     if (strcmp("data/000000", r->without))
         assert_ok(dm_h5_write(f, "data/000000", DM_H5_U8, r->data, r->n_data, 0, 0, &e), e);
+    if (r->n_data1)
+        assert_ok(dm_h5_write(f, "data/000001", DM_H5_U8, r->data1, r->n_data1, 0, 0, &e), e);
     assert_ok(dm_h5_commit(f, &e), e);
 }
 
-static enum dm_status load_packed(const struct packed *r, struct dm_err *e)
+static enum dm_status load_packed(const struct packed *r, const char *words, struct dm_err *e)
 {
-    struct dm_cooc t;
     char *path = strdup(tmp_path("packed.h5"));
     write_packed(path, r);
-    const enum dm_status st = dm_cooc_load(&t, path, e);
-    if (!st) { // whatever it says, it can be used
-        for (uint32_t x = 0; x < t.V; x++)
-            for (uint32_t y = 0; y < t.V; y++)
-                assert_true(dm_cooc_r2(&t, x, y) >= 0.0f && dm_cooc_r3(&t, x, y, x) >= 0.0f);
-    }
-    dm_cooc_release(&t);
+    const enum dm_status st = load(path, words, e);
     free(path);
     return st;
 }
@@ -264,14 +306,56 @@ static void test_every_kind_of_bad_packed_table_is_refused(void **state)
     (void)state;
     struct dm_err e;
     struct packed r = good_packed();
-    assert_ok(load_packed(&r, &e), e);
-#define X(change, status, words)                                                                 \
-    r = good_packed();                                                                           \
-    r.change;                                                                                    \
-    if (load_packed(&r, &e) != (status) || !strstr(e.msg, words) || !strstr(e.msg, "packed.h5")) \
+    assert_ok(load_packed(&r, NULL, &e), e);
+#define X(change, status, words)                \
+    r = good_packed();                          \
+    r.change;                                   \
+    if (load_packed(&r, words, &e) != (status)) \
         fail_msg("%s: \"%s\"", #change, e.msg);
     BAD_PACKED(X)
 #undef X
+}
+
+/* The same table in two blocks that cut row 2. */
+static struct packed cut_packed(void)
+{
+    struct packed r = good_packed();
+    const uint64_t index[] = {1 << 1, 0, 0, 0, 2 << 1 | 1, 2, 3, 0, 3 << 1, 3, 3, 0};
+    const uint8_t data[] = {0, 5, 0, 2, 4, 0, 0, 1, 3, 0, 4, 0, 0}, data1[] = {0, 6, 0, 0};
+    memcpy(r.index, index, sizeof(index));
+    memcpy(r.data, data, sizeof(data));
+    memcpy(r.data1, data1, sizeof(data1));
+    r.n_index = 12;
+    r.n_data = sizeof(data);
+    r.n_data1 = sizeof(data1);
+    return r;
+}
+
+static void test_a_row_may_go_on_in_the_next_block_but_must_fit(void **state)
+{
+    (void)state;
+    struct dm_err e;
+    struct dm_cooc t;
+    char *path = strdup(tmp_path("cut2.h5"));
+    struct packed r = cut_packed();
+    for (size_t threads = 1; threads <= 3; threads++) {
+        dm_par_set_threads(threads);
+        assert_ok(load_packed(&r, NULL, &e), e);
+    }
+#define X(change, words)                                                          \
+    r = cut_packed();                                                             \
+    r.change;                                                                     \
+    write_packed(path, &r);                                                       \
+    if (dm_cooc_load_ratios(&t, path, &e) != DM_EFORMAT || !strstr(e.msg, words)) \
+        fail_msg("%s: \"%s\"", #change, e.msg);                                   \
+    dm_cooc_release(&t);
+    X(data1[1] = 2, "begins with x2 = 1 after 1")
+    X(data[8] = 3 << 1 | 0, "block 0 of data is malformed")
+    X(index[4] = 2 << 1, "block 0 of data is malformed")
+    X(index[0] = 1 << 1 | 1, "block 0 does not go on")
+    X(c1[1] = 4; r.c1[2] = 2, "add up to 3, want at most 2")
+#undef X
+    free(path);
 }
 
 static void test_any_byte_of_a_packed_table_may_lie(void **state)
@@ -283,7 +367,7 @@ static void test_any_byte_of_a_packed_table_may_lie(void **state)
         for (size_t i = 0; i < sizeof(lie); i++) {
             struct packed r = good_packed();
             r.data[at] = lie[i];
-            const enum dm_status st = load_packed(&r, &e);
+            const enum dm_status st = load_packed(&r, NULL, &e);
             assert_true(st == DM_OK || st == DM_EFORMAT);
         }
 }
@@ -345,22 +429,26 @@ static void test_every_failing_allocation_is_reported(void **state)
 {
     (void)state;
     struct raw r = good();
+    struct packed p = cut_packed();
     struct dm_cooc t;
     struct dm_err e;
-    char *path = strdup(tmp_path("mem.h5"));
-    write_raw(path, &r);
-    bool reached = true;
-    size_t failures = 0;
-    for (size_t at = 1; reached; at++) {
-        dm_alloc_fail_at(at);
-        const enum dm_status st = dm_cooc_load(&t, path, &e);
-        reached = dm_alloc_fail_at(0) == 0;
-        assert_int_equal(st, reached ? DM_ENOMEM : DM_OK);
-        dm_cooc_release(&t);
-        failures += reached;
+    char *path[2] = {strdup(tmp_path("mem1.h5")), strdup(tmp_path("mem2.h5"))};
+    write_raw(path[0], &r);
+    write_packed(path[1], &p);
+    for (int version = 1; version <= 2; version++) {
+        bool reached = true;
+        size_t failures = 0;
+        for (size_t at = 1; reached; at++) {
+            dm_alloc_fail_at(at);
+            const enum dm_status st = dm_cooc_load_ratios(&t, path[version - 1], &e);
+            reached = dm_alloc_fail_at(0) == 0;
+            assert_int_equal(st, reached ? DM_ENOMEM : DM_OK);
+            dm_cooc_release(&t);
+            failures += reached;
+        }
+        assert_true(failures >= 9); // seven arrays and the ratios at least
+        free(path[version - 1]);
     }
-    assert_true(failures >= 9); // seven arrays and the ratios at least
-    free(path);
 }
 
 int main(void)
@@ -368,6 +456,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_kind_of_bad_table_is_refused),
         cmocka_unit_test(test_every_kind_of_bad_packed_table_is_refused),
+        cmocka_unit_test(test_a_row_may_go_on_in_the_next_block_but_must_fit),
         cmocka_unit_test(test_any_byte_of_a_packed_table_may_lie),
         cmocka_unit_test(test_both_versions_are_the_same_table),
         cmocka_unit_test(test_a_table_cut_off_or_missing_is_refused),

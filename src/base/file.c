@@ -168,6 +168,24 @@ done:
     return st;
 }
 
+enum dm_status dm_file_read_at(int fd, void *to, size_t n, uint64_t at, const char *path,
+                               const char *what, struct dm_err *e)
+{
+    for (char *next = to; n;) {
+        const ssize_t got = pread(fd, next, n, (off_t)at);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return dm_fail_errno(e, "%s: cannot read %s", path, what);
+        if (got == 0)
+            return dm_fail(e, DM_EIO, "%s: ends within %s", path, what);
+        next += got;
+        n -= (size_t)got;
+        at += (uint64_t)got;
+    }
+    return DM_OK;
+}
+
 bool dm_file_begins(const char *path, const void *magic, size_t n)
 {
     char head[16];

@@ -29,6 +29,11 @@ enum dm_status dm_file_write(const char *path, const void *data, size_t n, struc
 enum dm_status dm_file_read(const char *path, size_t max_bytes, char **data, size_t *n,
                             struct dm_err *e);
 
+/* Reads n bytes at `at` of an open file; path and what ("tensor x") are for the sentence. DM_EIO.
+ */
+enum dm_status dm_file_read_at(int fd, void *to, size_t n, uint64_t at, const char *path,
+                               const char *what, struct dm_err *e);
+
 /* Whether the file can be read and begins with these n <= 16 bytes. */
 bool dm_file_begins(const char *path, const void *magic, size_t n);
 

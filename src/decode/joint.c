@@ -134,15 +134,14 @@ static void prefetch_rows(const struct dm_cand *a, const struct dm_cooc *c)
 {
     enum { LINE = 64, LINES = 16 };
     for (size_t i = 0; i < a->n; i++)
-        if ((size_t)a->id[i] < c->V) {
-            __builtin_prefetch(c->row + a->id[i]);
-            __builtin_prefetch(c->map_of + a->id[i]);
-        }
+        if ((size_t)a->id[i] < c->V)
+            __builtin_prefetch(c->rows + a->id[i]);
     for (size_t i = 0; i < a->n; i++) {
-        if ((size_t)a->id[i] >= c->V || c->map_of[a->id[i]])
+        const struct dm_cooc_row *r = c->rows + a->id[i];
+        if ((size_t)a->id[i] >= c->V || r->map)
             continue;
-        const unsigned char *at = c->x2_ids + c->row[a->id[i]] * c->id_bytes;
-        const size_t bytes = (c->row[a->id[i] + 1] - c->row[a->id[i]]) * c->id_bytes;
+        const unsigned char *at = c->x2_ids + r[0].pair * c->id_bytes;
+        const size_t bytes = (r[1].pair - r[0].pair) * c->id_bytes;
         for (size_t line = 0; line < bytes && line < LINES * LINE; line += LINE)
             __builtin_prefetch(at + line);
         __builtin_prefetch(at + (bytes < LINES * LINE ? bytes : LINES * LINE));
@@ -160,7 +159,7 @@ static void find_pairs(size_t *found, uint32_t *first, struct pair *pair, const 
         first[i] = n;
         if ((size_t)a->id[i] >= c->V)
             continue;
-        const size_t begin = c->row[a->id[i]];
+        const size_t begin = c->rows[a->id[i]].pair;
         const size_t m = dm_lookup_pairs(l, c, (uint32_t)a->id[i], pos, at);
         for (size_t s = 0; s < m; s++, n++) {
             pair[n].i = (uint16_t)i;
@@ -172,19 +171,19 @@ static void find_pairs(size_t *found, uint32_t *first, struct pair *pair, const 
     first[a->n] = n;
 }
 
-/* w (na,nb) of the n pairs found, and of what is unseen. */
-static void weigh_pairs(struct dm_joint *j, double *w, size_t na, size_t nb, size_t n)
+/* w (a->n,nb) of the n pairs found, and of what is unseen. */
+static void weigh_pairs(struct dm_joint *j, double *w, const struct dm_cand *a, size_t nb, size_t n)
 {
     const struct dm_cooc *c = j->mask.cooc;
-    for (size_t i = 0; i < na * nb; i++)
+    for (size_t i = 0; i < a->n * nb; i++)
         w[i] = j->unseen;
     for (size_t p = 0; p < n; p++) {
         const struct dm_cooc_pair *t = &c->pair[j->found[p]];
         struct pair *q = &j->pair[p];
-        w[q->i * nb + q->m] = weight(&j->mask, (double)t->r2);
-        q->at = t[0].at;
-        q->n = (uint32_t)(t[1].at - t[0].at);
-        q->r3_max = (double)t->r3_max;
+        w[q->i * nb + q->m] = weight(&j->mask, (double)dm_cooc_ratio(t->r2));
+        q->at = dm_cooc_triplet(c, (size_t)a->id[q->i], j->found[p]);
+        q->n = (uint32_t)dm_cooc_triplets(c, j->found[p]);
+        q->r3_max = (double)dm_cooc_ratio(t->r3_max);
     }
 }
 
@@ -210,10 +209,10 @@ void dm_joint_begin(struct dm_joint *j, const struct dm_cand *cand, size_t n,
         dm_lookup_set(&j->lookup[i], &cand[i + 1]);
     if (chain) { // first, because the lists that stay are those of heads 1 and 2
         find_pairs(j->found, j->first, j->pair, &cand[1], &j->lookup[1], c);
-        weigh_pairs(j, j->w23, cand[1].n, cand[2].n, j->first[cand[1].n]);
+        weigh_pairs(j, j->w23, &cand[1], cand[2].n, j->first[cand[1].n]);
     }
     find_pairs(j->found, j->first, j->pair, &cand[0], &j->lookup[0], c);
-    weigh_pairs(j, j->w12, cand[0].n, cand[1].n, j->first[cand[0].n]);
+    weigh_pairs(j, j->w12, &cand[0], cand[1].n, j->first[cand[0].n]);
 }
 
 /* e of 2^e <= x < 2^(e+1), for any x >= 0 of normal size; lower for smaller ones. */
@@ -313,13 +312,13 @@ static size_t list_triplets(struct dm_joint *j, const struct pair *p, size_t n)
 {
     uint32_t at[DM_TOP_K_MAX + 1];
     const struct dm_cooc *c = j->mask.cooc;
-    const unsigned char *ids = c->next + p->at * (c->id_bytes + sizeof(float));
+    const unsigned char *ids = c->next + p->at * (c->id_bytes + sizeof(uint16_t));
     const unsigned char *ratios = ids + p->n * c->id_bytes;
     const size_t m = dm_lookup_row(&j->lookup[1], ids, c->id_bytes, p->n, j->seen_k + n, at);
     for (size_t s = 0; s < m; s++) {
-        float r;
+        uint16_t r;
         memcpy(&r, ratios + at[s] * sizeof(r), sizeof(r));
-        j->seen_w[n + s] = weight(&j->mask, (double)r);
+        j->seen_w[n + s] = weight(&j->mask, (double)dm_cooc_ratio(r));
     }
     return n + m;
 }
@@ -328,7 +327,7 @@ static size_t list_triplets(struct dm_joint *j, const struct pair *p, size_t n)
 static void prefetch_triplets(const struct dm_joint *j, const struct pair *p)
 {
     enum { LINE = 64, LINES = 8 };
-    const size_t size = j->mask.cooc->id_bytes + sizeof(float);
+    const size_t size = j->mask.cooc->id_bytes + sizeof(uint16_t);
     const unsigned char *at = j->mask.cooc->next + p->at * size;
     for (size_t i = 0; i < p->n * size && i < LINES * LINE; i += LINE)
         __builtin_prefetch(at + i);

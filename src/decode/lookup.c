@@ -119,10 +119,10 @@ static uint32_t ones(uint32_t x)
 size_t dm_lookup_pairs(const struct dm_lookup *l, const struct dm_cooc *c, uint32_t x1,
                        uint16_t *pos, uint32_t *at)
 {
-    const size_t begin = c->row[x1], n = c->row[x1 + 1] - begin;
-    if (!c->map_of[x1])
+    const size_t begin = c->rows[x1].pair, n = c->rows[x1 + 1].pair - begin;
+    if (!c->rows[x1].map)
         return dm_lookup_row(l, c->x2_ids + begin * c->id_bytes, c->id_bytes, n, pos, at);
-    const struct dm_cooc_map *map = c->map + (size_t)(c->map_of[x1] - 1) * c->map_words;
+    const struct dm_cooc_map *map = c->map + (size_t)(c->rows[x1].map - 1) * c->map_words;
     size_t m = 0;
     for (size_t i = 0; i < l->n; i++) {
         const uint32_t id = l->id[i], bit = id % 32;

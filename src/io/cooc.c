@@ -11,12 +11,12 @@
 #include "src/base/arena.h"
 #include "src/base/hash.h"
 #include "src/base/par.h"
+#include "src/io/cooc_impl.h"
 #include "src/io/cooc_read.h"
-#include "src/io/h5.h"
 
 #define V_MAX ((size_t)1 << 32) /* ids are uint32 */
 
-/* One line per array of version 1: field, type on disk, items. Drives reading and release. */
+/* One line per array of version 1: field, type on disk, items. */
 #define DM_COOC_ARRAYS(T)             \
     T(c1, DM_H5_U64, c->V)            \
     T(row, DM_H5_U64, c->V + 1)       \
@@ -26,19 +26,32 @@
     T(x3, DM_H5_U32, c->n_triplets)   \
     T(c3, DM_H5_U32, c->n_triplets)
 
+void dm_cooc_drop_counts(struct dm_cooc *c)
+{
+    void *const counts[] = {c->row, c->x2, c->c2, c->sub, c->x3, c->c3, c->sub3, c->x4, c->c4};
+    for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++)
+        free(counts[i]);
+    c->row = c->sub = c->sub3 = NULL;
+    c->x2 = c->c2 = c->x3 = c->c3 = c->x4 = c->c4 = NULL;
+}
+
 void dm_cooc_release(struct dm_cooc *c)
 {
-#define T(name, type, n) free(c->name);
-    DM_COOC_ARRAYS(T)
-#undef T
-    free(c->sub3);
-    free(c->x4);
-    free(c->c4);
+    dm_cooc_drop_counts(c);
     dm_cooc_index_release(c);
+    free(c->c1);
     free(c->tokenizer_hash);
     free(c->provenance);
     free(c->path);
     *c = (struct dm_cooc){0};
+}
+
+void dm_cooc_close_rows(const struct dm_cooc *c, uint64_t *row)
+{
+    row[c->V] = c->n_pairs;
+    for (size_t i = c->V; i-- > 0;)
+        if (row[i] == UINT64_MAX)
+            row[i] = row[i + 1];
 }
 
 /* The attribute <name><order> of every order from `first` on. */
@@ -53,7 +66,8 @@ static enum dm_status by_order(const struct dm_cooc *c, struct dm_h5 *f, const c
     return DM_OK;
 }
 
-static enum dm_status read_attributes(struct dm_cooc *c, struct dm_h5 *f, bool v1, struct dm_err *e)
+enum dm_status dm_cooc_read_attributes(struct dm_cooc *c, struct dm_h5 *f, bool v1,
+                                       struct dm_err *e)
 {
     uint64_t V, order, complete;
     DM_TRY(dm_h5_get_u64(f, "/", "vocab", &V, e));
@@ -256,10 +270,7 @@ static enum dm_status read_packed(struct dm_cooc *c, struct dm_h5 *f, struct dm_
         c->row[i] = UINT64_MAX;
     DM_TRY_GOTO(dm_h5_read(f, "c1", DM_H5_U64, c->c1, c->V, 0, e));
     DM_TRY_GOTO(read_blocks(c, &r, e));
-    c->row[c->V] = c->n_pairs;
-    for (size_t i = c->V; i-- > 0;) // rows without pairs
-        if (c->row[i] == UINT64_MAX)
-            c->row[i] = c->row[i + 1];
+    dm_cooc_close_rows(c, c->row);
     c->sub[c->n_pairs] = c->n_triplets;
     if (c->order == 4)
         c->sub3[c->n_triplets] = c->n_quads;
@@ -283,7 +294,7 @@ static enum dm_status check_pointers(const struct dm_cooc *c, const char *name, 
     return DM_OK;
 }
 
-static enum dm_status check_totals(const struct dm_cooc *c, struct dm_err *e)
+enum dm_status dm_cooc_check_totals(const struct dm_cooc *c, struct dm_err *e)
 {
     uint64_t sum = 0;
     bool over = false;
@@ -303,10 +314,9 @@ static enum dm_status check_totals(const struct dm_cooc *c, struct dm_err *e)
     return DM_OK;
 }
 
-/* The n continuations of one n-gram with `most` occurrences: adds their counts to *total. */
-static enum dm_status check_list(const struct dm_cooc *c, const char *name, size_t at,
-                                 const uint32_t *x, const uint32_t *count, size_t n, uint64_t most,
-                                 uint64_t *total, struct dm_err *e)
+enum dm_status dm_cooc_check_list(const struct dm_cooc *c, const char *name, size_t at,
+                                  const uint32_t *x, const uint32_t *count, size_t n, uint64_t most,
+                                  uint64_t *total, struct dm_err *e)
 {
     uint64_t sum = 0;
     for (size_t i = 0; i < n; i++) {
@@ -348,9 +358,9 @@ static void check_part(void *ctx, size_t part, size_t begin, size_t end)
     const struct lists *l = ctx;
     for (size_t i = begin; i < end && !l->st[part]; i++) {
         const size_t at = l->at[i];
-        l->st[part] = check_list(l->c, l->name, at, l->x + at, l->count + at, l->at[i + 1] - at,
-                                 l->most64 ? l->most64[i] : l->most32[i], &l->total[part],
-                                 &l->e[part]);
+        l->st[part] = dm_cooc_check_list(l->c, l->name, at, l->x + at, l->count + at,
+                                         l->at[i + 1] - at, l->most64 ? l->most64[i] : l->most32[i],
+                                         &l->total[part], &l->e[part]);
     }
 }
 
@@ -382,7 +392,7 @@ static enum dm_status check_lists(struct lists l, size_t n, uint64_t most, struc
 
 static enum dm_status check(const struct dm_cooc *c, struct dm_err *e)
 {
-    DM_TRY(check_totals(c, e));
+    DM_TRY(dm_cooc_check_totals(c, e));
     DM_TRY(check_pointers(c, "row", c->row, c->V, c->n_pairs, e));
     DM_TRY(check_pointers(c, "sub", c->sub, c->n_pairs, c->n_triplets, e));
     const struct lists two = {
@@ -402,12 +412,12 @@ static enum dm_status check(const struct dm_cooc *c, struct dm_err *e)
 static enum dm_status load(struct dm_cooc *c, struct dm_h5 *f, struct dm_err *e)
 {
     const bool v1 = !dm_h5_has(f, "index");
-    DM_TRY(read_attributes(c, f, v1, e));
+    DM_TRY(dm_cooc_read_attributes(c, f, v1, e));
     DM_TRY(v1 ? read_arrays(c, f, e) : read_packed(c, f, e));
     DM_TRY(check(c, e));
     if (v1)
         count_counts(c);
-    return dm_cooc_index(c, e);
+    return DM_OK;
 }
 
 enum dm_status dm_cooc_load(struct dm_cooc *c, const char *path, struct dm_err *e)
@@ -444,16 +454,4 @@ size_t dm_cooc_find(const struct dm_cooc *c, uint32_t x1, uint32_t x2)
 size_t dm_cooc_find3(const struct dm_cooc *c, size_t pair, uint32_t x3)
 {
     return pair < c->n_pairs ? search(c->x3, c->sub[pair], c->sub[pair + 1], x3) : SIZE_MAX;
-}
-
-float dm_cooc_r2(const struct dm_cooc *c, uint32_t x1, uint32_t x2)
-{
-    const size_t p = dm_cooc_find(c, x1, x2);
-    return p == SIZE_MAX ? 0.0f : c->pair[p].r2;
-}
-
-float dm_cooc_r3(const struct dm_cooc *c, uint32_t x1, uint32_t x2, uint32_t x3)
-{
-    const size_t p = dm_cooc_find(c, x1, x2), t = dm_cooc_find3(c, p, x3);
-    return t == SIZE_MAX ? 0.0f : dm_cooc_r3_of(c, p, t - c->sub[p]);
 }

@@ -18,10 +18,16 @@
 #define DM_COOC_VERSION 2
 #define DM_COOC_ORDER_MAX 4
 
-/* What decoding needs of a pair. */
+/* What decoding needs of a pair; ratios are rounded to bfloat16, see dm_cooc_ratio(). */
 struct dm_cooc_pair {
-    uint64_t at;      /* its first triplet; they end where the next pair's begin */
-    float r2, r3_max; /* its ratio; the largest of its triplets' */
+    uint32_t at;         /* number of its first triplet, modulo 2^32 */
+    uint16_t r2, r3_max; /* its ratio; the largest of its triplets', 0 without any */
+};
+
+/* What decoding needs of a row x1. */
+struct dm_cooc_row {
+    uint64_t pair, triplet; /* numbers of its first ones */
+    uint32_t map;           /* 0, or 1 + number of its map, if it is long */
 };
 
 /* 32 ids of a row: which of them it has, and how many of lower ids. */
@@ -29,6 +35,7 @@ struct dm_cooc_map {
     uint32_t bits, before;
 };
 
+/* Counts (row to c4) are there or not, ratios (rows to map) are there or not. */
 struct dm_cooc {
     size_t V;     /* token ids are < V */
     size_t order; /* 2: no triplets were counted; 3; 4 */
@@ -49,13 +56,13 @@ struct dm_cooc {
     uint64_t *sub3; /* (n_triplets+1) quadruples of triplet t, order 4 only */
     uint32_t *x4;   /* (n_quads) sorted within a triplet */
     uint32_t *c4;   /* (n_quads) */
-    /* The ratios and what finds them, derived from the above by dm_cooc_index(): */
+    /* The ratios and what finds them: */
     size_t id_bytes;           /* 2 if V <= 65536, else 4: of the ids in x2_ids and next */
-    unsigned char *x2_ids;     /* (n_pairs) x2 once more */
+    struct dm_cooc_row *rows;  /* (V+1) */
+    unsigned char *x2_ids;     /* (n_pairs) */
     struct dm_cooc_pair *pair; /* (n_pairs+1) */
-    unsigned char *next;       /* pair p at pair[p].at * (id_bytes + 4): its n ids x3, then the n
-                                  ratios r3 as unaligned floats */
-    uint32_t *map_of;          /* (V) 0, or 1 + number of the map of row x1, if it is long */
+    unsigned char *next;       /* the pair whose first triplet is t at t * (id_bytes + 2): its n ids
+                                  x3, then the n ratios r3 */
     struct dm_cooc_map *map;   /* maps of map_words entries */
     size_t map_words;
     char *tokenizer_hash; /* of the shards counted */
@@ -65,26 +72,49 @@ struct dm_cooc {
 
 /* Loads and checks everything: pointers ascending, ids < V and sorted, counts > 0 and no larger
  * than those of the parts they consist of, sums. Every triplet's leading pair is present in the
- * table. Release with dm_cooc_release(), after a failure too. DM_EIO, DM_EFORMAT, DM_ESHAPE,
- * DM_EUNSUPPORTED (a newer version), DM_ENOMEM. */
+ * table. The counts are there, the ratios are not. Release with dm_cooc_release(), after a failure
+ * too. DM_EIO, DM_EFORMAT, DM_ESHAPE, DM_EUNSUPPORTED (a newer version), DM_ENOMEM. */
 enum dm_status dm_cooc_load(struct dm_cooc *c, const char *path, struct dm_err *e);
+
+/* The same checks, but what stays are the ratios: c1, rows to map, V, order and the numbers of
+ * n-grams. In a third of the time and memory, block by block, in all threads. Quadruples are
+ * checked and left out. */
+enum dm_status dm_cooc_load_ratios(struct dm_cooc *c, const char *path, struct dm_err *e);
 void dm_cooc_release(struct dm_cooc *c);
 
-/* Makes the index of a table that is otherwise complete (dm_cooc_load calls it). DM_ENOMEM;
- * released by dm_cooc_release(), or alone by dm_cooc_index_release(). */
+/* Adds the ratios to a table of counts; same bytes as dm_cooc_load_ratios(). DM_ENOMEM,
+ * DM_EUNSUPPORTED (2^32 triplets of one token); released by dm_cooc_release(), or alone by
+ * dm_cooc_index_release(). */
 enum dm_status dm_cooc_index(struct dm_cooc *c, struct dm_err *e);
 void dm_cooc_index_release(struct dm_cooc *c);
+
+/* A stored ratio: bfloat16, at most 2^-8 = 0.4 % off, and the largest one where that would
+ * overflow. Counts of a few are not known to that. */
+static inline float dm_cooc_ratio(uint16_t r)
+{
+    const union {
+        uint32_t bits;
+        float r;
+    } x = {(uint32_t)r << 16};
+    return x.r;
+}
+
+/* Triplets of pair p, and the first one's number, for a pair of x1. */
+static inline size_t dm_cooc_triplets(const struct dm_cooc *c, size_t p)
+{
+    return (uint32_t)(c->pair[p + 1].at - c->pair[p].at);
+}
+
+static inline size_t dm_cooc_triplet(const struct dm_cooc *c, size_t x1, size_t p)
+{
+    const uint64_t first = c->rows[x1].triplet;
+    return first + (uint32_t)(c->pair[p].at - (uint32_t)first);
+}
 
 /* Index of the pair (x1,x2) or SIZE_MAX; binary search in the row. */
 size_t dm_cooc_find(const struct dm_cooc *c, uint32_t x1, uint32_t x2);
 
 /* Index of the triplet (pair,x3) or SIZE_MAX. */
 size_t dm_cooc_find3(const struct dm_cooc *c, size_t pair, uint32_t x3);
-
-/* r_2 or r_3 (the largest float where that would overflow); 0 for an n-gram that the table does not
- * hold. */
-float dm_cooc_r2(const struct dm_cooc *c, uint32_t x1, uint32_t x2);
-float dm_cooc_r3_of(const struct dm_cooc *c, size_t pair, size_t i); /* i-th triplet of the pair */
-float dm_cooc_r3(const struct dm_cooc *c, uint32_t x1, uint32_t x2, uint32_t x3);
 
 #endif

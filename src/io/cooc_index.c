@@ -1,115 +1,190 @@
 /* SPDX-License-Identifier: MIT */
 /* Decoding looks at a thousand pairs' continuations per step, most of them in memory that the
- * weights have pushed out of the caches. So what belongs to one pair lies together, and ids take
- * two bytes. */
-#include <float.h>
+ * weights have pushed out of the caches. So what belongs to one pair lies together, ids take two
+ * bytes and ratios two. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "src/base/arena.h"
 #include "src/base/par.h"
-#include "src/io/cooc.h"
+#include "src/io/cooc_impl.h"
 
-/* A row with a map takes two loads per id that is looked for, however long it is; the map takes
- * V / 4 bytes, so it pays for long rows only, and at most 4 bytes per pair of theirs. */
-#define MAP_FROM(V) ((V) / 16 + 1)
+/* A row with a map takes one load per id that is looked for, however long it is; the map takes
+ * V / 4 bytes, so it pays for long rows only: at most 16 bytes per pair of theirs. */
+#define MAP_FROM(V) ((V) / 64 + 1)
 
-static float to_float(double r)
-{
-    return r < (double)FLT_MAX ? (float)r : FLT_MAX;
-}
-
-static void put_id(struct dm_cooc *c, unsigned char *to, uint32_t id)
-{
-    const uint16_t low = (uint16_t)id;
-    memcpy(to, c->id_bytes == 2 ? (const void *)&low : &id, c->id_bytes);
-}
-
-static void fill_next(struct dm_cooc *c, size_t p, double p12)
-{
-    const double n1 = (double)c->N[0], n3 = (double)c->N[2];
-    const size_t begin = c->sub[p], n = c->sub[p + 1] - begin;
-    unsigned char *ids = c->next + begin * (c->id_bytes + sizeof(float));
-    unsigned char *ratios = ids + n * c->id_bytes;
-    struct dm_cooc_pair *pair = &c->pair[p];
-    for (size_t i = 0; i < n; i++) {
-        const double p3 = (double)c->c1[c->x3[begin + i]] / n1;
-        const float r = to_float((double)c->c3[begin + i] / n3 / (p12 * p3));
-        put_id(c, ids + i * c->id_bytes, c->x3[begin + i]);
-        memcpy(ratios + i * sizeof(r), &r, sizeof(r));
-        pair->r3_max = r > pair->r3_max ? r : pair->r3_max;
-    }
-    pair->at = begin;
-}
-
-static void fill_map(struct dm_cooc *c, size_t x1)
-{
-    struct dm_cooc_map *m = c->map + (size_t)(c->map_of[x1] - 1) * c->map_words;
-    for (size_t p = c->row[x1]; p < c->row[x1 + 1]; p++)
-        m[c->x2[p] / 32].bits |= (uint32_t)1 << c->x2[p] % 32;
-    for (size_t w = 1; w < c->map_words; w++)
-        m[w].before = m[w - 1].before + (uint32_t)__builtin_popcount(m[w - 1].bits);
-}
-
-/* DynaMo eq. 3 for the rows [begin, end) of x1; the frequencies are formed in double, as written.
+/* r > 0 to bfloat16, nearest even, straight from double: by way of float it would be rounded twice.
  */
-static void fill(void *ctx, size_t part, size_t begin, size_t end)
+static uint16_t to_ratio(double r)
+{
+    enum { DROPPED = 52 - 7, LARGEST = 0x7f7f, BIAS = (1023 - 127) << 7 };
+    uint64_t x;
+    memcpy(&x, &r, sizeof(x));
+    x += ((uint64_t)1 << (DROPPED - 1)) - 1 + (x >> DROPPED & 1);
+    x >>= DROPPED;
+    return x <= BIAS ? 1 : x - BIAS > LARGEST ? LARGEST : (uint16_t)(x - BIAS);
+}
+
+static void put_ids(const struct dm_cooc *c, unsigned char *to, const uint32_t *id, size_t n)
+{
+    if (c->id_bytes == 4) {
+        memcpy(to, id, n * sizeof(*id));
+        return;
+    }
+    for (size_t i = 0; i < n; i++) {
+        const uint16_t low = (uint16_t)id[i];
+        memcpy(to + 2 * i, &low, sizeof(low));
+    }
+}
+
+/* The triplets of the pair (x1,x2) numbered p: r3 = c3 * scale * n1/c1[x3]. */
+static void fill_next(struct dm_cooc *c, const struct dm_cooc_view *v, const double *n1_over_c1,
+                      size_t p, double scale)
+{
+    const uint64_t *sub = v->sub + (p - v->pair);
+    const size_t n = sub[1] - sub[0];
+    const uint32_t *x3 = v->x3 + (sub[0] - v->triplet), *c3 = v->c3 + (sub[0] - v->triplet);
+    unsigned char *ids = c->next + sub[0] * (c->id_bytes + sizeof(uint16_t));
+    unsigned char *ratios = ids + n * c->id_bytes;
+    uint16_t max = 0;
+    put_ids(c, ids, x3, n);
+    for (size_t i = 0; i < n; i++) {
+        const uint16_t r = to_ratio((double)c3[i] * scale * n1_over_c1[x3[i]]);
+        memcpy(ratios + i * sizeof(r), &r, sizeof(r));
+        max = r > max ? r : max; // positive floats are ordered as their bits
+    }
+    c->pair[p].at = (uint32_t)sub[0];
+    c->pair[p].r3_max = max;
+}
+
+/* DynaMo eq. 3. */
+void dm_cooc_index_fill(struct dm_cooc *c, const struct dm_cooc_view *v, const double *n1_over_c1,
+                        size_t x1, size_t begin, size_t end)
+{
+    const double n2 = (double)c->N[1], n3 = (double)c->N[2];
+    put_ids(c, c->x2_ids + begin * c->id_bytes, v->x2 + (begin - v->pair), end - begin);
+    for (size_t p = begin; p < end; p++) {
+        const double both = n1_over_c1[x1] * n1_over_c1[v->x2[p - v->pair]];
+        c->pair[p].r2 = to_ratio((double)v->c2[p - v->pair] / n2 * both);
+        fill_next(c, v, n1_over_c1, p, both / n3);
+    }
+}
+
+double *dm_cooc_n1_over_c1(const struct dm_cooc *c)
+{
+    double *x = dm_alloc(c->V, sizeof(*x));
+    for (size_t i = 0; x && i < c->V; i++)
+        x[i] = c->c1[i] ? (double)c->N[0] / (double)c->c1[i] : 0;
+    return x;
+}
+
+static enum dm_status no_memory(const struct dm_cooc *c, struct dm_err *e)
+{
+    return dm_fail(e, DM_ENOMEM, "%s: no memory for the ratios", c->path ? c->path : "table");
+}
+
+enum dm_status dm_cooc_index_new(struct dm_cooc *c, struct dm_err *e)
+{
+    c->id_bytes = c->V <= 65536 ? sizeof(uint16_t) : sizeof(uint32_t);
+    c->rows = dm_alloc(c->V + 1, sizeof(*c->rows));
+    c->pair = dm_alloc_huge(c->n_pairs + 1, sizeof(*c->pair));
+    c->x2_ids = dm_alloc_huge(c->n_pairs + 1, c->id_bytes);
+    c->next = dm_alloc_huge(c->n_triplets + 1, c->id_bytes + sizeof(uint16_t));
+    return c->rows && c->pair && c->x2_ids && c->next ? DM_OK : no_memory(c, e);
+}
+
+static uint32_t id_at(const struct dm_cooc *c, size_t p)
+{
+    uint16_t low;
+    uint32_t id;
+    if (c->id_bytes == sizeof(id)) {
+        memcpy(&id, c->x2_ids + p * sizeof(id), sizeof(id));
+        return id;
+    }
+    memcpy(&low, c->x2_ids + p * sizeof(low), sizeof(low));
+    return low;
+}
+
+static void fill_maps(void *ctx, size_t part, size_t begin, size_t end)
 {
     (void)part;
-    struct dm_cooc *c = ctx;
-    const double n1 = (double)c->N[0], n2 = (double)c->N[1];
+    const struct dm_cooc *c = ctx;
     for (size_t x1 = begin; x1 < end; x1++) {
-        const double p1 = (double)c->c1[x1] / n1;
-        for (size_t p = c->row[x1]; p < c->row[x1 + 1]; p++) {
-            const double p12 = p1 * ((double)c->c1[c->x2[p]] / n1);
-            c->pair[p].r2 = to_float((double)c->c2[p] / n2 / p12);
-            put_id(c, c->x2_ids + p * c->id_bytes, c->x2[p]);
-            fill_next(c, p, p12);
-        }
-        if (c->map_of[x1])
-            fill_map(c, x1);
+        if (!c->rows[x1].map)
+            continue;
+        struct dm_cooc_map *m = c->map + (size_t)(c->rows[x1].map - 1) * c->map_words;
+        for (size_t p = c->rows[x1].pair; p < c->rows[x1 + 1].pair; p++)
+            m[id_at(c, p) / 32].bits |= (uint32_t)1 << id_at(c, p) % 32;
+        for (size_t w = 1; w < c->map_words; w++)
+            m[w].before = m[w - 1].before + (uint32_t)__builtin_popcount(m[w - 1].bits);
     }
+}
+
+enum dm_status dm_cooc_index_finish(struct dm_cooc *c, const uint64_t *row, struct dm_err *e)
+{
+    size_t n_maps = 0, words;
+    uint64_t triplet = c->n_triplets; // where the next row's begin
+    c->pair[c->n_pairs].at = (uint32_t)c->n_triplets;
+    c->rows[c->V] = (struct dm_cooc_row){row[c->V], triplet, 0};
+    for (size_t x1 = c->V; x1-- > 0;) {
+        struct dm_cooc_row *r = &c->rows[x1];
+        uint64_t n = 0;
+        for (size_t p = row[x1]; p < row[x1 + 1]; p++)
+            n += dm_cooc_triplets(c, p);
+        if (n > UINT32_MAX)
+            return dm_fail(e, DM_EUNSUPPORTED,
+                           "%s: %llu triplets begin with token %zu, want less than 2^32", c->path,
+                           (unsigned long long)n, x1);
+        triplet -= n;
+        *r = (struct dm_cooc_row){row[x1], triplet, 0};
+        if (row[x1 + 1] - row[x1] >= MAP_FROM(c->V))
+            r->map = (uint32_t)++n_maps;
+    }
+    c->map_words = c->V / 32 + 1;
+    c->map = dm_mul(n_maps, c->map_words, &words) ? dm_alloc_huge(words + 1, sizeof(*c->map))
+                                                  : NULL;
+    if (!c->map)
+        return no_memory(c, e);
+    dm_par_for(c->V, 64, fill_maps, c);
+    return DM_OK;
+}
+
+struct filling {
+    struct dm_cooc *c;
+    struct dm_cooc_view all;
+    const double *n1_over_c1;
+};
+
+static void fill_rows(void *ctx, size_t part, size_t begin, size_t end)
+{
+    (void)part;
+    const struct filling *f = ctx;
+    for (size_t x1 = begin; x1 < end; x1++)
+        dm_cooc_index_fill(f->c, &f->all, f->n1_over_c1, x1, f->c->row[x1], f->c->row[x1 + 1]);
 }
 
 enum dm_status dm_cooc_index(struct dm_cooc *c, struct dm_err *e)
 {
-    size_t n_maps = 0, words;
-    c->id_bytes = c->V <= 65536 ? sizeof(uint16_t) : sizeof(uint32_t);
-    c->map_words = c->V / 32 + 1;
-    c->map_of = dm_alloc(c->V, sizeof(*c->map_of));
-    for (size_t x1 = 0; c->map_of && x1 < c->V; x1++)
-        if (c->row[x1 + 1] - c->row[x1] >= MAP_FROM(c->V))
-            c->map_of[x1] = (uint32_t)++n_maps;
-    c->pair = dm_alloc_huge(c->n_pairs + 1, sizeof(*c->pair));
-    c->x2_ids = dm_alloc_huge(c->n_pairs + 1, c->id_bytes);
-    c->next = dm_alloc_huge(c->n_triplets + 1, c->id_bytes + sizeof(float));
-    c->map = dm_mul(n_maps, c->map_words, &words) ? dm_alloc_huge(words + 1, sizeof(*c->map))
-                                                  : NULL;
-    if (!c->map_of || !c->pair || !c->x2_ids || !c->next || !c->map)
-        return dm_fail(e, DM_ENOMEM, "%s: no memory for the ratios", c->path ? c->path : "table");
-    c->pair[c->n_pairs].at = c->n_triplets;
-    dm_par_for(c->V, 64, fill, c);
-    return DM_OK;
+    double *n1_over_c1 = dm_cooc_n1_over_c1(c);
+    struct filling f = {c, {0, 0, c->x2, c->x3, c->c2, c->c3, c->sub}, n1_over_c1};
+    enum dm_status st = n1_over_c1 ? dm_cooc_index_new(c, e) : no_memory(c, e);
+    if (!st) {
+        dm_par_for(c->V, 64, fill_rows, &f);
+        st = dm_cooc_index_finish(c, c->row, e);
+    }
+    free(n1_over_c1);
+    return st;
 }
 
 void dm_cooc_index_release(struct dm_cooc *c)
 {
+    free(c->rows);
     free(c->pair);
     free(c->x2_ids);
     free(c->next);
     free(c->map);
-    free(c->map_of);
+    c->rows = NULL;
     c->pair = NULL;
     c->x2_ids = c->next = NULL;
     c->map = NULL;
-    c->map_of = NULL;
-}
-
-float dm_cooc_r3_of(const struct dm_cooc *c, size_t pair, size_t i)
-{
-    const size_t begin = c->sub[pair], n = c->sub[pair + 1] - begin;
-    float r;
-    memcpy(&r, c->next + begin * (c->id_bytes + sizeof(r)) + n * c->id_bytes + i * sizeof(r),
-           sizeof(r));
-    return r;
 }

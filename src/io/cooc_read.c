@@ -22,7 +22,7 @@ static uint32_t first_row(const struct dm_cooc_reader *r, size_t b)
     return (uint32_t)(line(r, b)[0] >> 1);
 }
 
-static bool goes_on(const struct dm_cooc_reader *r, size_t b)
+bool dm_cooc_goes_on(const struct dm_cooc_reader *r, size_t b)
 {
     return line(r, b)[0] & 1;
 }
@@ -188,7 +188,7 @@ bool dm_cooc_unpack(const struct dm_cooc_reader *r, size_t b, const uint8_t *dat
     }
     uint64_t row = first_row(r, b);
     const uint64_t last = first_row(r, b + 1);
-    const bool last_ours = b + 1 == r->blocks || goes_on(r, b + 1);
+    const bool last_ours = b + 1 == r->blocks || dm_cooc_goes_on(r, b + 1);
     for (bool first = true; u.p < u.end; first = false) {
         const uint64_t step = number(&u);
         if (!u.p || (first ? step : !step))
@@ -197,7 +197,7 @@ bool dm_cooc_unpack(const struct dm_cooc_reader *r, size_t b, const uint8_t *dat
         // other rows are other blocks', and maybe other threads'
         if (row > last || (row == last && !last_ours))
             return false;
-        if (out->row && !(first && goes_on(r, b)))
+        if (out->row && !(first && dm_cooc_goes_on(r, b)))
             out->row[row] = u.before[2] + u.at[2];
         const uint64_t at = u.at[2];
         if (!get_list(&u, 2) || u.at[2] == at)

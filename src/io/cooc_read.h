@@ -31,6 +31,9 @@ void dm_cooc_reader_release(struct dm_cooc_reader *r);
 /* Entries of order n before block b; b = blocks: all. */
 uint64_t dm_cooc_before(const struct dm_cooc_reader *r, size_t n, size_t b);
 
+/* Whether block b's first row began in the block before. */
+bool dm_cooc_goes_on(const struct dm_cooc_reader *r, size_t b);
+
 /* Bytes of block b, heap memory of the caller; its hash has been checked. */
 enum dm_status dm_cooc_read_block(struct dm_cooc_reader *r, size_t b, uint8_t **data, size_t *n,
                                   struct dm_err *e);

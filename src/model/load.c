@@ -4,13 +4,13 @@
  * Every byte is read once: a thread preads a block of a tensor that stays in its cache, hashes it
  * and packs it. Tensors are spread over the threads, the largest first. */
 #include <assert.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "src/base/arena.h"
+#include "src/base/file.h"
 #include "src/base/hash.h"
 #include "src/base/par.h"
 #include "src/model/file.h"
@@ -191,24 +191,6 @@ static void place(const struct target *t, const char *src, size_t r, size_t n, f
     }
 }
 
-static enum dm_status read_bytes(const struct loader *l, const struct target *t, char *to, size_t n,
-                                 uint64_t at, struct dm_err *e)
-{
-    while (n) {
-        const ssize_t got = pread(l->fd, to, n, (off_t)at);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0)
-            return dm_fail_errno(e, "%s: cannot read %s", dm_h5_path(l->f), t->t.name);
-        if (got == 0)
-            return dm_fail(e, DM_EIO, "%s: ends within %s", dm_h5_path(l->f), t->t.name);
-        to += got;
-        n -= (size_t)got;
-        at += (uint64_t)got;
-    }
-    return DM_OK;
-}
-
 /* Whole panels, about BLOCK_BYTES. */
 static size_t block_rows(const struct target *t)
 {
@@ -229,7 +211,8 @@ static enum dm_status stream(const struct loader *l, const struct target *t, str
             to = t->raw + r * t->row;
         else if (t->f32 && t->dtype == DM_F32)
             to = (char *)t->f32 + r * t->row;
-        DM_TRY(read_bytes(l, t, to, n * t->row, t->x.offset + r * t->row, &p->e));
+        DM_TRY(dm_file_read_at(l->fd, to, n * t->row, t->x.offset + r * t->row, dm_h5_path(l->f),
+                               t->t.name, &p->e));
         dm_sha256_update(&h, to, n * t->row);
         if (dm_dtype_is_block(t->dtype) && !dm_dtype_finite(to, t->dtype, n, t->t.cols))
             return dm_fail(&p->e, DM_EFORMAT, "%s: tensor %s has a scale that is not finite",

@@ -106,7 +106,7 @@ static enum dm_status run_build(struct bench *b, struct dm_err *e)
 static enum dm_status run_load(struct bench *b, struct dm_err *e)
 {
     struct dm_cooc c;
-    const enum dm_status st = dm_cooc_load(&c, b->table, e);
+    const enum dm_status st = dm_cooc_load_ratios(&c, b->table, e);
     b->distinct = c.n_triplets;
     dm_cooc_release(&c);
     return st;

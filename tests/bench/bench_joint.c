@@ -256,7 +256,7 @@ static int bench_file(struct bench *b, const char *table, const char *logits, fl
 {
     struct dm_cooc c;
     struct dm_err e;
-    if (dm_cooc_load(&c, table, &e)) {
+    if (dm_cooc_load_ratios(&c, table, &e)) {
         fprintf(stderr, "bench_joint: %s\n", e.msg);
         return 1;
     }
