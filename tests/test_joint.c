@@ -132,6 +132,7 @@ static void test_lookup_finds_the_same_in_short_and_long_rows(void **state)
 {
     (void)state;
     struct dm_lookup l = {0};
+    uint32_t scratch[DM_LOOKUP_SCRATCH];
     struct dm_err e;
     static struct dm_cand c;
     static uint32_t row[60000];
@@ -151,7 +152,7 @@ static void test_lookup_finds_the_same_in_short_and_long_rows(void **state)
                 row[n++] = id;
         uint16_t pos[DM_TOP_K_MAX + 1], pos16[DM_TOP_K_MAX + 1];
         uint32_t at[DM_TOP_K_MAX + 1], at16[DM_TOP_K_MAX + 1];
-        const size_t m = dm_lookup_row(&l, row, 4, n, pos, at);
+        const size_t m = dm_lookup_row(&l, row, 4, n, pos, at, scratch);
         for (size_t i = 0; i < m; i++)
             assert_int_equal(row[at[i]], c.id[pos[i]]);
         for (size_t i = 0; i < n; i++)
@@ -161,7 +162,7 @@ static void test_lookup_finds_the_same_in_short_and_long_rows(void **state)
         for (const struct dm_kern *const *k = dm_kern_all(); *k; k++) {
             dm_kern_force(*k);
             dm_lookup_set(&l, &c);
-            assert_int_equal(dm_lookup_row(&l, odd, 2, n, pos16, at16), m);
+            assert_int_equal(dm_lookup_row(&l, odd, 2, n, pos16, at16, scratch), m);
             assert_memory_equal(pos16, pos, m * sizeof(*pos));
             assert_memory_equal(at16, at, m * sizeof(*at));
         }
@@ -171,7 +172,7 @@ static void test_lookup_finds_the_same_in_short_and_long_rows(void **state)
                 want += row[i] == (uint32_t)c.id[k];
         assert_int_equal(m, want);
     }
-    assert_int_equal(dm_lookup_row(&l, row, 2, 0, NULL, NULL), 0);
+    assert_int_equal(dm_lookup_row(&l, row, 2, 0, NULL, NULL, scratch), 0);
     dm_lookup_release(&l);
 }
 
@@ -217,10 +218,10 @@ static void check_threshold(struct dm_joint *j, const double *J, bool blur)
     uint16_t *ext = calloc(2 * rows, sizeof(*ext)), *reach = ext + rows;
     uint8_t *level = calloc(cells, 1);
     double *row = calloc(g.d2 + 2, sizeof(*row));
-    uint32_t hist[256];
+    uint32_t hist[256] = {0};
     dm_threshold_extents(ext, J, g);
     dm_threshold_reach(reach, ext, g, blur);
-    dm_threshold_image(level, hist, J, reach, g, blur, row);
+    dm_threshold_image(level, hist, J, reach, g, 0, rows, blur, row);
     const int t = dm_threshold_otsu(hist);
     struct dm_cells out;
     assert_int_equal(dm_joint_threshold(j, blur, &out), t);

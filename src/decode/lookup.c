@@ -7,15 +7,16 @@
 
 #include "src/base/arena.h"
 
-enum { PART = 4096 }; /* ids at a time, so that the scratch stays in the L1 cache */
+enum {
+    PART = DM_LOOKUP_SCRATCH - 32
+}; /* ids at a time, so that the scratch stays in the L1 cache */
 
 enum dm_status dm_lookup_init(struct dm_lookup *l, size_t V, struct dm_err *e)
 {
     *l = (struct dm_lookup){.room = V < 65536 ? 65536 : V}; // every 16-bit id has a place
     l->bits = dm_alloc(l->room / 64 + 1, sizeof(*l->bits));
     l->pos = dm_alloc(l->room, sizeof(*l->pos));
-    l->at = dm_alloc(PART + 32, sizeof(*l->at));
-    if (!l->bits || !l->pos || !l->at)
+    if (!l->bits || !l->pos)
         return dm_fail(e, DM_ENOMEM, "out of memory for the candidates of %zu tokens", V);
     return DM_OK;
 }
@@ -24,10 +25,8 @@ void dm_lookup_release(struct dm_lookup *l)
 {
     free(l->bits);
     free(l->pos);
-    free(l->at);
     l->bits = NULL;
     l->pos = NULL;
-    l->at = NULL;
 }
 
 void dm_lookup_set(struct dm_lookup *l, const struct dm_cand *c)
@@ -69,17 +68,17 @@ static size_t few_of_16_bits(const struct dm_lookup *l, const unsigned char *ids
 
 /* Without a branch on the hit, which could not be predicted. */
 static size_t row_of_16_bits(const struct dm_lookup *l, const unsigned char *ids, size_t n,
-                             uint16_t *pos, uint32_t *at)
+                             uint16_t *pos, uint32_t *at, uint32_t *maybe_at)
 {
     size_t m = 0;
     for (size_t from = 0; from < n; from += PART) {
         const size_t part = n - from < PART ? n - from : PART;
-        const size_t maybe = l->kern->in(l->at, ids + 2 * from, part, l->set);
+        const size_t maybe = l->kern->in(maybe_at, ids + 2 * from, part, l->set);
         for (size_t i = 0; i < maybe; i++) {
             uint16_t id;
-            memcpy(&id, ids + 2 * (from + l->at[i]), sizeof(id));
+            memcpy(&id, ids + 2 * (from + maybe_at[i]), sizeof(id));
             pos[m] = id;
-            at[m] = (uint32_t)from + l->at[i];
+            at[m] = (uint32_t)from + maybe_at[i];
             m += is_candidate(l, id);
         }
     }
@@ -89,14 +88,15 @@ static size_t row_of_16_bits(const struct dm_lookup *l, const unsigned char *ids
 }
 
 size_t dm_lookup_row(const struct dm_lookup *l, const void *ids, size_t id_bytes, size_t n,
-                     uint16_t *pos, uint32_t *at)
+                     uint16_t *pos, uint32_t *at, uint32_t *scratch)
 {
     enum { FEW = 3 };
     const unsigned char *x = ids;
     size_t m = 0;
     assert(n <= UINT32_MAX && (id_bytes == 2 || id_bytes == 4));
     if (id_bytes == 2)
-        return n <= FEW ? few_of_16_bits(l, x, n, pos, at) : row_of_16_bits(l, x, n, pos, at);
+        return n <= FEW ? few_of_16_bits(l, x, n, pos, at)
+                        : row_of_16_bits(l, x, n, pos, at, scratch);
     for (size_t i = 0; i < n; i++) {
         uint32_t id;
         memcpy(&id, x + 4 * i, sizeof(id));
@@ -117,11 +117,11 @@ static uint32_t ones(uint32_t x)
 }
 
 size_t dm_lookup_pairs(const struct dm_lookup *l, const struct dm_cooc *c, uint32_t x1,
-                       uint16_t *pos, uint32_t *at)
+                       uint16_t *pos, uint32_t *at, uint32_t *scratch)
 {
     const size_t begin = c->rows[x1].pair, n = c->rows[x1 + 1].pair - begin;
     if (!c->rows[x1].map)
-        return dm_lookup_row(l, c->x2_ids + begin * c->id_bytes, c->id_bytes, n, pos, at);
+        return dm_lookup_row(l, c->x2_ids + begin * c->id_bytes, c->id_bytes, n, pos, at, scratch);
     const struct dm_cooc_map *map = c->map + (size_t)(c->rows[x1].map - 1) * c->map_words;
     size_t m = 0;
     for (size_t i = 0; i < l->n; i++) {

@@ -60,30 +60,51 @@ static size_t reflect(size_t i, int step, size_t n)
     return i;
 }
 
-/* t[0..n) = row (i,j) blurred over the first two axes. The nine rows are added as one 3 x 3
- * stencil, [1 2 1] x [1 2 1] / 16: two passes would need a copy of the grid. */
-static void blur_rows(double *t, const double *J, size_t i, size_t j, size_t n, struct dm_grid g)
+/* t[0..n) = row (i,j) blurred over the first two axes, three rows of J at a time. */
+static void blur_rows(double *restrict t, const double *J, size_t i, size_t j, size_t n,
+                      struct dm_grid g)
 {
     static const double tap[3] = {0.25, 0.5, 0.25};
+    const size_t up = reflect(i, -1, g.d0) * g.d1, down = reflect(i, 1, g.d0) * g.d1;
     memset(t, 0, n * sizeof(*t));
-    for (int di = -1; di <= 1; di++) {
-        if (g.d0 == 1 && di)
-            continue;
-        for (int dj = -1; dj <= 1; dj++) {
-            const double w = (g.d0 == 1 ? 1 : tap[di + 1]) * tap[dj + 1];
-            const double *x = J + (reflect(i, di, g.d0) * g.d1 + reflect(j, dj, g.d1)) * g.d2;
+    for (int dj = -1; dj <= 1; dj++) {
+        const size_t at = reflect(j, dj, g.d1);
+        const double w = tap[dj + 1];
+        const double *x = J + (i * g.d1 + at) * g.d2;
+        const double *x0 = J + (up + at) * g.d2, *x1 = J + (down + at) * g.d2;
+        if (g.d0 == 1)
             for (size_t k = 0; k < n; k++)
                 t[k] += w * x[k];
-        }
+        else
+            for (size_t k = 0; k < n; k++)
+                t[k] += w * (0.5 * x[k] + 0.25 * (x0[k] + x1[k]));
+    }
+}
+
+/* Levels of x (w of n numbers in [0, 1]), blurred along it or not: the nearest whole number, ties
+ * to even, of 255 x. Adding 1.5 * 2^52 leaves it in the low bits. */
+static void round_row(uint8_t *restrict level, const double *restrict x, size_t w, size_t n,
+                      bool blur)
+{
+    const double magic = 0x1.8p52;
+    for (size_t k = 0; k < w; k++) {
+        double v = x[k];
+        if (blur && k && k + 1 < n)
+            v = 0.5 * v + 0.25 * (x[k - 1] + x[k + 1]);
+        else if (blur)
+            v = 0.5 * v + 0.25 * (x[reflect(k, -1, n)] + x[reflect(k, 1, n)]);
+        const double shifted = 255 * v + magic;
+        uint64_t bits;
+        memcpy(&bits, &shifted, sizeof(bits));
+        level[k] = (uint8_t)bits;
     }
 }
 
 void dm_threshold_image(uint8_t *level, uint32_t *hist, const double *J, const uint16_t *reach,
-                        struct dm_grid g, bool blur, double *row)
+                        struct dm_grid g, size_t begin, size_t end, bool blur, double *row)
 {
-    memset(hist, 0, 256 * sizeof(*hist));
-    size_t computed = 0;
-    for (size_t r = 0; r < g.d0 * g.d1; r++) {
+    size_t zeros = (end - begin) * g.d2;
+    for (size_t r = begin; r < end; r++) {
         const size_t w = reach[r];
         if (!w)
             continue;
@@ -93,18 +114,12 @@ void dm_threshold_image(uint8_t *level, uint32_t *hist, const double *J, const u
             x = row;
         }
         uint8_t *out = level + r * g.d2;
-        for (size_t k = 0; k < w; k++) {
-            double v = x[k];
-            if (blur)
-                v = 0.5 * v + 0.25 * (x[reflect(k, -1, g.d2)] + x[reflect(k, 1, g.d2)]);
-            const long l = lrint(255 * v);
-            assert(l >= 0 && l <= 255);
-            out[k] = (uint8_t)l;
-            hist[l]++;
-        }
-        computed += w;
+        round_row(out, x, w, g.d2, blur);
+        for (size_t k = 0; k < w; k++)
+            hist[out[k]]++;
+        zeros -= w;
     }
-    hist[0] += (uint32_t)(g.d0 * g.d1 * g.d2 - computed);
+    hist[0] += (uint32_t)zeros;
 }
 
 int dm_threshold_otsu(const uint32_t *hist)

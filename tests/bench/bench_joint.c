@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* Time of one decoding step's decision, from three rows of logits to a block: 50,304 tokens, three
- * heads, top_k 50, one thread. One JSON line per kind of logits, policy and threshold eps_b: every
- * figure is [min, median, max] of 5 repetitions of the median over 48 steps, in microseconds.
- * `cold` is after 64 MB of other memory were read, with the logits written meanwhile, as when
- * weights stream by; `warm` is the same step once more.
+ * heads, top_k 50, all threads (OMP_NUM_THREADS). One JSON line per kind of logits, policy and
+ * threshold eps_b: every figure is [min, median, max] of 5 repetitions of the median over 48 steps,
+ * in microseconds. `cold` is after 64 MB of other memory were read, with the logits written
+ * meanwhile, as when weights stream by; `warm` is the same step once more.
  *
  *   bench_joint [TABLE LOGITS]     LOGITS: float32 rows of the heads 1, 2, 3, 1, .. of a model
  *   bench_joint TABLE SHARD.h5     logits from the text itself, as below
@@ -21,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/base/par.h"
 #include "src/base/progress.h"
 #include "src/base/rng.h"
 #include "src/decode/decoder.h"
@@ -138,24 +139,37 @@ struct bench {
     const float *all;  /* (STEPS,HEADS,V) */
     float *logits;     /* (HEADS,V) */
     const char *other; /* (STREAM) */
-    volatile long sink;
+    volatile long sink[PIECES];
     double us[PHASES][STEPS];
     size_t tokens;
 };
 
-/* As a model's last product would: writes the logits while other memory passes by. */
-static void arrive(struct bench *b, size_t step, bool cold)
+struct arrival {
+    struct bench *b;
+    const float *x;
+};
+
+static void arrive_part(void *ctx, size_t part, size_t begin, size_t end)
 {
+    (void)part;
+    const struct arrival *a = ctx;
     const size_t n = HEADS * V;
-    const float *x = b->all + step * n;
-    for (size_t p = 0; cold && p < PIECES; p++) {
+    for (size_t p = begin; p < end; p++) {
         const size_t from = n * p / PIECES, to = n * (p + 1) / PIECES;
         long sum = 0;
         for (size_t i = p * (STREAM / PIECES); i < (p + 1) * (STREAM / PIECES); i += 64)
-            sum += b->other[i];
-        b->sink = b->sink + sum;
-        memcpy(b->logits + from, x + from, (to - from) * sizeof(*x));
+            sum += a->b->other[i];
+        a->b->sink[p] = sum;
+        memcpy(a->b->logits + from, a->x + from, (to - from) * sizeof(*a->x));
     }
+}
+
+/* As a model's last product would: all threads write the logits while other memory passes by. */
+static void arrive(struct bench *b, size_t step, bool cold)
+{
+    struct arrival a = {b, b->all + step * HEADS * V};
+    if (cold)
+        dm_par_for(PIECES, 1, arrive_part, &a);
 }
 
 static double lap(double *t)

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: MIT */
+/* joint_impl.h - the joint's memory, shared by joint.c and joint_table.c.
+ *
+ * What takes long is cut in two for two threads, always at the same places, so that the results do
+ * not depend on how many there are. */
+#ifndef DM_DECODE_JOINT_IMPL_H
+#define DM_DECODE_JOINT_IMPL_H
+
+#include "src/decode/joint.h"
+#include "src/decode/lookup.h"
+
+/* One pair of candidates i, m of heads 1 and 2 that the table holds. */
+struct pair {
+    uint16_t i, m;
+    uint32_t n;            /* triplets that begin with it */
+    size_t at;             /* the first of them in the table */
+    double r3_max;         /* their largest ratio */
+    int top;               /* exponent: no cell of it weighs 2^(top+1) or more */
+    double p;              /* p1(i) p2(m) */
+    double seen, replaced; /* what its triplets weigh, and would without them in the table */
+};
+
+/* type, field, elements; k = candidates per head, rows = rows of the grid, cells of the grid */
+#define DM_JOINT_ARRAYS(X)                                                                        \
+    X(struct pair, pair, k *k)                                                                    \
+    X(uint32_t, first, k + 1)                   /* the pairs of candidate i of head 1 */          \
+    X(size_t, found, 2 * k * k)                 /* scratch: pairs' indices in the table, */       \
+    X(uint32_t, cell, k *k)                     /* and cells of w23 */                            \
+    X(uint32_t, scratch, 2 * DM_LOOKUP_SCRATCH) /* of the look-ups of two threads */              \
+    X(uint32_t, turn, k *k)                     /* the pairs, those with likely triplets first */ \
+    X(double, w12, k *k)                        /* weight of the ratio of (i,j), heads 1 and 2 */ \
+    X(double, w23, k *k)                        /* of heads 2 and 3: only for backoff */          \
+    X(double, A, rows)                 /* (d0,d1) weight of a row; all weights are Z * J */       \
+    X(double, A_sum, k)                /* (d1) over d0 */                                         \
+    X(double, A_max, k)                /* largest over d0 */                                      \
+    X(double, B, k *k)                 /* (d1,d2), or (d2) for all j */                           \
+    X(double, B_sum, k)                /* per row of B */                                         \
+    X(double, B_max, k)                /*               */                                        \
+    X(uint32_t, seen, rows)            /* row r's seen n-grams begin there, */                    \
+    X(uint16_t, n_seen, rows)          /* so many */                                              \
+    X(double, seen_max, rows)          /* and no more than this is their weight */                \
+    X(uint16_t, seen_k, 2 * cells + 1) /* their last position: lists of two threads */            \
+    X(double, seen_w, 2 * cells)       /* their weight */                                         \
+    X(double, J, cells)                /* rows with filled[r], others are anything */             \
+    X(bool, filled, rows)              /*                             */                          \
+    X(uint16_t, ext, rows)             /* as in threshold.h */                                    \
+    X(uint16_t, reach, rows)           /*                  */                                     \
+    X(uint8_t, level, cells)           /*                   */                                    \
+    X(double, row, 2 * (k + 2))        /* scratch of two threads */                               \
+    X(bool, need, rows)                /* scratch: rows that are to be filled */                  \
+    X(uint32_t, out_cell, cells)       /* what collect and threshold return */                    \
+    X(double, out_J, cells)            /*                                */
+
+struct dm_joint {
+    size_t top_k, n_max;
+    const struct dm_cand *cand;
+    struct dm_mask mask;
+    double unseen; /* weight of an unseen n-gram, r^alpha */
+    bool pairs;    /* order 2 */
+    struct dm_grid g;
+    double Z;                   /* sum of all weights */
+    size_t B_stride;            /* 0: one row of B for all j */
+    struct dm_lookup lookup[2]; /* the candidates of heads 2 and 3 */
+    void *block;                /* of the arrays: */
+#define X(type, field, n) type *field;
+    DM_JOINT_ARRAYS(X)
+#undef X
+};
+
+/* Index of B's row for rows (.,m) of the grid. */
+static inline size_t dm_joint_B_index(const struct dm_joint *j, size_t m)
+{
+    return j->B_stride ? m : 0;
+}
+
+/* The pairs of j->cand's n heads that the mask's table holds, and the weights of their ratios. */
+void dm_joint_find_pairs(struct dm_joint *j, size_t n);
+
+/* Lists and weighs what the table holds of the joint whose factors are made, which weigh `product`
+ * in all and at most `max` in a cell, and sets Z. False if it is certain that no cell exceeds
+ * `cut`; not all is done then. */
+bool dm_joint_make_seen(struct dm_joint *j, double cut, double product, double max);
+
+#endif

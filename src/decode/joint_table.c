@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: MIT */
+/* The part of the joint that the table holds: pairs for all orders, triplets behind them. Nearly
+ * all of the time goes into waiting for memory that the weights have pushed out of the caches, so
+ * everything is asked for well before it is read, by two threads. */
+#include <limits.h>
+#include <math.h>
+#include <string.h>
+
+#include "src/base/par.h"
+#include "src/decode/joint_impl.h"
+
+/* Weight of an n-gram that the table holds, r^alpha. Rises with r. */
+static double weight(const struct dm_mask *m, double r)
+{
+    if (m->unseen == DM_UNSEEN_MIX)
+        r = m->lambda * r + (1 - m->lambda);
+    return m->alpha == 1 ? r : m->alpha == 0.5 ? sqrt(r) : pow(r, m->alpha);
+}
+
+/* Asks for what find_pairs() will read: every row lies somewhere else. */
+static void prefetch_rows(const struct dm_cand *a, const struct dm_cooc *c)
+{
+    enum { LINE = 64, LINES = 16 };
+    for (size_t i = 0; i < a->n; i++)
+        if ((size_t)a->id[i] < c->V)
+            __builtin_prefetch(c->rows + a->id[i]);
+    for (size_t i = 0; i < a->n; i++) {
+        const struct dm_cooc_row *r = c->rows + a->id[i];
+        if ((size_t)a->id[i] >= c->V || r->map)
+            continue;
+        const unsigned char *at = c->x2_ids + r[0].pair * c->id_bytes;
+        const size_t bytes = (r[1].pair - r[0].pair) * c->id_bytes;
+        for (size_t line = 0; line < bytes && line < LINES * LINE; line += LINE)
+            __builtin_prefetch(at + line);
+        __builtin_prefetch(at + (bytes < LINES * LINE ? bytes : LINES * LINE));
+    }
+}
+
+/* found[p] = index in the table of the p-th pair of a's candidates and those of l, which is pair
+ * (i, m); returns how many. first (a->n + 1) unless NULL: those of a's i-th begin at first[i]. */
+static size_t look_up(const struct dm_joint *j, size_t head, size_t *found, uint32_t *cell,
+                      uint32_t *first)
+{
+    const struct dm_cooc *c = j->mask.cooc;
+    const struct dm_cand *a = &j->cand[head];
+    uint16_t pos[DM_TOP_K_MAX + 1];
+    uint32_t at[DM_TOP_K_MAX + 1];
+    size_t n = 0;
+    prefetch_rows(a, c);
+    for (size_t i = 0; i < a->n; i++) {
+        if (first)
+            first[i] = (uint32_t)n;
+        if ((size_t)a->id[i] >= c->V)
+            continue;
+        const size_t begin = c->rows[a->id[i]].pair;
+        const size_t m = dm_lookup_pairs(&j->lookup[head], c, (uint32_t)a->id[i], pos, at,
+                                         j->scratch + head * DM_LOOKUP_SCRATCH);
+        for (size_t s = 0; s < m; s++, n++) {
+            cell[n] = (uint32_t)(i * j->cand[head + 1].n + pos[s]);
+            found[n] = begin + at[s];
+            __builtin_prefetch(c->pair + found[n]);
+        }
+    }
+    if (first)
+        first[a->n] = (uint32_t)n;
+    return n;
+}
+
+static void clear(double *w, size_t n, double unseen)
+{
+    for (size_t i = 0; i < n; i++)
+        w[i] = unseen;
+}
+
+/* Pairs of heads 1 and 2, with what is needed for triplets. */
+static void find_first(struct dm_joint *j)
+{
+    const struct dm_cooc *c = j->mask.cooc;
+    const size_t d1 = j->cand[1].n;
+    uint32_t *cell = j->turn; // free until triplets are sought
+    const size_t n = look_up(j, 0, j->found, cell, j->first);
+    clear(j->w12, j->cand[0].n * d1, j->unseen);
+    for (size_t p = 0; p < n; p++) {
+        const struct dm_cooc_pair *t = &c->pair[j->found[p]];
+        struct pair *q = &j->pair[p];
+        q->i = (uint16_t)(cell[p] / d1);
+        q->m = (uint16_t)(cell[p] % d1);
+        q->at = dm_cooc_triplet(c, (size_t)j->cand[0].id[q->i], j->found[p]);
+        q->n = (uint32_t)dm_cooc_triplets(c, j->found[p]);
+        q->r3_max = (double)dm_cooc_ratio(t->r3_max);
+        j->w12[cell[p]] = weight(&j->mask, (double)dm_cooc_ratio(t->r2));
+    }
+}
+
+/* Pairs of heads 2 and 3. */
+static void find_second(struct dm_joint *j)
+{
+    size_t *found = j->found + j->top_k * j->top_k;
+    const size_t n = look_up(j, 1, found, j->cell, NULL);
+    clear(j->w23, j->cand[1].n * j->cand[2].n, j->unseen);
+    for (size_t p = 0; p < n; p++)
+        j->w23[j->cell[p]] = weight(&j->mask,
+                                    (double)dm_cooc_ratio(j->mask.cooc->pair[found[p]].r2));
+}
+
+static void find_either(void *ctx, size_t part, size_t begin, size_t end)
+{
+    (void)part;
+    for (size_t i = begin; i < end; i++)
+        (i ? find_second : find_first)(ctx);
+}
+
+void dm_joint_find_pairs(struct dm_joint *j, size_t n)
+{
+    for (size_t i = 0; i + 1 < n; i++)
+        dm_lookup_set(&j->lookup[i], &j->cand[i + 1]);
+    if (n > 2 && j->mask.unseen == DM_UNSEEN_BACKOFF)
+        dm_par_for(2, 1, find_either, j);
+    else
+        find_first(j);
+}
+
+/* e of 2^e <= x < 2^(e+1), for any x >= 0 of normal size; lower for smaller ones. */
+static int exponent(double x)
+{
+    uint64_t bits;
+    memcpy(&bits, &x, sizeof(bits));
+    return (int)(bits >> 52) - 1023;
+}
+
+/* Takes over the pairs of candidate i as the seen n-grams of order 2. */
+static size_t list_pairs(struct dm_joint *j, size_t i, size_t n)
+{
+    for (size_t p = j->first[i]; p < j->first[i + 1]; p++, n++) {
+        j->seen_k[n] = j->pair[p].m;
+        j->seen_w[n] = j->w12[i * j->g.d2 + j->pair[p].m];
+    }
+    return n;
+}
+
+/* Finds the candidates among the triplets of pair p and their ratios' weights. */
+static size_t list_triplets(struct dm_joint *j, const struct pair *p, size_t half, size_t n)
+{
+    uint32_t at[DM_TOP_K_MAX + 1];
+    const struct dm_cooc *c = j->mask.cooc;
+    const unsigned char *ids = c->next + p->at * (c->id_bytes + sizeof(uint16_t));
+    const unsigned char *ratios = ids + p->n * c->id_bytes;
+    const size_t m = dm_lookup_row(&j->lookup[1], ids, c->id_bytes, p->n, j->seen_k + n, at,
+                                   j->scratch + half * DM_LOOKUP_SCRATCH);
+    for (size_t s = 0; s < m; s++) {
+        uint16_t r;
+        memcpy(&r, ratios + at[s] * sizeof(r), sizeof(r));
+        j->seen_w[n + s] = weight(&j->mask, (double)dm_cooc_ratio(r));
+    }
+    return n + m;
+}
+
+/* Asks for what list_triplets() will read. */
+static void prefetch_triplets(const struct dm_joint *j, const struct pair *p)
+{
+    enum { LINE = 64, LINES = 8 };
+    const size_t size = j->mask.cooc->id_bytes + sizeof(uint16_t);
+    const unsigned char *at = j->mask.cooc->next + p->at * size;
+    for (size_t i = 0; i < p->n * size && i < LINES * LINE; i += LINE)
+        __builtin_prefetch(at + i);
+    if (p->n)
+        __builtin_prefetch(at + p->n * size - 1);
+}
+
+/* Multiplies the ratios [n, end) listed for row (i,m) by p and the last factor of their cells. Adds
+ * up what they weigh and what the product gave them. */
+static void weigh_row(struct dm_joint *j, size_t i, size_t m, double p, size_t n, size_t end,
+                      double *seen, double *replaced)
+{
+    const double *B = j->B + dm_joint_B_index(j, m) * j->B_stride,
+                 *last = j->cand[j->pairs ? 1 : 2].p;
+    const size_t r = i * j->g.d1 + m;
+    double s = 0, b = 0, max = 0;
+    j->seen[r] = (uint32_t)n;
+    j->n_seen[r] = (uint16_t)(end - n);
+    for (; n < end; n++) {
+        const size_t k = j->seen_k[n];
+        const double w = p * last[k] * j->seen_w[n];
+        j->seen_w[n] = w;
+        s += w;
+        b += B[k];
+        max = w > max ? w : max;
+    }
+    j->seen_max[r] = max;
+    *seen = s;
+    *replaced = j->A[r] * b;
+}
+
+/* Takes the pairs in the order of what their triplets can weigh at most, to a power of two. */
+static void sort_pairs(struct dm_joint *j, size_t n)
+{
+    enum { BINS = 64 };
+    uint32_t bin[BINS + 1] = {0};
+    const double last = j->cand[2].p[0];
+    int top = INT_MIN;
+    for (size_t p = 0; p < n; p++) {
+        struct pair *q = &j->pair[p];
+        const double w = q->n ? q->p * last * weight(&j->mask, q->r3_max) : 0;
+        q->top = exponent(w);
+        top = q->top > top ? q->top : top;
+    }
+    for (size_t p = 0; p < n; p++) {
+        struct pair *q = &j->pair[p];
+        q->top = top - q->top < BINS ? q->top : top - BINS + 1;
+        bin[top - q->top + 1]++;
+    }
+    for (size_t b = 0; b < BINS; b++)
+        bin[b + 1] += bin[b];
+    for (size_t p = 0; p < n; p++)
+        j->turn[bin[top - j->pair[p].top]++] = (uint32_t)p;
+}
+
+/* Turns [begin, end), every other of which is a half's. Halves list what they find in their own
+ * part of seen_k and seen_w: n items are there. */
+struct batch {
+    struct dm_joint *j;
+    size_t begin, end, n[2];
+};
+
+static void take_pairs(void *ctx, size_t part, size_t from, size_t to)
+{
+    enum { AHEAD = 8 };
+    (void)part;
+    struct batch *b = ctx;
+    struct dm_joint *j = b->j;
+    for (size_t half = from; half < to; half++) {
+        for (size_t t = b->begin + half; t < b->end && t < b->begin + 2 * AHEAD; t += 2)
+            prefetch_triplets(j, &j->pair[j->turn[t]]);
+        for (size_t t = b->begin + half; t < b->end; t += 2) {
+            struct pair *q = &j->pair[j->turn[t]];
+            const size_t n = b->n[half];
+            if (t + 2 * AHEAD < b->end)
+                prefetch_triplets(j, &j->pair[j->turn[t + 2 * AHEAD]]);
+            b->n[half] = list_triplets(j, q, half, n);
+            weigh_row(j, q->i, q->m, q->p, n, b->n[half], &q->seen, &q->replaced);
+        }
+    }
+}
+
+/* The pairs in their turns; returns what all rows weigh without triplets, less that of the pairs'.
+ */
+static double prepare_pairs(struct dm_joint *j, double cut, double product)
+{
+    const size_t n = j->first[j->g.d0];
+    for (size_t p = 0; p < n; p++) {
+        struct pair *q = &j->pair[p];
+        q->p = j->cand[0].p[q->i] * j->cand[1].p[q->m];
+        j->turn[p] = (uint32_t)p;
+        product -= j->A[q->i * j->g.d1 + q->m] * j->B_sum[dm_joint_B_index(j, q->m)];
+    }
+    if (cut > 0)
+        sort_pairs(j, n);
+    return product;
+}
+
+/* False if it is certain that no cell exceeds `cut`: neither a product nor a triplet of the pairs
+ * so far or of those to come, while Z is at least what is certain of it. Otherwise all pairs are
+ * done. */
+static bool make_triplets(struct dm_joint *j, double cut, double product, double max)
+{
+    enum { FIRST = 32 };
+    const size_t n_pairs = j->first[j->g.d0];
+    double sure = prepare_pairs(j, cut, product);
+    struct batch b = {.j = j, .n = {0, j->g.d0 * j->g.d1 * j->g.d2}};
+    for (size_t size = FIRST; b.begin < n_pairs; size *= 2) {
+        const double rest = cut > 0 ? ldexp(1, j->pair[j->turn[b.begin]].top + 1) : 0;
+        if (cut > 0 && (max > rest ? max : rest) * (1 + 1e-9) <= cut * sure)
+            return false;
+        b.end = cut > 0 && n_pairs - b.begin > size ? b.begin + size : n_pairs;
+        dm_par_for(2, 1, take_pairs, &b);
+        for (; b.begin < b.end; b.begin++) {
+            const struct pair *q = &j->pair[j->turn[b.begin]];
+            const size_t r = q->i * j->g.d1 + q->m;
+            max = j->seen_max[r] > max ? j->seen_max[r] : max;
+            sure += q->seen + j->A[r] * j->B_sum[dm_joint_B_index(j, q->m)] - q->replaced;
+        }
+    }
+    return true;
+}
+
+/* In whatever order the pairs were done, Z is added up in their own. */
+bool dm_joint_make_seen(struct dm_joint *j, double cut, double product, double max)
+{
+    double seen = 0, replaced = 0;
+    if (j->pairs) {
+        size_t n = 0;
+        for (size_t i = 0; i < j->g.d1; i++) {
+            const size_t end = list_pairs(j, i, n);
+            double s, b;
+            weigh_row(j, 0, i, j->cand[0].p[i], n, end, &s, &b);
+            seen += s;
+            replaced += b;
+            n = end;
+        }
+    } else {
+        if (!make_triplets(j, cut, product, max))
+            return false;
+        for (size_t p = 0; p < j->first[j->g.d0]; p++) {
+            seen += j->pair[p].seen;
+            replaced += j->pair[p].replaced;
+        }
+    }
+    j->Z = seen + (product > replaced ? product - replaced : 0);
+    return true;
+}
