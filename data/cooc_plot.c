@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* cooc_plot.c - rank-frequency curves of a table as an SVG. */
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "data/cooc_show.h"
 #include "data/radix.h"
 #include "src/base/arena.h"
-#include "src/base/file.h"
+#include "src/base/svg.h"
 
 enum { WIDTH = 760, HEIGHT = 520, LEFT = 80, RIGHT = 20, TOP = 60, BOTTOM = 60, POINTS = 400 };
 
@@ -54,46 +53,49 @@ static enum dm_status sorted_counts(const struct dm_cooc *c, size_t order, uint6
     return DM_OK;
 }
 
-static void draw_axes(const struct axes *a, FILE *f)
+static void draw_axes(const struct axes *a, struct dm_svg *g)
 {
-    for (int d = 0; d <= (int)a->x; d++)
-        fprintf(f,
-                "<path d=\"M%.1f %dV%d\" stroke=\"#ddd\"/>\n"
-                "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">1e%d</text>\n",
-                px(a, pow(10, d)), TOP, HEIGHT - BOTTOM, px(a, pow(10, d)), HEIGHT - BOTTOM + 18,
-                d);
-    for (int d = 0; d <= (int)a->y; d++)
-        fprintf(f,
-                "<path d=\"M%d %.1fH%d\" stroke=\"#ddd\"/>\n"
-                "<text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">1e%d</text>\n",
-                LEFT, py(a, pow(10, d)), WIDTH - RIGHT, LEFT - 6, py(a, pow(10, d)) + 4.0, d);
-    fprintf(
-        f,
-        "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">rank</text>\n"
-        "<text transform=\"translate(20 %d) rotate(-90)\" text-anchor=\"middle\">count</text>\n",
-        (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 14, (TOP + HEIGHT - BOTTOM) / 2);
+    const int bottom = HEIGHT - BOTTOM, right = WIDTH - RIGHT;
+    for (int d = 0; d <= (int)a->x; d++) {
+        const double x = px(a, pow(10, d));
+        dm_svg_line(g, x, TOP, x, bottom, "#ddd");
+        dm_svg_text(g, x, bottom + 18, (struct dm_svg_style){.anchor = DM_SVG_MIDDLE}, "1e%d", d);
+    }
+    for (int d = 0; d <= (int)a->y; d++) {
+        const double y = py(a, pow(10, d));
+        dm_svg_line(g, LEFT, y, right, y, "#ddd");
+        dm_svg_text(g, LEFT - 6, y + 4, (struct dm_svg_style){.anchor = DM_SVG_END}, "1e%d", d);
+    }
+    dm_svg_text(g, (LEFT + right) / 2.0, HEIGHT - 14,
+                (struct dm_svg_style){.anchor = DM_SVG_MIDDLE}, "rank");
+    dm_svg_text(g, 20, (TOP + bottom) / 2.0,
+                (struct dm_svg_style){.anchor = DM_SVG_MIDDLE, .upright = true}, "count");
 }
 
-/* Ranks at equal distances on the axis, each once. */
-static void draw_curve(const struct axes *a, size_t order, const uint64_t *key, size_t n, FILE *f)
+/* key (n) ascends; ranks are spread evenly over the logarithmic axis. */
+static void draw_curve(const struct axes *a, size_t order, const uint64_t *key, size_t n,
+                       struct dm_svg *g)
 {
-    size_t last = 0;
+    double xy[2 * (POINTS + 1)];
+    size_t last = 0, points = 0;
     if (!n)
         return;
-    fprintf(f, "<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"1.5\" points=\"",
-            colours[order - 1]);
     for (size_t i = 0; i <= POINTS; i++) {
         size_t rank = (size_t)llround(pow((double)n, (double)i / POINTS));
         rank = rank < 1 ? 1 : rank > n ? n : rank;
-        if (rank != last)
-            fprintf(f, "%.1f,%.1f ", px(a, (double)rank), py(a, (double)key[n - rank]));
+        if (rank == last)
+            continue;
+        xy[2 * points] = px(a, (double)rank);
+        xy[2 * points++ + 1] = py(a, (double)key[n - rank]);
         last = rank;
     }
-    fprintf(f, "\"/>\n<text x=\"%zu\" y=\"44\" fill=\"%s\">%s: %zu</text>\n",
-            LEFT + (order - 1) * 160, colours[order - 1], names[order - 1], n);
+    dm_svg_polyline(g, xy, points, colours[order - 1]);
+    dm_svg_text(g, (double)(LEFT + (order - 1) * 160), 44,
+                (struct dm_svg_style){.colour = colours[order - 1]}, "%s: %zu", names[order - 1],
+                n);
 }
 
-static enum dm_status draw(const struct dm_cooc *c, FILE *f, struct dm_err *e)
+static enum dm_status draw(const struct dm_cooc *c, struct dm_svg *g, struct dm_err *e)
 {
     struct axes a = {1.0, 1.0};
     uint64_t *key[DM_COOC_ORDER_MAX] = {0};
@@ -106,17 +108,11 @@ static enum dm_status draw(const struct dm_cooc *c, FILE *f, struct dm_err *e)
         a.x = fmax(a.x, log10((double)n[k]));
         a.y = fmax(a.y, log10((double)key[k][n[k] - 1]));
     }
-    fprintf(f,
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" "
-            "font-family=\"sans-serif\" font-size=\"12\">\n"
-            "<rect width=\"100%%\" height=\"100%%\" fill=\"white\"/>\n"
-            "<text x=\"%d\" y=\"22\" font-size=\"14\">Counts by rank, of what the table "
-            "keeps</text>\n",
-            WIDTH, HEIGHT, LEFT);
-    draw_axes(&a, f);
+    dm_svg_text(g, LEFT, 22, (struct dm_svg_style){.size = 14},
+                "Counts by rank, of what the table keeps");
+    draw_axes(&a, g);
     for (size_t k = 0; k < c->order && !st; k++)
-        draw_curve(&a, k + 1, key[k], n[k], f);
-    fprintf(f, "</svg>\n");
+        draw_curve(&a, k + 1, key[k], n[k], g);
     for (size_t k = 0; k < DM_COOC_ORDER_MAX; k++)
         free(key[k]);
     return st;
@@ -124,16 +120,11 @@ static enum dm_status draw(const struct dm_cooc *c, FILE *f, struct dm_err *e)
 
 enum dm_status dm_cooc_plot(const struct dm_cooc *c, const char *path, struct dm_err *e)
 {
-    char *text = NULL;
-    size_t n = 0;
-    FILE *f = open_memstream(&text, &n);
-    if (!f)
-        return dm_fail(e, DM_ENOMEM, "%s: out of memory", path);
-    enum dm_status st = draw(c, f, e);
-    if (fclose(f) && !st)
-        st = dm_fail(e, DM_ENOMEM, "%s: out of memory", path);
+    struct dm_svg g;
+    dm_svg_begin(&g, WIDTH, HEIGHT);
+    const enum dm_status st = draw(c, &g, e);
     if (!st)
-        st = dm_file_write(path, text, n, e);
-    free(text);
+        return dm_svg_end(&g, path, e);
+    dm_svg_drop(&g);
     return st;
 }

@@ -1,10 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* bench_plot.c - shares of a limit as horizontal bars in an SVG. */
-#include <stdlib.h>
-#include <string.h>
-
 #include "eval/bench_impl.h"
-#include "src/base/file.h"
+#include "src/base/svg.h"
 
 enum { WIDTH = 860, LEFT = 380, RIGHT = 70, TOP = 60, BAR = 14, STEP = 19, TITLE = 30 };
 
@@ -22,34 +19,27 @@ static double px(double share)
     return LEFT + cut / 1.1 * (WIDTH - LEFT - RIGHT);
 }
 
-static void draw_bar(const struct dm_bench_row *r, int y, FILE *f)
+static void draw_bar(const struct dm_bench_row *r, int y, struct dm_svg *g)
 {
     const struct dm_bench_spread *s = share_of(r);
     const char *fmt = r->fmt < 0 ? "" : dm_bench_formats[r->fmt];
-    fprintf(f,
-            "<text x=\"%d\" y=\"%d\" text-anchor=\"end\">%s %s, %zu thread%s</text>\n"
-            "<rect x=\"%d\" y=\"%d\" width=\"%.1f\" height=\"%d\" fill=\"%s\"/>\n"
-            "<path d=\"M%.1f %dH%.1f\" stroke=\"black\"/>\n"
-            "<text x=\"%d\" y=\"%d\">%.0f %%</text>\n",
-            LEFT - 8, y + BAR - 3, r->name, fmt, r->threads, r->threads > 1 ? "s" : "", LEFT, y,
-            px(s->median) - LEFT, BAR, r->fmt < 0 ? "#777" : colours[r->fmt], px(s->min),
-            y + BAR / 2, px(s->max), WIDTH - RIGHT + 8, y + BAR - 3, 100.0 * s->median);
+    const int base = y + BAR - 3;
+    dm_svg_text(g, LEFT - 8, base, (struct dm_svg_style){.anchor = DM_SVG_END},
+                "%s %s, %zu thread%s", r->name, fmt, r->threads, r->threads > 1 ? "s" : "");
+    dm_svg_rect(g, LEFT, y, px(s->median) - LEFT, BAR, r->fmt < 0 ? "#777" : colours[r->fmt]);
+    dm_svg_line(g, px(s->min), y + BAR / 2, px(s->max), y + BAR / 2, "black");
+    dm_svg_text(g, WIDTH - RIGHT + 8, base, (struct dm_svg_style){0}, "%.0f %%", 100.0 * s->median);
 }
 
-static void draw(const struct dm_bench *b, int height, FILE *f)
+static void draw(const struct dm_bench *b, int height, struct dm_svg *g)
 {
     int y = TOP;
-    fprintf(f,
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" "
-            "font-family=\"sans-serif\" font-size=\"12\">\n"
-            "<rect width=\"100%%\" height=\"100%%\" fill=\"white\"/>\n"
-            "<text x=\"20\" y=\"24\" font-size=\"14\">Share of the limit that was measured beside "
-            "it</text>\n<text x=\"20\" y=\"42\" fill=\"#555\">medians of %zu runs; lines from "
-            "minimum to maximum</text>\n",
-            WIDTH, height, b->opt.runs);
+    dm_svg_text(g, 20, 24, (struct dm_svg_style){.size = 14},
+                "Share of the limit that was measured beside it");
+    dm_svg_text(g, 20, 42, (struct dm_svg_style){.colour = "#555"},
+                "medians of %zu runs; lines from minimum to maximum", b->opt.runs);
     for (double at = 0.25; at <= 1.0; at += 0.25)
-        fprintf(f, "<path d=\"M%.1f %dV%d\" stroke=\"%s\"/>\n", px(at), TOP, height - 10,
-                at < 1.0 ? "#ddd" : "#c00");
+        dm_svg_line(g, px(at), TOP, px(at), height - 10, at < 1.0 ? "#ddd" : "#c00");
     for (int what = 0; what < DM_BENCH_N; what++) {
         bool first = true;
         for (size_t i = 0; i < b->n_rows; i++) {
@@ -57,15 +47,14 @@ static void draw(const struct dm_bench *b, int height, FILE *f)
             if (r->what != (enum dm_bench_what)what || !share_of(r))
                 continue;
             if (first)
-                fprintf(f, "<text x=\"20\" y=\"%d\" font-weight=\"bold\">%s</text>\n",
-                        y + TITLE - 12, dm_bench_titles[what]);
+                dm_svg_text(g, 20, y + TITLE - 12, (struct dm_svg_style){.bold = true}, "%s",
+                            dm_bench_titles[what]);
             y += first ? TITLE : 0;
             first = false;
-            draw_bar(r, y, f);
+            draw_bar(r, y, g);
             y += STEP;
         }
     }
-    fprintf(f, "</svg>\n");
 }
 
 static int height_of(const struct dm_bench *b)
@@ -82,17 +71,9 @@ static int height_of(const struct dm_bench *b)
 
 enum dm_status dm_bench_write_svg(const struct dm_bench *b, const char *path, struct dm_err *e)
 {
-    char *text = NULL;
-    size_t n = 0;
-    FILE *f = open_memstream(&text, &n);
-    if (!f)
-        return dm_fail(e, DM_ENOMEM, "%s: out of memory", path);
-    draw(b, height_of(b), f);
-    if (fclose(f)) {
-        free(text);
-        return dm_fail(e, DM_ENOMEM, "%s: out of memory", path);
-    }
-    const enum dm_status st = dm_file_write(path, text, n, e);
-    free(text);
-    return st;
+    struct dm_svg g;
+    const int height = height_of(b);
+    dm_svg_begin(&g, WIDTH, height);
+    draw(b, height, &g);
+    return dm_svg_end(&g, path, e);
 }

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* cal_plot.c - the report as an SVG: two panels over one axis of speed. */
 #include <math.h>
-#include <stdlib.h>
 
 #include "eval/cal_report.h"
-#include "src/base/file.h"
+#include "src/base/svg.h"
 
 enum { WIDTH = 760, LEFT = 80, RIGHT = 20, TOP = 70, PANEL = 250, GAP = 30, BOTTOM = 60 };
 enum { HEIGHT = TOP + 2 * PANEL + GAP + BOTTOM };
@@ -68,71 +67,70 @@ static double tick_step(double range)
     return power * (rest >= 5.0 ? 5.0 : rest >= 2.0 ? 2.0 : 1.0);
 }
 
-static void draw_axes(const struct panel *a, bool last, FILE *f)
+static void draw_axes(const struct panel *a, bool last, struct dm_svg *g)
 {
     const double sx = tick_step(a->x1 - a->x0), sy = tick_step(a->y1 - a->y0);
+    const int bottom = a->top + PANEL, right = WIDTH - RIGHT;
     for (double i = ceil(a->x0 / sx); i * sx <= a->x1; i++) {
-        fprintf(f, "<path d=\"M%.1f %dv%d\" stroke=\"#ddd\"/>\n", px(a, i * sx), a->top, PANEL);
+        dm_svg_line(g, px(a, i * sx), a->top, px(a, i * sx), bottom, "#ddd");
         if (last)
-            fprintf(f, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%.6g</text>\n",
-                    px(a, i * sx), a->top + PANEL + 18, i * sx + 0.0);
+            dm_svg_text(g, px(a, i * sx), bottom + 18,
+                        (struct dm_svg_style){.anchor = DM_SVG_MIDDLE}, "%.6g", i * sx + 0.0);
     }
-    for (double i = ceil(a->y0 / sy); i * sy <= a->y1; i++)
-        fprintf(f,
-                "<path d=\"M%d %.1fH%d\" stroke=\"#ddd\"/>\n"
-                "<text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%.6g</text>\n",
-                LEFT, py(a, i * sy), WIDTH - RIGHT, LEFT - 6, py(a, i * sy) + 4.0, i * sy + 0.0);
-    fprintf(f,
-            "<path d=\"M%d %.1fH%d\" stroke=\"#c00\" stroke-dasharray=\"6 4\"/>\n"
-            "<text x=\"%d\" y=\"%.1f\" fill=\"#c00\" text-anchor=\"end\">margin %g</text>\n"
-            "<text transform=\"translate(16 %d) rotate(-90)\" text-anchor=\"middle\">%s</text>\n",
-            LEFT, py(a, a->margin), WIDTH - RIGHT, WIDTH - RIGHT - 4, py(a, a->margin) - 5.0,
-            a->margin, a->top + PANEL / 2, a->title);
+    for (double i = ceil(a->y0 / sy); i * sy <= a->y1; i++) {
+        dm_svg_line(g, LEFT, py(a, i * sy), right, py(a, i * sy), "#ddd");
+        dm_svg_text(g, LEFT - 6, py(a, i * sy) + 4, (struct dm_svg_style){.anchor = DM_SVG_END},
+                    "%.6g", i * sy + 0.0);
+    }
+    dm_svg_dashed(g, LEFT, py(a, a->margin), right, py(a, a->margin), "#c00");
+    dm_svg_text(g, right - 4, py(a, a->margin) - 5,
+                (struct dm_svg_style){.colour = "#c00", .anchor = DM_SVG_END}, "margin %g",
+                a->margin);
+    dm_svg_text(g, 16, a->top + PANEL / 2.0,
+                (struct dm_svg_style){.anchor = DM_SVG_MIDDLE, .upright = true}, "%s", a->title);
 }
 
-static void draw_point(const struct panel *a, const struct dm_cal_report *r, size_t i, FILE *f)
+static void draw_point(const struct panel *a, const struct dm_cal_report *r, size_t i,
+                       struct dm_svg *g)
 {
     const struct dm_cal_point *p = &r->points[i];
     const char *colour = colours[p->unseen];
     const double x = px(a, p->speedup), y = value(a, p), half = upper(a, p) - y;
+    const bool chosen = i == r->chosen;
     if (!isfinite(x) || !isfinite(half))
         return;
-    fprintf(f,
-            "<path d=\"M%.1f %.1fV%.1f\" stroke=\"%s\"/>\n"
-            "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"%d\" fill=\"%s\" stroke=\"%s\"/>\n"
-            "<text x=\"%.1f\" y=\"%.1f\" fill=\"%s\">%g%s</text>\n",
-            x, py(a, y - half), py(a, y + half), colour, x, py(a, y), i == r->chosen ? 7 : 4,
-            p->passes ? colour : "white", colour, x + 8.0, py(a, y) - 6.0, colour, p->eps_b,
-            i == r->chosen ? " chosen" : "");
+    dm_svg_line(g, x, py(a, y - half), x, py(a, y + half), colour);
+    dm_svg_circle(g, x, py(a, y), chosen ? 7 : 4, p->passes ? colour : "white", colour);
+    dm_svg_text(g, x + 8, py(a, y) - 6, (struct dm_svg_style){.colour = colour}, "%g%s", p->eps_b,
+                chosen ? " chosen" : "");
 }
 
-static void draw_panel(struct panel *a, const struct dm_cal_report *r, bool last, FILE *f)
+static void draw_panel(struct panel *a, const struct dm_cal_report *r, bool last, struct dm_svg *g)
 {
     find_ranges(a, r);
-    draw_axes(a, last, f);
+    draw_axes(a, last, g);
     for (size_t i = 0; i < r->n_points; i++)
-        draw_point(a, r, i, f);
+        draw_point(a, r, i, g);
 }
 
-static void draw_head(const struct dm_cal_report *r, FILE *f)
+static void draw_head(const struct dm_cal_report *r, struct dm_svg *g)
 {
+    enum { NAMES = 170, NAME = 60 }; // where the policies' names begin, and how far apart
     const struct dm_cal_opt *o = &r->opt;
-    fprintf(f,
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" "
-            "font-family=\"sans-serif\" font-size=\"12\">\n"
-            "<rect width=\"100%%\" height=\"100%%\" fill=\"white\"/>\n"
-            "<text x=\"%d\" y=\"20\" font-size=\"14\">What eps_b costs and what it gains</text>\n"
-            "<text x=\"%d\" y=\"38\" fill=\"#555\">%zu prompts x %zu texts of %zu tokens; bars end "
-            "at the bounds of confidence %g; filled: passes both tests</text>\n"
-            "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">wall-clock speed-up over the base "
-            "alone</text>\n",
-            WIDTH, HEIGHT, LEFT, LEFT, o->prompts, o->samples, o->tokens, o->confidence,
-            (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 14);
-    fprintf(f, "<text x=\"%d\" y=\"56\">policy for unseen n-grams:", LEFT);
+    dm_svg_text(g, LEFT, 20, (struct dm_svg_style){.size = 14},
+                "What eps_b costs and what it gains");
+    dm_svg_text(g, LEFT, 38, (struct dm_svg_style){.colour = "#555"},
+                "%zu prompts x %zu texts of %zu tokens; bars end at the bounds of confidence %g; "
+                "filled: passes both tests",
+                o->prompts, o->samples, o->tokens, o->confidence);
+    dm_svg_text(g, (LEFT + WIDTH - RIGHT) / 2.0, HEIGHT - 14,
+                (struct dm_svg_style){.anchor = DM_SVG_MIDDLE},
+                "wall-clock speed-up over the base alone");
+    dm_svg_text(g, LEFT, 56, (struct dm_svg_style){0}, "policy for unseen n-grams:");
     for (size_t u = 0; u < o->n_unseen; u++)
-        fprintf(f, " <tspan fill=\"%s\">%s</tspan>", colours[o->unseen[u]],
-                dm_unseen_names[o->unseen[u]]);
-    fprintf(f, "</text>\n");
+        dm_svg_text(g, LEFT + NAMES + (double)u * NAME, 56,
+                    (struct dm_svg_style){.colour = colours[o->unseen[u]]}, "%s",
+                    dm_unseen_names[o->unseen[u]]);
 }
 
 enum dm_status dm_cal_write_svg(const struct dm_cal_report *r, const char *path, struct dm_err *e)
@@ -142,20 +140,10 @@ enum dm_status dm_cal_write_svg(const struct dm_cal_report *r, const char *path,
                          .margin = r->opt.repeat_margin,
                          .rise = true,
                          .top = TOP + PANEL + GAP};
-    char *text = NULL;
-    size_t n = 0;
-    FILE *f = open_memstream(&text, &n);
-    if (!f)
-        return dm_fail(e, DM_ENOMEM, "%s: out of memory", path);
-    draw_head(r, f);
-    draw_panel(&loss, r, false, f);
-    draw_panel(&rise, r, true, f);
-    fprintf(f, "</svg>\n");
-    if (fclose(f)) {
-        free(text);
-        return dm_fail(e, DM_ENOMEM, "%s: out of memory", path);
-    }
-    enum dm_status st = dm_file_write(path, text, n, e);
-    free(text);
-    return st;
+    struct dm_svg g;
+    dm_svg_begin(&g, WIDTH, HEIGHT);
+    draw_head(r, &g);
+    draw_panel(&loss, r, false, &g);
+    draw_panel(&rise, r, true, &g);
+    return dm_svg_end(&g, path, e);
 }
