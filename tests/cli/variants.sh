@@ -49,7 +49,7 @@ variant() {
 
 # Weights that were trained in another format than the imported ones: config.json says so.
 "$dynamo" import --no-tokenizer "$cli/../golden/hf_dir" -o half.h5 > /dev/null
-prints "^output" "$dynamo" train half.h5 --data a.h5 --recipe joint --dtype f32 --heads 2 --steps 2 --batch 2 --context 32 -o m.h5
+prints "^output" "$dynamo" train half.h5 --data a.h5 --recipe joint --dtype f32 --heads 2 --steps 2 --batch 2 --context 32 --val-fraction 0 -o m.h5
 "$dynamo" export m.h5 -o hf > /dev/null
 says hf/config.json '"dtype": "float32"'
 says hf/config.json '"classifier_dropout": 0.1'
