@@ -2,17 +2,18 @@
 #include "data/cooc_build.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "data/cooc_impl.h"
 #include "src/base/arena.h"
+#include "src/base/pipe.h"
 #include "src/base/stop.h"
 #include "src/io/shard.h"
 
-#define PIECE ((size_t)1 << 19) /* ids read at a time */
-
-/* HDF5 keeps decompressed chunks of an open shard, so it is opened anew after these many pieces. */
-#define OPEN 8u
-#define READING (2 * (OPEN + 2) * PIECE * sizeof(int32_t))
+/* What a slot fetches to, and what a thread unpacks to. */
+#define SLOT_BYTES (3 * DM_SHARD_PART * sizeof(int32_t))
+#define THREAD_BYTES (DM_SHARD_PART * sizeof(int32_t))
+#define SLOTS 2u /* of each thread */
 
 /* Opens every shard once before the first token is counted: a wrong one fails at once. */
 static enum dm_status survey(struct dm_cooc_job *j, struct dm_err *e)
@@ -31,89 +32,174 @@ static enum dm_status survey(struct dm_cooc_job *j, struct dm_err *e)
         dm_shard_close(s);
         DM_TRY(st);
     }
-    return dm_cooc_job_sort(j, e);
+    return DM_OK;
 }
 
-/* Counts the n-grams that begin in the next pieces of a shard, as many as one opening is for, up to
- * token `end`. */
-static enum dm_status count_pieces(struct dm_cooc_job *j, struct dm_shard *s, int32_t *ids,
-                                   size_t *at, size_t end, double *counted, struct dm_err *e)
+/* Threads unpack and count parts of shards. The n-grams that begin in a part and end in the next
+ * one are counted at the end, by its last ids and the first ones of the next. */
+#define SEAM (2 * (DM_NGRAM_ORDER_MAX - 1))
+struct seam {
+    int32_t ids[SEAM]; /* order - 1 ids of one part, up to as many of the next */
+    size_t look;
+};
+
+struct slot {
+    struct dm_shard_part part;
+    bool first, last; /* of the shard */
+    size_t seam;      /* with the next part; that with the one before is seam - 1 */
+};
+
+struct counting {
+    struct dm_cooc_job *j;
+    struct dm_shard *shard; /* NULL: none is open */
+    size_t source, part;    /* next one */
+    size_t left;            /* parts that are this process' work */
+    bool begun;             /* with them */
+    size_t room;            /* ids that may be added yet */
+    double counted;
+    struct slot *slot; /* (SLOTS * threads) */
+    int32_t **ids;     /* (threads, DM_SHARD_PART) */
+    struct seam *seam;
+    size_t n_seams;
+};
+
+static size_t n_parts(uint64_t tokens)
 {
-    for (size_t i = 0; i < OPEN && *at < end; i++) {
-        const size_t take = end - *at < PIECE ? end - *at : PIECE;
-        const size_t left = dm_shard_tokens(s) - *at - take;
-        const size_t look = left < j->order - 1 ? left : j->order - 1;
-        if (dm_stop_requested())
-            return dm_fail(e, DM_ESTOPPED, "stopped by a signal");
-        DM_TRY(dm_shard_read(s, ids, *at, take + look, e));
-        DM_TRY(dm_ngram_add(j->g, ids, take, look, e));
-        *at += take;
-        *counted += (double)take;
-        if (j->progress)
-            dm_progress_set(j->progress, *counted, NULL);
+    return (size_t)((tokens + DM_SHARD_PART - 1) / DM_SHARD_PART);
+}
+
+/* This process' share of the parts of all shards, laid end to end. */
+static void share(struct counting *c)
+{
+    const struct dm_cooc_job *j = c->j;
+    const size_t n = dm_ranks_count(j->o->ranks), r = j->o->ranks ? j->o->ranks->rank : 0;
+    size_t all = 0;
+    for (size_t i = 0; i < j->n; i++)
+        all += n_parts(j->src[i].tokens);
+    c->left = all * (r + 1) / n - all * r / n;
+    c->part = all * r / n;
+    while (c->source < j->n && c->part >= n_parts(j->src[c->source].tokens))
+        c->part -= n_parts(j->src[c->source++].tokens);
+}
+
+/* The next part is another process': its first ids are read here, too. */
+static enum dm_status read_head(struct counting *c, uint64_t tokens, struct dm_err *e)
+{
+    struct seam *m = &c->seam[c->n_seams - 1];
+    const size_t edge = c->j->order - 1, at = c->part * DM_SHARD_PART;
+    m->look = tokens - at < edge ? (size_t)(tokens - at) : edge;
+    return dm_shard_read(c->shard, m->ids + edge, at, m->look, e);
+}
+
+/* No more parts than there is room for in the counter. */
+static enum dm_status take_part(void *ctx, size_t slot, bool *more, struct dm_err *e)
+{
+    struct counting *c = ctx;
+    struct slot *s = &c->slot[slot];
+    while (c->source < c->j->n && !c->j->src[c->source].tokens)
+        c->source++;
+    *more = c->left && c->room >= DM_SHARD_PART;
+    if (!*more)
+        return DM_OK;
+    if (dm_stop_requested())
+        return dm_fail(e, DM_ESTOPPED, "stopped by a signal");
+    const struct dm_cooc_source *src = &c->j->src[c->source];
+    if (!c->shard)
+        DM_TRY(dm_shard_open(&c->shard, src->path, e));
+    DM_TRY(dm_shard_fetch(c->shard, c->part, &s->part, e));
+    s->part.chunk.name = src->path; // the shard may be closed before the part is unpacked
+    s->first = !c->part || !c->begun;
+    c->begun = true;
+    s->last = ++c->part == n_parts(src->tokens);
+    s->seam = c->n_seams;
+    c->n_seams += !s->last;
+    c->room -= DM_SHARD_PART;
+    if (!--c->left && !s->last)
+        DM_TRY(read_head(c, src->tokens, e));
+    if (s->last) {
+        dm_shard_close(c->shard);
+        c->shard = NULL;
+        c->source++;
+        c->part = 0;
     }
     return DM_OK;
 }
 
-/* Tokens [*at, *end) of source i that are among [lo, hi) of all sources laid end to end. */
-static void part_of(const struct dm_cooc_job *j, size_t i, uint64_t lo, uint64_t hi, size_t *at,
-                    size_t *end)
+static enum dm_status count_part(void *ctx, size_t slot, size_t thread, struct dm_err *e)
 {
-    uint64_t before = 0;
-    for (size_t k = 0; k < i; k++)
-        before += j->src[k].tokens;
-    const uint64_t n = j->src[i].tokens;
-    *at = (size_t)(lo < before ? 0 : lo - before < n ? lo - before : n);
-    *end = (size_t)(hi < before ? 0 : hi - before < n ? hi - before : n);
+    struct counting *c = ctx;
+    const struct slot *s = &c->slot[slot];
+    int32_t *ids = c->ids[thread];
+    const size_t edge = c->j->order - 1, n = s->part.n, head = n < edge ? n : edge;
+    DM_TRY(dm_shard_unpack(&c->slot[slot].part, ids, e));
+    if (!s->first) {
+        struct seam *before = &c->seam[s->seam - 1];
+        memcpy(before->ids + edge, ids, head * sizeof(*ids));
+        before->look = head;
+    }
+    if (s->last)
+        return dm_ngram_add_part(c->j->g, thread, ids, n, 0, e);
+    memcpy(c->seam[s->seam].ids, ids + n - edge, edge * sizeof(*ids));
+    return dm_ngram_add_part(c->j->g, thread, ids, n - edge, edge, e);
 }
 
-/* Counts what begins in this process' part of the tokens. It may be cut anywhere: each n-gram
- * begins in one part, and a few tokens more are read to complete the last ones. */
+static enum dm_status counted_part(void *ctx, size_t slot, struct dm_err *e)
+{
+    struct counting *c = ctx;
+    (void)e;
+    c->counted += (double)c->slot[slot].part.n;
+    if (c->j->progress)
+        dm_progress_set(c->j->progress, c->counted, NULL);
+    return DM_OK;
+}
+
+static enum dm_status count_all(struct counting *c, struct dm_err *e)
+{
+    const size_t threads = dm_ngram_threads(c->j->g);
+    const struct dm_pipe pipe = {threads, SLOTS * threads, c, take_part, count_part, counted_part};
+    while (c->left) {
+        DM_TRY(dm_ngram_make_room(c->j->g, &c->room, e));
+        DM_TRY(dm_pipe_run(&pipe, e));
+    }
+    for (size_t i = 0; i < c->n_seams; i++)
+        DM_TRY(dm_ngram_add(c->j->g, c->seam[i].ids, c->j->order - 1, c->seam[i].look, e));
+    return DM_OK;
+}
+
 static enum dm_status count(struct dm_cooc_job *j, struct dm_err *e)
 {
-    const uint64_t n = dm_ranks_count(j->o->ranks), r = j->o->ranks ? j->o->ranks->rank : 0;
-    const uint64_t each = j->s->tokens / n, lo = r * each;
-    const uint64_t hi = r + 1 == n ? j->s->tokens : lo + each;
-    double counted = 0.0;
-    enum dm_status st = DM_OK;
-    int32_t *ids = dm_alloc(PIECE + j->order, sizeof(*ids));
-    if (!ids)
-        return dm_fail(e, DM_ENOMEM, "no memory for %zu token ids", PIECE);
+    const size_t threads = dm_ngram_threads(j->g);
+    struct counting c = {.j = j};
+    bool memory = true;
+    share(&c);
+    c.seam = dm_alloc(c.left + 1, sizeof(*c.seam));
+    c.slot = dm_alloc(SLOTS * threads, sizeof(*c.slot));
+    c.ids = dm_alloc(threads, sizeof(*c.ids));
+    for (size_t t = 0; t < threads && c.ids; t++)
+        memory &= (c.ids[t] = dm_alloc(DM_SHARD_PART, sizeof(**c.ids))) != NULL;
+    memory = memory && c.seam && c.slot && c.ids;
     if (j->progress)
-        dm_progress_init(j->progress, "counting", "tokens", (double)(hi - lo));
-    for (size_t i = 0, at, end; i < j->n && !st; i++) {
-        struct dm_shard *s;
-        part_of(j, i, lo, hi, &at, &end);
-        while (at < end && !st) {
-            DM_TRY_GOTO(dm_shard_open(&s, j->src[i].path, e));
-            st = count_pieces(j, s, ids, &at, end, &counted, e);
-            dm_shard_close(s);
-        }
-    }
-    if (!st)
-        st = dm_ngram_finish(j->g, e);
-done:
+        dm_progress_init(j->progress, "counting", "tokens",
+                         (double)j->s->tokens / (double)dm_ranks_count(j->o->ranks));
+    const enum dm_status st = memory ? count_all(&c, e)
+                                     : dm_fail(e, DM_ENOMEM, "no memory to read token shards");
     if (j->progress)
         dm_progress_end(j->progress);
-    free(ids);
+    for (size_t t = 0; t < threads && c.ids; t++)
+        free(c.ids[t]);
+    for (size_t i = 0; i < SLOTS * threads && c.slot; i++)
+        dm_shard_part_release(&c.slot[i].part);
+    dm_shard_close(c.shard);
+    free(c.ids);
+    free(c.slot);
+    free(c.seam);
     return st;
 }
 
 enum dm_status dm_cooc_build(const struct dm_cooc_opt *o, struct dm_progress *progress,
                              struct dm_cooc_stats *s, struct dm_err *e)
 {
-    struct dm_cooc_job j;
-    const double start = dm_now();
-    enum dm_status st = dm_cooc_job_init(&j, o, progress, s, "cooc", e);
-    if (!st)
-        st = survey(&j, e);
-    if (!st)
-        st = dm_cooc_job_counter(&j, READING, e);
-    st = dm_ranks_agree(o->ranks, st, e);
-    if (!st)
-        st = dm_cooc_job_join(&j, count(&j, e), e);
-    if (!st && dm_ranks_first(o->ranks))
-        st = dm_cooc_job_write(&j, start, e);
-    dm_cooc_job_release(&j);
-    return dm_ranks_agree(o->ranks, st, e);
+    static const struct dm_cooc_kind kind = {"cooc", 0, SLOTS * SLOT_BYTES + THREAD_BYTES, survey,
+                                             count};
+    return dm_cooc_job_run(o, progress, s, &kind, e);
 }

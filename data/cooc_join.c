@@ -37,7 +37,7 @@ static enum dm_status put_all(struct dm_cooc_job *j, struct way *w, enum dm_stat
     if (!st)
         st = dm_ngram_finish(j->g, e);
     if (!st)
-        st = dm_ngram_scan(j->g, put_piece, w, e);
+        st = dm_ngram_list(j->g, put_piece, w, e); // processes talk in this thread
     const uint64_t end = st ? FAILED : LAST;
     struct dm_err lost;
     enum dm_status sent = dm_ranks_put(w->r, &end, sizeof(end), w->other, st ? &lost : e);

@@ -208,8 +208,11 @@ static enum dm_status survey_table(struct dm_cooc_job *j, const char *path, stru
     uint64_t V, order, complete = 0;
     char *hash;
     if (!dm_h5_has(f, "index"))
-        return dm_fail(e, DM_EUNSUPPORTED, "%s: a table of version 1; count its shards again",
-                       path);
+        return dm_fail(
+            e, DM_EUNSUPPORTED,
+            "%s: a table of version 1 does not say whether it was pruned; count its shards "
+            "again with dynamo cooc",
+            path);
     DM_TRY(dm_h5_get_u64(f, "/", "vocab", &V, e));
     DM_TRY(dm_h5_get_u64(f, "/", "order", &order, e));
     DM_TRY(dm_h5_get_u64(f, "/", "complete", &complete, e));
@@ -237,7 +240,7 @@ static enum dm_status survey(struct dm_cooc_job *j, struct dm_err *e)
         dm_h5_close(f);
         DM_TRY(st);
     }
-    return dm_cooc_job_sort(j, e);
+    return DM_OK;
 }
 
 /* A block of about 1 MB, unpacked and as keys. */
@@ -246,19 +249,6 @@ static enum dm_status survey(struct dm_cooc_job *j, struct dm_err *e)
 enum dm_status dm_cooc_merge(const struct dm_cooc_opt *o, struct dm_progress *progress,
                              struct dm_cooc_stats *s, struct dm_err *e)
 {
-    struct dm_cooc_job j;
-    const double start = dm_now();
-    enum dm_status st = dm_cooc_job_init(&j, o, progress, s, "cooc merge", e);
-    if (!st)
-        st = survey(&j, e);
-    if (!st)
-        st = dm_cooc_job_counter(&j, READING, e);
-    if (!st)
-        st = add_all(&j, e);
-    if (!st)
-        st = dm_ngram_finish(j.g, e);
-    if (!st)
-        st = dm_cooc_job_write(&j, start, e);
-    dm_cooc_job_release(&j);
-    return st;
+    static const struct dm_cooc_kind kind = {"cooc merge", READING, 0, survey, add_all};
+    return dm_cooc_job_run(o, progress, s, &kind, e);
 }

@@ -10,6 +10,7 @@
 #include "data/cooc_write.h"
 #include "src/base/arena.h"
 #include "src/base/file.h"
+#include "src/base/par.h"
 #include "src/io/cooc.h"
 #include "src/io/h5.h"
 
@@ -17,12 +18,10 @@
 #define RESERVE ((size_t)40 << 20)
 #define TRIES 8u /* tables written to meet a budget */
 
-enum dm_status dm_cooc_job_init(struct dm_cooc_job *j, const struct dm_cooc_opt *o,
-                                struct dm_progress *progress, struct dm_cooc_stats *s,
-                                const char *command, struct dm_err *e)
+/* Checks the options; all of *j is then valid for release(). */
+static enum dm_status init(struct dm_cooc_job *j, struct dm_err *e)
 {
-    *s = (struct dm_cooc_stats){0};
-    *j = (struct dm_cooc_job){.o = o, .progress = progress, .s = s, .command = command};
+    const struct dm_cooc_opt *o = j->o;
     bool counts = true;
     for (size_t i = 0; i < DM_NGRAM_ORDER_MAX - 1; i++)
         counts &= o->rule.min_count[i] >= 1 && o->rule.min_count[i] <= UINT32_MAX;
@@ -39,7 +38,7 @@ enum dm_status dm_cooc_job_init(struct dm_cooc_job *j, const struct dm_cooc_opt 
     return j->src ? DM_OK : dm_fail(e, DM_ENOMEM, "no memory for %zu inputs", o->n_inputs);
 }
 
-void dm_cooc_job_release(struct dm_cooc_job *j)
+static void release(struct dm_cooc_job *j)
 {
     if (j->candidate)
         unlink(j->candidate); // gone already after a success
@@ -96,6 +95,7 @@ static enum dm_status read_tokenizer(struct dm_cooc_job *j, struct dm_err *e)
     return DM_OK;
 }
 
+/* A part of the files on each process. */
 static enum dm_status hash_all(struct dm_cooc_job *j, struct dm_err *e)
 {
     struct dm_ranks *r = j->o->ranks;
@@ -109,15 +109,10 @@ static enum dm_status hash_all(struct dm_cooc_job *j, struct dm_err *e)
     return DM_OK;
 }
 
-enum dm_status dm_cooc_job_sort(struct dm_cooc_job *j, struct dm_err *e)
+/* A counter with what the memory leaves for it. */
+static enum dm_status counter(struct dm_cooc_job *j, struct dm_err *e)
 {
-    DM_TRY(hash_all(j, e));
-    qsort(j->src, j->n, sizeof(*j->src), by_hash);
-    return read_tokenizer(j, e);
-}
-
-enum dm_status dm_cooc_job_counter(struct dm_cooc_job *j, size_t reading, struct dm_err *e)
-{
+    const size_t reading = j->kind->reading + j->kind->a_thread * dm_par_threads();
     const size_t other = RESERVE + reading + 2 * (j->tokenizer ? strlen(j->tokenizer) : 0);
     if (other > j->o->memory)
         return dm_fail(e, DM_ERANGE, "memory is %zu bytes, want more than the %zu for reading",
@@ -152,7 +147,7 @@ static enum dm_status describe(struct dm_cooc_job *j, const struct dm_cooc_rule 
     const struct dm_cooc_rule *asked = &j->o->rule;
     json_t *root = json_pack(
         "{s:s, s:s, s:I, s:o, s:{s:s, s:[I,I,I], s:s, s:f, s:f, s:I}}", "program",
-        "dynamo " DM_VERSION, "command", j->command, "order", (json_int_t)j->order, "inputs",
+        "dynamo " DM_VERSION, "command", j->kind->command, "order", (json_int_t)j->order, "inputs",
         sources(j), "pruning", "rule", text, "min_count", (json_int_t)rule->min_count[0],
         (json_int_t)rule->min_count[1], (json_int_t)rule->min_count[2], "score",
         rule->by_weight ? "weight" : "count", "min_score", rule->min_score, "asked_min_score",
@@ -275,7 +270,8 @@ static enum dm_status meet_budget(struct dm_cooc_job *j, struct dm_err *e)
     return dm_file_publish(j->candidate, j->o->out, e);
 }
 
-enum dm_status dm_cooc_job_write(struct dm_cooc_job *j, double start, struct dm_err *e)
+/* Prunes, writes and publishes the table, and fills the statistics. */
+static enum dm_status publish(struct dm_cooc_job *j, double start, struct dm_err *e)
 {
     struct dm_cooc_stats *s = j->s;
     struct stat file;
@@ -289,4 +285,36 @@ enum dm_status dm_cooc_job_write(struct dm_cooc_job *j, double start, struct dm_
     s->count_seconds = counted - start;
     s->write_seconds = dm_now() - counted;
     return DM_OK;
+}
+
+static enum dm_status prepare(struct dm_cooc_job *j, struct dm_err *e)
+{
+    DM_TRY(init(j, e));
+    DM_TRY(j->kind->survey(j, e));
+    DM_TRY(hash_all(j, e));
+    qsort(j->src, j->n, sizeof(*j->src), by_hash); // the order given leaves no trace
+    DM_TRY(read_tokenizer(j, e));
+    return counter(j, e);
+}
+
+static enum dm_status count(struct dm_cooc_job *j, struct dm_err *e)
+{
+    DM_TRY(j->kind->count(j, e));
+    return dm_ngram_finish(j->g, e);
+}
+
+enum dm_status dm_cooc_job_run(const struct dm_cooc_opt *o, struct dm_progress *progress,
+                               struct dm_cooc_stats *s, const struct dm_cooc_kind *kind,
+                               struct dm_err *e)
+{
+    struct dm_cooc_job j = {.o = o, .progress = progress, .s = s, .kind = kind};
+    const double start = dm_now();
+    *s = (struct dm_cooc_stats){0};
+    enum dm_status st = dm_ranks_agree(o->ranks, prepare(&j, e), e);
+    if (!st)
+        st = dm_cooc_job_join(&j, count(&j, e), e);
+    if (!st && dm_ranks_first(o->ranks))
+        st = publish(&j, start, e);
+    release(&j);
+    return dm_ranks_agree(o->ranks, st, e);
 }

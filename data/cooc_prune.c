@@ -8,41 +8,49 @@
 
 /* ---- From keys to n-grams of all orders ---------------------------------------------------- */
 
-struct walk {
-    size_t order;
-    unsigned bits;
+/* Of one slot. */
+struct walker {
     uint32_t id[DM_NGRAM_ORDER_MAX];
     uint64_t count[DM_NGRAM_ORDER_MAX + 1]; /* of id[0..n), so far; [0] and [1] are not used */
     size_t open;                            /* ids that are open */
     uint64_t key;                           /* the last one */
-    dm_gram_fn *fn;
-    void *ctx;
+};
+
+struct walk {
+    const struct dm_cooc_walk *user;
+    size_t order;
+    unsigned bits;
+    struct walker *slot;
 };
 
 /* Ends the n-grams longer than `keep`; each adds its count to the one it continues. */
-static enum dm_status end_longer(struct walk *w, size_t keep, struct dm_err *e)
+static enum dm_status end_longer(const struct walk *k, size_t slot, size_t keep, struct dm_err *e)
 {
+    struct walker *w = &k->slot[slot];
     for (; w->open > keep; w->open--) {
         const struct dm_gram x = {w->id, w->open, w->count[w->open]};
         if (w->open >= 2)
-            DM_TRY(w->fn(w->ctx, &x, e));
+            DM_TRY(k->user->add(k->user->ctx, slot, &x, e));
         w->count[w->open - 1] += x.count;
         w->count[w->open] = 0;
     }
     return DM_OK;
 }
 
-static enum dm_status walk_keys(void *ctx, const struct dm_counts *c, struct dm_err *e)
+static enum dm_status walk_keys(void *ctx, size_t slot, const struct dm_counts *c, bool end,
+                                struct dm_err *e)
 {
-    struct walk *w = ctx;
-    const unsigned bits = w->bits, order = (unsigned)w->order;
+    const struct walk *k = ctx;
+    struct walker *w = &k->slot[slot];
+    const unsigned bits = k->bits, order = (unsigned)k->order;
     const uint64_t mask = ((uint64_t)1 << bits) - 1;
     for (size_t i = 0; i < c->n; i++) {
         const uint64_t key = c->key[i], differs = key ^ w->key;
         size_t same = 0;
         while (same < w->open && !(differs >> bits * (order - 1 - same)))
             same++;
-        DM_TRY(end_longer(w, same, e));
+        if (same < w->open)
+            DM_TRY(end_longer(k, slot, same, e));
         for (; w->open < order; w->open++) {
             const uint32_t id = (uint32_t)(key >> bits * (order - 1 - (unsigned)w->open) & mask);
             if (!id)
@@ -52,14 +60,24 @@ static enum dm_status walk_keys(void *ctx, const struct dm_counts *c, struct dm_
         w->count[w->open] += c->count[i];
         w->key = key;
     }
-    return DM_OK;
+    return end ? end_longer(k, slot, 0, e) : DM_OK;
 }
 
-enum dm_status dm_cooc_walk(struct dm_ngram *g, dm_gram_fn *fn, void *ctx, struct dm_err *e)
+static enum dm_status walked(void *ctx, size_t slot, struct dm_err *e)
 {
-    struct walk w = {.order = dm_ngram_order(g), .bits = dm_ngram_id_bits(g), .fn = fn, .ctx = ctx};
-    DM_TRY(dm_ngram_scan(g, walk_keys, &w, e));
-    return end_longer(&w, 0, e);
+    const struct walk *k = ctx;
+    return k->user->give(k->user->ctx, slot, e);
+}
+
+enum dm_status dm_cooc_walk(struct dm_ngram *g, const struct dm_cooc_walk *w, struct dm_err *e)
+{
+    struct walk k = {.user = w, .order = dm_ngram_order(g), .bits = dm_ngram_id_bits(g)};
+    const struct dm_ngram_scan scan = {&k, w->key_bytes, walk_keys, walked};
+    k.slot = dm_alloc(dm_ngram_slots(g), sizeof(*k.slot));
+    const enum dm_status st = k.slot ? dm_ngram_scan(g, &scan, e)
+                                     : dm_fail(e, DM_ENOMEM, "no memory to walk through counts");
+    free(k.slot);
+    return st;
 }
 
 /* ---- Scores -------------------------------------------------------------------------------- */
@@ -115,10 +133,10 @@ double dm_cooc_histogram_at(size_t i)
 
 struct counting {
     struct dm_cooc_scorer scorer;
-    struct dm_cooc_histogram *h;
+    struct dm_cooc_histogram *h, *slot; /* the sum, and (slots) */
 };
 
-static enum dm_status count_score(void *ctx, const struct dm_gram *x, struct dm_err *e)
+static enum dm_status count_score(void *ctx, size_t slot, const struct dm_gram *x, struct dm_err *e)
 {
     struct counting *c = ctx;
     (void)e;
@@ -132,7 +150,17 @@ static enum dm_status count_score(void *ctx, const struct dm_gram *x, struct dm_
         i--;
     while (i + 1 < DM_COOC_SCORES && dm_cooc_histogram_at(i + 1) <= score)
         i++;
-    c->h->n[i]++;
+    c->slot[slot].n[i]++;
+    return DM_OK;
+}
+
+static enum dm_status add_scores(void *ctx, size_t slot, struct dm_err *e)
+{
+    struct counting *c = ctx;
+    (void)e;
+    for (size_t i = 0; i < DM_COOC_SCORES; i++)
+        c->h->n[i] += c->slot[slot].n[i];
+    c->slot[slot] = (struct dm_cooc_histogram){0};
     return DM_OK;
 }
 
@@ -140,9 +168,13 @@ enum dm_status dm_cooc_count_scores(struct dm_cooc_histogram *h, struct dm_ngram
                                     const struct dm_cooc_rule *rule, struct dm_err *e)
 {
     struct counting c = {.h = h};
+    const struct dm_cooc_walk walk = {&c, 0, count_score, add_scores};
     *h = (struct dm_cooc_histogram){0};
     DM_TRY(dm_cooc_scorer_init(&c.scorer, g, rule, e));
-    const enum dm_status st = dm_cooc_walk(g, count_score, &c, e);
+    c.slot = dm_alloc(dm_ngram_slots(g), sizeof(*c.slot));
+    const enum dm_status st = c.slot ? dm_cooc_walk(g, &walk, e)
+                                     : dm_fail(e, DM_ENOMEM, "no memory to count scores");
+    free(c.slot);
     dm_cooc_scorer_release(&c.scorer);
     for (size_t i = DM_COOC_SCORES - 1; i-- > 0;)
         h->n[i] += h->n[i + 1];

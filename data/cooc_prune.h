@@ -34,9 +34,16 @@ struct dm_gram {
     uint64_t count;
 };
 
-/* Called for every distinct n-gram of orders 2 and up, each after those that it begins. */
-typedef enum dm_status dm_gram_fn(void *ctx, const struct dm_gram *x, struct dm_err *e);
-enum dm_status dm_cooc_walk(struct dm_ngram *g, dm_gram_fn *fn, void *ctx, struct dm_err *e);
+/* Calls add for every distinct n-gram of orders 2 and up, each after those that it begins, on
+ * several threads: a slot < dm_ngram_slots() gets a stretch of them, with all that a pair begins.
+ * Then give(slot) is called, for one stretch at a time and in order. */
+struct dm_cooc_walk {
+    void *ctx;
+    size_t key_bytes; /* as of struct dm_ngram_scan */
+    enum dm_status (*add)(void *ctx, size_t slot, const struct dm_gram *x, struct dm_err *e);
+    enum dm_status (*give)(void *ctx, size_t slot, struct dm_err *e);
+};
+enum dm_status dm_cooc_walk(struct dm_ngram *g, const struct dm_cooc_walk *w, struct dm_err *e);
 
 /* Scores of n-grams of one corpus. */
 struct dm_cooc_scorer {

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* An n-gram is known to be kept only after all that it begins are, so every order has a list of
- * bytes that grows until the n-gram above it ends. The longest list is that of one pair. */
+ * bytes that grows until the n-gram above it ends. Threads pack what pairs begin, one stretch of
+ * pairs each; the pairs themselves, whose bytes depend on what is before them in the block, are put
+ * into blocks in order. */
 #include "data/cooc_write.h"
 
 #include <inttypes.h>
@@ -24,16 +26,34 @@ struct list {
     size_t kept;
 };
 
+/* A pair that is kept, n bytes of what it begins, and how many n-grams of orders 3 and 4 that is.
+ */
+struct pair {
+    uint32_t x1, x2, count;
+    size_t n, kept[DM_NGRAM_ORDER_MAX - 2];
+};
+#define KEY_BYTES (sizeof(struct pair) + 8u) /* a key is a pair of its own at most */
+
+/* What a thread makes of a stretch of pairs. */
+struct part {
+    struct pair *pair;
+    size_t n, room;
+    struct list list[DM_NGRAM_ORDER_MAX + 1]; /* [n]: order n > 2; [2]: what all pairs begin */
+    size_t kept[DM_NGRAM_ORDER_MAX - 2];      /* of orders 3 and 4 below the pair */
+    struct dm_cooc_tally tally[DM_NGRAM_ORDER_MAX];
+};
+
 struct writer {
     struct dm_h5 *f;
     size_t order;
     struct dm_cooc_scorer keep;
     struct dm_cooc_tally *tally;
-    uint64_t base[DM_NGRAM_ORDER_MAX + 1];    /* the least count that can be kept */
-    struct list list[DM_NGRAM_ORDER_MAX + 1]; /* [n]: order n; [2] is the block */
-    uint32_t row;                             /* the last one */
-    uint64_t block_row;                       /* as in the index */
-    bool in_row, any_row;                     /* in the block, in the table */
+    uint64_t base[DM_NGRAM_ORDER_MAX + 1]; /* the least count that can be kept */
+    struct part *part;                     /* (slots) */
+    struct list block;
+    uint32_t row;         /* the last one */
+    uint64_t block_row;   /* as in the index */
+    bool in_row, any_row; /* in the block, in the table */
     size_t blocks;
     uint64_t before[DM_NGRAM_ORDER_MAX + 1]; /* n-grams kept before the block, by order */
 };
@@ -64,7 +84,7 @@ static enum dm_status put_index(struct writer *w, struct dm_err *e)
 
 static enum dm_status end_block(struct writer *w, struct dm_err *e)
 {
-    struct list *l = &w->list[2];
+    struct list *l = &w->block;
     char name[DM_COOC_BLOCK_NAME];
     if (!l->n)
         return DM_OK;
@@ -84,7 +104,7 @@ static enum dm_status end_block(struct writer *w, struct dm_err *e)
 /* The head of x1's row, and the end of the row before it. */
 static enum dm_status begin_row(struct writer *w, uint32_t x1, struct dm_err *e)
 {
-    struct list *l = &w->list[2];
+    struct list *l = &w->block;
     if (w->in_row && w->row == x1)
         return DM_OK;
     DM_TRY(reserve(l, ENTRY_MAX, e));
@@ -109,37 +129,102 @@ static void count_in(struct dm_cooc_tally *t, uint64_t count)
     t->twos += count == 2;
 }
 
-static enum dm_status put_gram(void *ctx, const struct dm_gram *x, struct dm_err *e)
+static void put_entry(const struct writer *w, struct list *l, size_t order, uint32_t id,
+                      uint64_t count)
 {
-    struct writer *w = ctx;
-    struct list *l = &w->list[x->n], *next = &w->list[x->n + 1 <= w->order ? x->n + 1 : 0];
-    const bool leaf = x->n == w->order;
-    count_in(&w->tally[x->n - 1], x->count);
-    if (x->count > UINT32_MAX)
-        return dm_fail(e, DM_ERANGE, "an n-gram occurs %" PRIu64 " times, want at most %lu",
-                       x->count, (unsigned long)UINT32_MAX);
-    if (!(!leaf && next->kept) && !dm_cooc_keeps(&w->keep, x))
-        return DM_OK;
-    if (x->n == 2)
-        DM_TRY(begin_row(w, x->id[0], e));
-    DM_TRY(reserve(l, ENTRY_MAX + (leaf ? 0 : next->n + 1), e));
-    const uint32_t id = x->id[x->n - 1];
-    const uint64_t more = x->count - w->base[x->n];
+    const uint64_t more = count - w->base[order];
     put_number(l, (uint64_t)(id - l->last) << 1 | (more > 0));
     if (more)
         put_number(l, more - 1);
     l->last = id;
-    l->kept++;
-    w->tally[x->n - 1].kept++;
-    if (leaf)
-        return DM_OK;
-    if (next->n) // an empty list may have no memory
-        memcpy(l->byte + l->n, next->byte, next->n);
-    l->n += next->n;
+}
+
+/* Moves the list below an n-gram behind it. */
+static void put_below(struct list *l, struct list *below)
+{
+    if (below->n) // an empty list may have no memory
+        memcpy(l->byte + l->n, below->byte, below->n);
+    l->n += below->n;
     l->byte[l->n++] = 0;
-    next->n = next->kept = 0;
-    next->last = 0;
-    return x->n == 2 && l->n >= BLOCK ? end_block(w, e) : DM_OK;
+    below->n = below->kept = 0;
+    below->last = 0;
+}
+
+static enum dm_status add_pair(struct part *p, const struct dm_gram *x, size_t begin,
+                               struct dm_err *e)
+{
+    if (p->n == p->room) {
+        const size_t room = p->room ? 2 * p->room : 1024;
+        struct pair *more = dm_realloc(p->pair, room, sizeof(*more));
+        if (!more)
+            return dm_fail(e, DM_ENOMEM, "no memory for %zu pairs", room);
+        p->pair = more;
+        p->room = room;
+    }
+    p->pair[p->n++] = (struct pair){
+        x->id[0], x->id[1], (uint32_t)x->count, p->list[2].n - begin, {p->kept[0], p->kept[1]}};
+    p->kept[0] = p->kept[1] = 0;
+    return DM_OK;
+}
+
+/* Called by several threads, each with a part of its own. */
+static enum dm_status put_gram(void *ctx, size_t slot, const struct dm_gram *x, struct dm_err *e)
+{
+    const struct writer *w = ctx;
+    struct part *p = &w->part[slot];
+    struct list *l = &p->list[x->n], *below = x->n < w->order ? &p->list[x->n + 1] : NULL;
+    const size_t begin = l->n;
+    count_in(&p->tally[x->n - 1], x->count);
+    if (x->count > UINT32_MAX)
+        return dm_fail(e, DM_ERANGE, "an n-gram occurs %" PRIu64 " times, want at most %lu",
+                       x->count, (unsigned long)UINT32_MAX);
+    if (!(below && below->kept) && !dm_cooc_keeps(&w->keep, x))
+        return DM_OK;
+    DM_TRY(reserve(l, ENTRY_MAX + (below ? below->n + 1 : 0), e));
+    if (x->n > 2) {
+        put_entry(w, l, x->n, x->id[x->n - 1], x->count);
+        l->kept++;
+        p->kept[x->n - 3]++;
+    }
+    if (below)
+        put_below(l, below);
+    return x->n == 2 ? add_pair(p, x, begin, e) : DM_OK;
+}
+
+/* Puts a kept pair and the bytes of what it begins into the block. */
+static enum dm_status put_pair(struct writer *w, const struct pair *x, const uint8_t *below,
+                               struct dm_err *e)
+{
+    struct list *l = &w->block;
+    DM_TRY(begin_row(w, x->x1, e));
+    DM_TRY(reserve(l, ENTRY_MAX + x->n, e));
+    put_entry(w, l, 2, x->x2, x->count);
+    if (x->n)
+        memcpy(l->byte + l->n, below, x->n);
+    l->n += x->n;
+    w->tally[1].kept++;
+    for (size_t n = 3; n <= w->order; n++)
+        w->tally[n - 1].kept += x->kept[n - 3];
+    return l->n >= BLOCK ? end_block(w, e) : DM_OK;
+}
+
+static enum dm_status put_part(void *ctx, size_t slot, struct dm_err *e)
+{
+    struct writer *w = ctx;
+    struct part *p = &w->part[slot];
+    const uint8_t *below = p->list[2].byte;
+    for (size_t i = 0; i < p->n; below += p->pair[i++].n)
+        DM_TRY(put_pair(w, &p->pair[i], below, e));
+    for (size_t n = 2; n <= w->order; n++) {
+        struct dm_cooc_tally *t = &w->tally[n - 1], *u = &p->tally[n - 1];
+        t->total += u->total;
+        t->distinct += u->distinct;
+        t->ones += u->ones;
+        t->twos += u->twos;
+        *u = (struct dm_cooc_tally){0};
+    }
+    p->n = p->list[2].n = 0;
+    return DM_OK;
 }
 
 /* An n-gram is kept for its own count or for that of one it begins, which is no larger. */
@@ -159,8 +244,9 @@ static void find_bases(struct writer *w, const struct dm_cooc_rule *rule)
 static enum dm_status put_all(struct writer *w, struct dm_ngram *g, struct dm_err *e)
 {
     const size_t V = dm_ngram_vocab(g);
+    const struct dm_cooc_walk walk = {w, KEY_BYTES, put_gram, put_part};
     DM_TRY(dm_h5_write(w->f, "c1", DM_H5_U64, dm_ngram_c1(g), V, 0, 4, e));
-    DM_TRY(dm_cooc_walk(g, put_gram, w, e));
+    DM_TRY(dm_cooc_walk(g, &walk, e));
     DM_TRY(end_block(w, e));
     w->block_row = (uint64_t)(V - 1) << 1;
     return put_index(w, e);
@@ -212,14 +298,22 @@ enum dm_status dm_cooc_write(struct dm_h5 *f, struct dm_ngram *g, const struct d
     struct writer w = {.f = f, .order = dm_ngram_order(g), .tally = tally};
     enum dm_status st;
     memset(tally, 0, w.order * sizeof(*tally));
+    w.part = dm_alloc(dm_ngram_slots(g), sizeof(*w.part));
+    if (!w.part)
+        return dm_fail(e, DM_ENOMEM, "no memory to pack a table");
     tally_ids(tally, g);
     find_bases(&w, rule);
     DM_TRY_GOTO(dm_cooc_scorer_init(&w.keep, g, rule, e));
     DM_TRY_GOTO(put_all(&w, g, e));
     st = put_attributes(&w, g, e);
 done:
-    for (size_t n = 0; n <= DM_NGRAM_ORDER_MAX; n++)
-        free(w.list[n].byte);
+    for (size_t i = 0; i < dm_ngram_slots(g); i++) {
+        for (size_t n = 0; n <= DM_NGRAM_ORDER_MAX; n++)
+            free(w.part[i].list[n].byte);
+        free(w.part[i].pair);
+    }
+    free(w.part);
+    free(w.block.byte);
     dm_cooc_scorer_release(&w.keep);
     return st;
 }

@@ -9,10 +9,12 @@
  * Each thread sorts keys of its own and packs them to a run (data/run.h). When the runs fill the
  * memory they are merged to one in a nameless file, which the system removes on any end. Reading
  * merges all runs, range by range. The result is a function of the tokens alone: threads, memory
- * and the order of streams do not show in it. */
+ * and the order of streams do not show in it. Of the functions below only dm_ngram_add_part() may
+ * be called by several threads at once. */
 #ifndef DM_DATA_NGRAM_H
 #define DM_DATA_NGRAM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -40,19 +42,45 @@ void dm_ngram_free(struct dm_ngram *g);
 enum dm_status dm_ngram_add(struct dm_ngram *g, const int32_t *ids, size_t n, size_t look,
                             struct dm_err *e);
 
+/* The same in a thread of the caller's, thread < dm_ngram_threads(), each with a number of its own.
+ * dm_ngram_make_room() comes before it, alone, and says how many ids may be added by all threads
+ * until it is called again: at least DM_NGRAM_MIN_ROOM. */
+#define DM_NGRAM_MIN_ROOM ((size_t)1 << 18)
+enum dm_status dm_ngram_add_part(struct dm_ngram *g, size_t thread, const int32_t *ids, size_t n,
+                                 size_t look, struct dm_err *e);
+enum dm_status dm_ngram_make_room(struct dm_ngram *g, size_t *n_ids, struct dm_err *e);
+size_t dm_ngram_threads(const struct dm_ngram *g);
+
 /* Adds counts that were made elsewhere: keys as above, ascending. c1 (V) and N (order) are what
  * they add to dm_ngram_c1() and dm_ngram_totals(); once for all pieces of a table, NULL else. */
 enum dm_status dm_ngram_add_counts(struct dm_ngram *g, const struct dm_counts *c, struct dm_err *e);
 void dm_ngram_add_totals(struct dm_ngram *g, const uint64_t *c1, const uint64_t *N);
 
-/* Ends the counting; statuses as dm_ngram_add(). */
+/* Ends the adding of ids; dm_ngram_add_counts() may go on. Statuses as dm_ngram_add(). */
 enum dm_status dm_ngram_finish(struct dm_ngram *g, struct dm_err *e);
 
-/* Calls sink with all keys and their counts, ascending, in pieces of any size; as often as wanted
- * after dm_ngram_finish(). Merging runs on all threads, sink on one. DM_ESTOPPED after a signal,
- * otherwise statuses of reading and of sink. */
+/* What a scan does with the keys. They come in segments, and keys that share their first two ids
+ * are in one segment. A thread adds up a segment in a slot < dm_ngram_slots(): its keys and their
+ * counts, ascending, in pieces of any size, `end` with the last. Then the slots are given, one at a
+ * time, so that segments ascend too, and are used again. */
+struct dm_ngram_scan {
+    void *ctx;
+    size_t
+        key_bytes; /* memory that a slot takes for each key, about: it limits how many are used */
+    enum dm_status (*add)(void *ctx, size_t slot, const struct dm_counts *c, bool end,
+                          struct dm_err *e);
+    enum dm_status (*give)(void *ctx, size_t slot, struct dm_err *e);
+};
+
+/* Calls sink with all keys and their counts, ascending, in pieces of any size, in the calling
+ * thread alone; otherwise as dm_ngram_scan(). */
 typedef enum dm_status dm_ngram_sink(void *ctx, const struct dm_counts *c, struct dm_err *e);
-enum dm_status dm_ngram_scan(struct dm_ngram *g, dm_ngram_sink *sink, void *ctx, struct dm_err *e);
+enum dm_status dm_ngram_list(struct dm_ngram *g, dm_ngram_sink *sink, void *ctx, struct dm_err *e);
+
+/* Scans all keys, as often as wanted after dm_ngram_finish(). DM_ESTOPPED after a signal, otherwise
+ * statuses of reading and of *s. */
+enum dm_status dm_ngram_scan(struct dm_ngram *g, const struct dm_ngram_scan *s, struct dm_err *e);
+size_t dm_ngram_slots(const struct dm_ngram *g);
 
 /* Scans show how far they are, in percent; NULL: they do not. Borrowed. */
 void dm_ngram_show(struct dm_ngram *g, struct dm_progress *p);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* The first keys of all runs' blocks, sorted, cut the key space into ranges of about equal work.
- * Threads merge a range each in their areas: what the runs hold of it is unpacked side by side and
- * merged in pairs, without branches on the data. Then the results are taken in order. */
+ * Threads merge a range at a time in areas of their own: what the runs hold of it is unpacked side
+ * by side and merged in pairs, without branches on the data. A segment is one range or, where that
+ * would cut the keys that share their first two ids, several ones after each other. */
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -15,7 +16,7 @@
 #include "data/radix.h"
 #include "src/base/arena.h"
 #include "src/base/file.h"
-#include "src/base/par.h"
+#include "src/base/pipe.h"
 #include "src/base/stop.h"
 
 #define ENTRY (sizeof(uint64_t) + sizeof(uint32_t))
@@ -26,17 +27,25 @@
  * entry longer than that, are at least 2^56, so there are at most 256 of them. */
 #define SLACK ((size_t)512)
 
-/* Blocks that fit half an area; the other half is what they are merged or packed to. */
-static size_t room_blocks(const struct dm_ngram *g)
+/* Blocks that fit half of one of `of` areas; the other half is what they are merged or packed to.
+ */
+static size_t room_blocks(const struct dm_ngram *g, size_t of)
 {
-    return (dm_ngram_area(g, 0).size - SCRATCH - 2 * SLACK) / (2 * ENTRY * DM_RUN_BLOCK);
+    const size_t size = dm_ngram_area(g, 0, of).size, used = SCRATCH + 2 * SLACK;
+    return size > used ? (size - used) / (2 * ENTRY * DM_RUN_BLOCK) : 0;
 }
 
 /* A range of q blocks touches at most two blocks more of each run. */
 size_t dm_ngram_fan(const struct dm_ngram *g)
 {
-    const size_t fan = (room_blocks(g) - 2) / 3;
+    const size_t fan = (room_blocks(g, g->threads) - 2) / 3;
     return fan < 6 ? 6 : fan;
+}
+
+/* With more areas than threads none of them waits for its turn. */
+size_t dm_ngram_slots(const struct dm_ngram *g)
+{
+    return g->threads > 1 ? 2 * g->threads : 1;
 }
 
 /* ---- Files --------------------------------------------------------------------------------- */
@@ -70,76 +79,124 @@ enum dm_status dm_ngram_write_file(struct dm_ngram *g, int fd, const uint8_t *da
             return dm_fail_errno(e, "%s: cannot keep counts beside it", g->beside);
         done += (size_t)k;
     }
+    pthread_mutex_lock(&g->lock);
     g->spilled += n;
+    pthread_mutex_unlock(&g->lock);
     return DM_OK;
 }
 
 /* ---- Ranges -------------------------------------------------------------------------------- */
 
-/* Bounds b of ranges: range i has the keys of [b[i], b[i+1]), the last one all from b[n-1] on. */
-struct ranges {
-    uint64_t *bound;
-    size_t n, held;
-};
-
-static enum dm_status cut(struct dm_ngram *g, size_t begin, struct ranges *r, struct dm_err *e)
-{
-    const size_t runs = g->n_runs - begin, most = room_blocks(g) - 2 * runs - 1;
-    const size_t want = 4 * runs > RANGE_MIN ? 4 * runs : RANGE_MIN, q = want < most ? want : most;
-    size_t n = 0, kept = 1;
-    assert(room_blocks(g) > 2 * runs + 1);
-    for (size_t i = begin; i < g->n_runs; i++)
-        n += g->run[i].blocks;
-    *r = (struct ranges){.held = 2 * n * sizeof(*r->bound)};
-    DM_TRY(dm_ngram_hold(g, r->held, e));
-    uint64_t *all = dm_alloc(n + 1, sizeof(*all)), *tmp = dm_alloc(n + 1, sizeof(*tmp));
-    if (!all || !tmp) {
-        free(all);
-        free(tmp);
-        dm_ngram_unhold(g, r->held);
-        return dm_fail(e, DM_ENOMEM, "no memory for %zu ranges of counts", n / q + 1);
-    }
-    n = 0;
-    for (size_t i = begin; i < g->n_runs; n += g->run[i++].blocks)
-        memcpy(all + n, g->run[i].first, g->run[i].blocks * sizeof(*all));
-    dm_radix_sort(all, tmp, n, 64);
-    all[0] = 0;
-    for (size_t i = q; i < n; i += q)
-        if (all[i] > all[kept - 1])
-            all[kept++] = all[i];
-    free(tmp);
-    r->bound = all;
-    r->n = n ? kept : 0;
-    return DM_OK;
-}
-
-static void cut_release(struct dm_ngram *g, struct ranges *r)
-{
-    free(r->bound);
-    dm_ngram_unhold(g, r->held);
-}
-
-/* ---- Merging ------------------------------------------------------------------------------- */
-
-/* One thread's range: entries, or the same packed to `bytes`. */
+/* What is done with a segment that is merged: `each` on any thread with every range of it, `last`
+ * with the last one, then `give`, one segment at a time and in order. */
 struct piece {
     struct dm_counts out;
-    const uint8_t *packed;
-    size_t bytes;
-    bool overflow;
-    enum dm_status st;
-    struct dm_err e;
+    uint8_t *pack; /* room to pack it into */
+    struct dm_area area;
+};
+struct user {
+    void *ctx;
+    bool whole_pairs, one_thread;
+    size_t key_bytes;
+    enum dm_status (*each)(void *ctx, size_t slot, const struct piece *p, bool last,
+                           struct dm_err *e);
+    enum dm_status (*give)(void *ctx, size_t slot, const struct piece *p, struct dm_err *e);
+};
+
+/* One thing that is merged at a time. */
+struct slot {
+    struct piece piece;
+    size_t range, end; /* of the segment */
+    size_t *seg;       /* (runs + 1) */
 };
 
 struct merge {
     struct dm_ngram *g;
     size_t begin; /* runs from here */
-    const struct ranges *ranges;
-    size_t first; /* range of thread 0 */
-    bool pack;
-    struct piece *piece; /* (threads) */
-    size_t *seg;         /* (threads, runs + 1) */
+    const struct user *user;
+    uint64_t *bound; /* (ranges) range i has the keys of [bound[i], bound[i+1]), the last one all */
+    size_t ranges, next;
+    size_t blocks; /* of a range, at most, but for those that it touches */
+    size_t slots, held;
+    struct slot *slot;
 };
+
+/* The part of a key that pairs share, if they must not be cut. */
+static uint64_t aligned(const struct merge *m, uint64_t key)
+{
+    const unsigned bits = m->user->whole_pairs ? m->g->bits * ((unsigned)m->g->order - 2) : 0;
+    return key >> bits << bits;
+}
+
+/* Cuts at every m->blocks-th of the n sorted first keys, or before the pair that it is in. */
+static void cut_ranges(struct merge *m, uint64_t *first, size_t n)
+{
+    size_t kept = 1;
+    first[0] = 0;
+    for (size_t i = m->blocks; i < n; i += m->blocks) {
+        const uint64_t last = first[kept - 1], key = first[i], before = aligned(m, key);
+        if (key > last)
+            first[kept++] = before > last ? before : key;
+    }
+    m->bound = first;
+    m->ranges = n ? kept : 0;
+}
+
+/* As many slots as there is memory for, and how large ranges may be in them. */
+static void plan(struct merge *m, size_t runs)
+{
+    const size_t want = 4 * runs > RANGE_MIN ? 4 * runs : RANGE_MIN;
+    const size_t left = m->g->memory - m->g->held, spread = m->user->whole_pairs ? 2 : 1;
+    m->slots = dm_ngram_slots(m->g);
+    if (room_blocks(m->g, m->slots) < 2 * runs + 1 + spread * want)
+        m->slots = m->g->threads;
+    const size_t most = (room_blocks(m->g, m->slots) - 2 * runs - 1) / spread;
+    assert(room_blocks(m->g, m->slots) > 2 * runs + spread);
+    m->blocks = want < most ? want : most;
+    if (m->user->key_bytes) {
+        const size_t fit = left / (m->blocks * DM_RUN_BLOCK * m->user->key_bytes);
+        m->slots = m->slots < fit ? m->slots : fit ? fit : 1;
+    }
+}
+
+static enum dm_status cut(struct merge *m, struct dm_err *e)
+{
+    struct dm_ngram *g = m->g;
+    const size_t runs = g->n_runs - m->begin;
+    size_t n = 0;
+    for (size_t i = m->begin; i < g->n_runs; i++)
+        n += g->run[i].blocks;
+    DM_TRY(dm_ngram_hold(g, 2 * n * sizeof(*m->bound), e));
+    m->held = 2 * n * sizeof(*m->bound);
+    uint64_t *all = m->bound = dm_alloc(n + 1, sizeof(*all)), *tmp = dm_alloc(n + 1, sizeof(*tmp));
+    if (!all || !tmp) {
+        free(tmp);
+        return dm_fail(e, DM_ENOMEM, "no memory for ranges of %zu blocks of counts", n);
+    }
+    n = 0;
+    for (size_t i = m->begin; i < g->n_runs; n += g->run[i++].blocks)
+        memcpy(all + n, g->run[i].first, g->run[i].blocks * sizeof(*all));
+    dm_radix_sort(all, tmp, n, 64);
+    free(tmp);
+    plan(m, runs);
+    cut_ranges(m, all, n);
+    m->slot = dm_alloc(m->slots, sizeof(*m->slot));
+    for (size_t i = 0; i < m->slots && m->slot; i++)
+        if (!(m->slot[i].seg = dm_alloc(runs + 1, sizeof(*m->slot[i].seg))))
+            return dm_fail(e, DM_ENOMEM, "no memory to merge %zu runs", runs);
+    return m->slot ? DM_OK : dm_fail(e, DM_ENOMEM, "no memory to merge %zu runs", runs);
+}
+
+static void release(struct merge *m)
+{
+    for (size_t i = 0; i < m->slots && m->slot; i++)
+        free(m->slot[i].seg);
+    free(m->slot);
+    free(m->bound);
+    dm_ngram_unhold(m->g, m->held);
+}
+
+/* ---- Merging ------------------------------------------------------------------------------- */
 
 /* Without branches on the data, which would be mispredicted every other time. Returns entries. */
 static size_t merge_two(struct dm_counts out, struct dm_counts a, struct dm_counts b,
@@ -190,111 +247,137 @@ static void merge_all(struct dm_counts *from, struct dm_counts *to, size_t *seg,
     from->n = n ? seg[1] : 0;
 }
 
-static struct dm_counts half(const struct dm_ngram *g, const struct dm_area *a, size_t i)
+static struct dm_counts half(const struct dm_area *a, size_t room, size_t i)
 {
-    const size_t room = room_blocks(g) * DM_RUN_BLOCK;
     uint64_t *key = (uint64_t *)(void *)(a->bytes + SCRATCH + i * (room * ENTRY + SLACK));
     return (struct dm_counts){key, (uint32_t *)(void *)(key + room), 0};
 }
 
-static void merge_range(const struct merge *m, size_t t)
+static enum dm_status merge_range(const struct merge *m, struct slot *s, size_t range,
+                                  struct dm_err *e)
 {
-    struct dm_ngram *g = m->g;
-    const struct dm_area a = dm_ngram_area(g, t);
-    const struct ranges *r = m->ranges;
-    const size_t range = m->first + t;
-    const uint64_t lo = r->bound[range], hi = range + 1 < r->n ? r->bound[range + 1] : 0;
-    struct dm_counts from = half(g, &a, 0), to = half(g, &a, 1);
-    struct piece *p = &m->piece[t];
-    size_t *seg = m->seg + t * (g->n_runs - m->begin + 1), n = 0;
+    const struct dm_ngram *g = m->g;
+    const size_t room = (s->piece.area.size - SCRATCH - 2 * SLACK) / (2 * ENTRY * DM_RUN_BLOCK) *
+                        DM_RUN_BLOCK;
+    const uint64_t lo = m->bound[range], hi = range + 1 < m->ranges ? m->bound[range + 1] : 0;
+    struct dm_counts from = half(&s->piece.area, room, 0), to = half(&s->piece.area, room, 1);
+    size_t n = 0;
     uint64_t over = 0;
-    *p = (struct piece){0};
-    seg[0] = 0;
-    for (size_t i = m->begin; i < g->n_runs && !p->st; i++) {
-        p->st = dm_run_read(&g->run[i], lo, hi, &from, a.bytes, SCRATCH, &p->e);
-        if (from.n > seg[n])
-            seg[++n] = from.n;
+    s->seg[0] = 0;
+    for (size_t i = m->begin; i < g->n_runs; i++) {
+        DM_TRY(dm_run_read(&g->run[i], lo, hi, &from, s->piece.area.bytes, SCRATCH, e));
+        if (from.n > s->seg[n])
+            s->seg[++n] = from.n;
     }
-    assert(from.n <= room_blocks(g) * DM_RUN_BLOCK);
-    merge_all(&from, &to, seg, n, &over);
-    p->overflow = over != 0;
-    p->out = from;
-    p->packed = (const uint8_t *)to.key;
-    if (m->pack)
-        p->bytes = dm_run_pack((uint8_t *)to.key, a.first, a.at, &from);
+    assert(from.n <= room);
+    merge_all(&from, &to, s->seg, n, &over);
+    s->piece.out = from;
+    s->piece.pack = (uint8_t *)to.key;
+    return over ? dm_fail(e, DM_ERANGE, "an n-gram occurs more than %lu times",
+                          (unsigned long)UINT32_MAX)
+                : DM_OK;
 }
 
-static void merge_ranges(void *ctx, size_t part, size_t begin, size_t end)
+static enum dm_status take_segment(void *ctx, size_t slot, bool *more, struct dm_err *e)
 {
-    (void)part;
-    for (size_t t = begin; t < end; t++)
-        merge_range(ctx, t);
+    struct merge *m = ctx;
+    struct slot *s = &m->slot[slot];
+    if (dm_stop_requested())
+        return dm_fail(e, DM_ESTOPPED, "stopped by a signal");
+    *more = m->next < m->ranges;
+    s->range = m->next;
+    do
+        m->next++;
+    while (m->next < m->ranges && m->bound[m->next] != aligned(m, m->bound[m->next]));
+    s->end = m->next;
+    if (m->g->progress && m->user->whole_pairs)
+        dm_progress_set(m->g->progress, 100.0 * (double)s->range / (double)m->ranges, NULL);
+    return DM_OK;
 }
 
-/* Takes thread t's piece, in order. */
-typedef enum dm_status take_fn(void *ctx, const struct dm_ngram *g, size_t t, const struct piece *p,
-                               struct dm_err *e);
-
-static enum dm_status merge_groups(struct merge *m, take_fn *take, void *ctx, struct dm_err *e)
+static enum dm_status merge_segment(void *ctx, size_t slot, size_t thread, struct dm_err *e)
 {
-    struct dm_ngram *g = m->g;
-    for (m->first = 0; m->first < m->ranges->n; m->first += g->threads) {
-        const size_t left = m->ranges->n - m->first, n = left < g->threads ? left : g->threads;
-        if (dm_stop_requested())
-            return dm_fail(e, DM_ESTOPPED, "stopped by a signal");
-        dm_par_for(n, 1, merge_ranges, m);
-        if (g->progress && !m->pack)
-            dm_progress_set(g->progress, 100.0 * (double)(m->first + n) / (double)m->ranges->n,
-                            NULL);
-        for (size_t t = 0; t < n; t++) {
-            const struct piece *p = &m->piece[t];
-            if (p->st)
-                return dm_fail(e, p->st, "%s", p->e.msg);
-            if (p->overflow)
-                return dm_fail(e, DM_ERANGE, "an n-gram occurs more than %lu times",
-                               (unsigned long)UINT32_MAX);
-            if (p->out.n)
-                DM_TRY(take(ctx, g, t, p, e));
-        }
+    struct merge *m = ctx;
+    struct slot *s = &m->slot[slot];
+    (void)thread;
+    for (size_t i = s->range; i < s->end; i++) {
+        DM_TRY(merge_range(m, s, i, e));
+        DM_TRY(m->user->each(m->user->ctx, slot, &s->piece, i + 1 == s->end, e));
     }
     return DM_OK;
 }
 
-static enum dm_status merge(struct dm_ngram *g, size_t begin, bool pack, take_fn *take, void *ctx,
+static enum dm_status give_segment(void *ctx, size_t slot, struct dm_err *e)
+{
+    const struct merge *m = ctx;
+    return m->user->give(m->user->ctx, slot, &m->slot[slot].piece, e);
+}
+
+static enum dm_status merge(struct dm_ngram *g, size_t begin, const struct user *user,
                             struct dm_err *e)
 {
-    struct ranges r;
-    struct merge m = {.g = g, .begin = begin, .ranges = &r, .pack = pack};
-    DM_TRY(cut(g, begin, &r, e));
-    m.piece = dm_alloc(g->threads, sizeof(*m.piece));
-    m.seg = dm_alloc(g->threads * (g->n_runs - begin + 1), sizeof(*m.seg));
-    const enum dm_status st = m.piece && m.seg
-                                  ? merge_groups(&m, take, ctx, e)
-                                  : dm_fail(e, DM_ENOMEM, "no memory to merge %zu runs", g->n_runs);
-    free(m.piece);
-    free(m.seg);
-    cut_release(g, &r);
+    struct merge m = {.g = g, .begin = begin, .user = user};
+    enum dm_status st = cut(&m, e);
+    const size_t areas = m.slots > g->threads ? dm_ngram_slots(g) : g->threads;
+    for (size_t i = 0; i < m.slots && !st; i++)
+        m.slot[i].piece.area = dm_ngram_area(g, i, areas);
+    const struct dm_pipe pipe = {
+        user->one_thread ? 1 : g->threads, m.slots, &m, take_segment, merge_segment, give_segment};
+    if (!st)
+        st = dm_pipe_run(&pipe, e);
+    release(&m);
     return st;
 }
 
-struct scan {
+static enum dm_status add_segment(void *ctx, size_t slot, const struct piece *p, bool last,
+                                  struct dm_err *e)
+{
+    const struct dm_ngram_scan *s = ctx;
+    return s->add(s->ctx, slot, &p->out, last, e);
+}
+
+static enum dm_status pass_on(void *ctx, size_t slot, const struct piece *p, struct dm_err *e)
+{
+    const struct dm_ngram_scan *s = ctx;
+    (void)p;
+    return s->give(s->ctx, slot, e);
+}
+
+struct list {
     dm_ngram_sink *sink;
     void *ctx;
 };
 
-static enum dm_status pass_on(void *ctx, const struct dm_ngram *g, size_t t, const struct piece *p,
+static enum dm_status nothing(void *ctx, size_t slot, const struct piece *p, bool last,
                               struct dm_err *e)
 {
-    const struct scan *s = ctx;
-    (void)g;
-    (void)t;
-    return s->sink(s->ctx, &p->out, e);
+    (void)ctx;
+    (void)slot;
+    (void)p;
+    (void)last;
+    (void)e;
+    return DM_OK;
 }
 
-enum dm_status dm_ngram_scan(struct dm_ngram *g, dm_ngram_sink *sink, void *ctx, struct dm_err *e)
+static enum dm_status to_sink(void *ctx, size_t slot, const struct piece *p, struct dm_err *e)
 {
-    struct scan s = {sink, ctx};
-    return merge(g, 0, false, pass_on, &s, e);
+    const struct list *l = ctx;
+    (void)slot;
+    return l->sink(l->ctx, &p->out, e);
+}
+
+enum dm_status dm_ngram_list(struct dm_ngram *g, dm_ngram_sink *sink, void *ctx, struct dm_err *e)
+{
+    struct list l = {sink, ctx};
+    const struct user user = {.ctx = &l, .one_thread = true, .each = nothing, .give = to_sink};
+    return merge(g, 0, &user, e);
+}
+
+enum dm_status dm_ngram_scan(struct dm_ngram *g, const struct dm_ngram_scan *s, struct dm_err *e)
+{
+    struct dm_ngram_scan copy = *s;
+    const struct user user = {&copy, true, false, s->key_bytes, add_segment, pass_on};
+    return merge(g, 0, &user, e);
 }
 
 void dm_ngram_show(struct dm_ngram *g, struct dm_progress *p)
@@ -329,21 +412,31 @@ static enum dm_status grow_index(struct spill *s, size_t blocks, struct dm_err *
     return DM_OK;
 }
 
-static enum dm_status write_piece(void *ctx, const struct dm_ngram *g, size_t t,
-                                  const struct piece *p, struct dm_err *e)
+static enum dm_status pack_piece(void *ctx, size_t slot, const struct piece *p, bool last,
+                                 struct dm_err *e)
+{
+    (void)ctx;
+    (void)slot;
+    (void)last;
+    (void)e;
+    dm_run_pack(p->pack, p->area.first, p->area.at, &p->out);
+    return DM_OK;
+}
+
+static enum dm_status write_piece(void *ctx, size_t slot, const struct piece *p, struct dm_err *e)
 {
     struct spill *s = ctx;
     struct dm_run *r = &s->run;
-    const struct dm_area a = dm_ngram_area(g, t);
-    const size_t blocks = (p->out.n + DM_RUN_BLOCK - 1) / DM_RUN_BLOCK;
+    const size_t blocks = (p->out.n + DM_RUN_BLOCK - 1) / DM_RUN_BLOCK, bytes = p->area.at[blocks];
+    (void)slot;
     DM_TRY(grow_index(s, r->blocks + blocks, e));
     for (size_t b = 0; b < blocks; b++) {
-        r->first[r->blocks + b] = a.first[b];
-        r->at[r->blocks + b] = r->bytes + a.at[b];
+        r->first[r->blocks + b] = p->area.first[b];
+        r->at[r->blocks + b] = r->bytes + p->area.at[b];
     }
-    DM_TRY(dm_ngram_write_file(s->g, r->fd, p->packed, p->bytes, r->bytes, e));
+    DM_TRY(dm_ngram_write_file(s->g, r->fd, p->pack, bytes, r->bytes, e));
     r->blocks += blocks;
-    r->bytes += p->bytes;
+    r->bytes += bytes;
     r->at[r->blocks] = r->bytes;
     r->n += p->out.n;
     return DM_OK;
@@ -352,11 +445,12 @@ static enum dm_status write_piece(void *ctx, const struct dm_ngram *g, size_t t,
 enum dm_status dm_ngram_spill(struct dm_ngram *g, size_t begin, struct dm_err *e)
 {
     struct spill s = {.g = g, .run = {.fd = -1}};
+    const struct user user = {.ctx = &s, .each = pack_piece, .give = write_piece};
     if (g->n_runs - begin < 1)
         return DM_OK;
     enum dm_status st = dm_ngram_open_file(g, &s.run.fd, e);
     if (!st)
-        st = merge(g, begin, true, write_piece, &s, e);
+        st = merge(g, begin, &user, e);
     if (st) {
         dm_run_release(&s.run);
         dm_ngram_unhold(g, s.held);

@@ -61,6 +61,85 @@ static void test_ranges_read_back_for_both_widths(void **state)
     }
 }
 
+/* Reads a whole shard part by part. */
+static enum dm_status read_parts(const char *path, int32_t *back, struct dm_err *e)
+{
+    struct dm_shard_part p = {0};
+    struct dm_shard *s;
+    DM_TRY(dm_shard_open(&s, path, e));
+    enum dm_status st = DM_OK;
+    for (size_t i = 0; i * DM_SHARD_PART < dm_shard_tokens(s) && !st; i++) {
+        st = dm_shard_fetch(s, i, &p, e);
+        if (!st)
+            st = dm_shard_unpack(&p, back + i * DM_SHARD_PART, e);
+    }
+    if (!st)
+        assert_int_equal(dm_shard_fetch(s, 99, &p, e), DM_ERANGE);
+    dm_shard_part_release(&p);
+    dm_shard_close(s);
+    return st;
+}
+
+/* In our chunks of both widths, and in another layout, which HDF5 must read for us. */
+static void test_parts_are_the_shard(void **state)
+{
+    (void)state;
+    static const size_t vocab[] = {65536, 65537, 50277};
+    const char *path = tmp_path("p.h5");
+    int32_t *back = malloc(N * sizeof(*back));
+    assert_non_null(back);
+    for (size_t v = 0; v < 3; v++) {
+        struct dm_err e;
+        int32_t *ids = make_ids(vocab[v]);
+        write_shard(path, ids, vocab[v], 100001);
+        if (v == 2) {
+            uint16_t *narrow = malloc(N * sizeof(*narrow));
+            struct dm_h5 *f;
+            for (size_t i = 0; i < N; i++)
+                narrow[i] = (uint16_t)ids[i];
+            assert_ok(dm_h5_create(&f, path, "dynamo-shard", 1, &e), e);
+            assert_ok(dm_h5_set_u64(f, "/", "vocab", vocab[v], &e), e);
+            assert_ok(dm_h5_set_u64(f, "/", "separator", 0, &e), e);
+            assert_ok(dm_h5_set_string(f, "/", "tokenizer_hash", HASH, &e), e);
+            assert_ok(dm_h5_write(f, "tokens", DM_H5_U16, narrow, N, 0, 0, &e), e);
+            assert_ok(dm_h5_commit(f, &e), e);
+            free(narrow);
+        }
+        memset(back, 0, N * sizeof(*back));
+        assert_ok(read_parts(path, back, &e), e);
+        assert_memory_equal(back, ids, N * sizeof(*ids));
+        free(ids);
+    }
+    free(back);
+}
+
+/* A flipped bit in the compressed ids is an error or another id, not a crash. */
+static void test_damaged_parts_are_errors(void **state)
+{
+    (void)state;
+    const char *path = tmp_path("d.h5");
+    struct dm_err e;
+    char *data;
+    size_t n, bad = 0;
+    int32_t *ids = make_ids(50277), *back = malloc(N * sizeof(*back));
+    assert_non_null(back);
+    write_shard(path, ids, 50277, N);
+    assert_ok(dm_file_read(path, 1 << 26, &data, &n, &e), e);
+    for (size_t i = 0; i < 40; i++) {
+        const size_t at = n / 4 + n / 2 / 40 * i;
+        data[at] ^= 4;
+        assert_ok(dm_file_write(path, data, n, &e), e);
+        const enum dm_status st = read_parts(path, back, &e);
+        assert_true(!st || st == DM_EFORMAT || st == DM_EIO);
+        bad += st != DM_OK;
+        data[at] ^= 4;
+    }
+    assert_true(bad > 30); // zlib's own checksum
+    free(data);
+    free(ids);
+    free(back);
+}
+
 /* Compressed chunks of one token, the best case, and of noise, the worst: their sizes, and that
  * they read back. */
 static void test_repetition_is_small_and_noise_fits(void **state)
@@ -276,6 +355,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ranges_read_back_for_both_widths),
+        cmocka_unit_test(test_parts_are_the_shard),
+        cmocka_unit_test(test_damaged_parts_are_errors),
         cmocka_unit_test(test_repetition_is_small_and_noise_fits),
         cmocka_unit_test(test_bytes_do_not_depend_on_the_cut),
         cmocka_unit_test(test_an_empty_shard_opens),

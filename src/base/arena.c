@@ -2,23 +2,25 @@
 #include "src/base/arena.h"
 
 #include <assert.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
-static size_t fail_at; /* test hook: calls until the failing one, 0 = off */
+static atomic_size_t fail_at; /* test hook: calls until the failing one, 0 = off */
 
 static bool must_fail(void)
 {
-    return fail_at && --fail_at == 0;
+    size_t n = atomic_load(&fail_at);
+    while (n && !atomic_compare_exchange_weak(&fail_at, &n, n - 1))
+        ;
+    return n == 1;
 }
 
 size_t dm_alloc_fail_at(size_t n)
 {
-    size_t left = fail_at;
-    fail_at = n;
-    return left;
+    return atomic_exchange(&fail_at, n);
 }
 
 bool dm_mul(size_t x, size_t y, size_t *out)

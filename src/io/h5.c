@@ -58,12 +58,17 @@ enum dm_status dm_h5_no_memory(struct dm_h5 *f, struct dm_err *e, size_t n)
 
 /* ---- Open and close ------------------------------------------------------------------------ */
 
+void dm_h5_quiet(void)
+{
+    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+}
+
 static enum dm_status new_handle(struct dm_h5 **out, const char *path, bool writing,
                                  struct dm_err *e)
 {
     // Without this a failed write can crash the process in HDF5's own atexit handler.
     H5dont_atexit();
-    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+    dm_h5_quiet();
     H5PLset_loading_state(0); // a file must not make us load a filter plug-in
     struct dm_h5 *f = dm_alloc(1, sizeof(*f));
     *out = NULL;

@@ -74,6 +74,22 @@ enum dm_status dm_h5_append(struct dm_h5 *f, const char *name, enum dm_h5_type t
 enum dm_status dm_h5_read_range(struct dm_h5 *f, const char *name, enum dm_h5_type t, void *buf,
                                 size_t start, size_t n, struct dm_err *e);
 
+/* Elements [start, start+n), start being a multiple of DM_H5_CHUNK and n at most that, in two
+ * steps: fetching is cheap where the dataset was made by dm_h5_append(), and any number of threads
+ * may unpack chunks of their own. *items stays in the chunk's memory; a zeroed chunk is ready for
+ * use; free(c->data) after the last. DM_EFORMAT when it is damaged. */
+#define DM_H5_CHUNK (1 << 18)
+struct dm_h5_chunk {
+    const char *name; /* for sentences: that of the open file */
+    unsigned char *data;
+    enum dm_h5_type type;
+    size_t n, bytes; /* elements, bytes if it is packed */
+    bool packed;
+};
+enum dm_status dm_h5_fetch(struct dm_h5 *f, const char *name, enum dm_h5_type t, size_t start,
+                           size_t n, struct dm_h5_chunk *c, struct dm_err *e);
+enum dm_status dm_h5_unpack(struct dm_h5_chunk *c, const void **items, struct dm_err *e);
+
 /* Full names ("tensors/x", as dm_h5_read takes them) of the datasets below group `prefix` ("" =
  * all), sorted, as a NULL-terminated heap array of heap strings; release with dm_h5_free_names().
  */

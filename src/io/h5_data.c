@@ -192,11 +192,31 @@ static enum dm_status move_range(struct dm_h5 *f, const char *name, hid_t set, e
     return st;
 }
 
+/* Whether a dataset is in chunks of CHUNK elements, shuffled (bytes are not) and deflated. */
+static bool chunks_are_ours(hid_t set, enum dm_h5_type t)
+{
+    static const H5Z_filter_t want[] = {H5Z_FILTER_SHUFFLE, H5Z_FILTER_DEFLATE};
+    const int skip = dm_h5_type_size[t] == 1, n = 2 - skip;
+    hid_t p = H5Dget_create_plist(set);
+    hsize_t chunk = 0;
+    bool ok = H5Pget_layout(p) == H5D_CHUNKED && H5Pget_chunk(p, 1, &chunk) == 1 &&
+              chunk == CHUNK && H5Pget_nfilters(p) == n;
+    for (int i = 0; i < n && ok; i++) {
+        size_t n_values = 0;
+        unsigned flags, config;
+        ok = H5Pget_filter2(p, (unsigned)i, &flags, &n_values, NULL, 0, NULL, &config) ==
+             want[i + skip];
+    }
+    H5Pclose(p);
+    return ok;
+}
+
 /* The dataset stays open: its cache of decompressed chunks lives as long. */
-enum dm_status dm_h5_read_range(struct dm_h5 *f, const char *name, enum dm_h5_type t, void *buf,
-                                size_t start, size_t n, struct dm_err *e)
+static enum dm_status open_range(struct dm_h5 *f, const char *name, enum dm_h5_type t, size_t start,
+                                 size_t n, struct dm_err *e)
 {
     struct set_info s;
+    dm_h5_quiet();
     if (!f->range_name || strcmp(f->range_name, name)) {
         DM_TRY(open_set(f, name, &s, e));
         if (s.type != t || s.rank != 1) {
@@ -211,13 +231,66 @@ enum dm_status dm_h5_read_range(struct dm_h5 *f, const char *name, enum dm_h5_ty
         f->range_name = strdup(name);
         f->range_type = t;
         f->range_n = s.dim[0];
+        f->range_ours = chunks_are_ours(s.set, t);
         if (!f->range_name)
             return dm_h5_no_memory(f, e, strlen(name));
     }
     if (t != f->range_type || start > f->range_n || n > f->range_n - start)
         return dm_fail(e, DM_ERANGE, "%s: %s [%zu, +%zu) of type %s is outside its %zu elements",
                        f->path, name, start, n, dm_h5_type_name[t], f->range_n);
+    return DM_OK;
+}
+
+enum dm_status dm_h5_read_range(struct dm_h5 *f, const char *name, enum dm_h5_type t, void *buf,
+                                size_t start, size_t n, struct dm_err *e)
+{
+    DM_TRY(open_range(f, name, t, start, n, e));
     return n ? move_range(f, name, f->range_set, t, buf, start, n, e) : DM_OK;
+}
+
+enum dm_status dm_h5_fetch(struct dm_h5 *f, const char *name, enum dm_h5_type t, size_t start,
+                           size_t n, struct dm_h5_chunk *c, struct dm_err *e)
+{
+    const size_t whole = CHUNK * dm_h5_type_size[t];
+    const hsize_t at = start;
+    hsize_t stored = 0;
+    uint32_t skipped = 0; // filters
+    assert(start % CHUNK == 0 && n <= CHUNK);
+    DM_TRY(open_range(f, name, t, start, n, e));
+    c->name = f->path;
+    c->type = t;
+    c->n = n;
+    c->packed = f->range_ours && n && H5Dget_chunk_storage_size(f->range_set, &at, &stored) >= 0 &&
+                stored && stored <= whole;
+    if (!c->data && !(c->data = dm_alloc(3, whole)))
+        return dm_h5_no_memory(f, e, 3 * whole);
+    if (c->packed && (H5Dread_chunk(f->range_set, H5P_DEFAULT, &at, &skipped, c->data) < 0))
+        return dm_h5_fail(f, e, "cannot read %s [%zu, +%zu)", name, start, n);
+    c->bytes = (size_t)stored;
+    c->packed = c->packed && !skipped;
+    return c->packed || !n ? DM_OK : move_range(f, name, f->range_set, t, c->data, start, n, e);
+}
+
+enum dm_status dm_h5_unpack(struct dm_h5_chunk *c, const void **items, struct dm_err *e)
+{
+    const size_t size = dm_h5_type_size[c->type], whole = CHUNK * size;
+    unsigned char *flat = c->data + whole, *out = flat + whole;
+    z_stream z = {.next_in = c->data, .avail_in = (uInt)c->bytes, .next_out = flat};
+    *items = c->data;
+    if (!c->packed)
+        return DM_OK;
+    z.avail_out = (uInt)whole;
+    if (inflateInit(&z) != Z_OK)
+        return dm_fail(e, DM_ENOMEM, "%s: no memory to decompress %zu bytes", c->name, c->bytes);
+    const int r = inflate(&z, Z_FINISH);
+    inflateEnd(&z);
+    if (r != Z_STREAM_END || z.avail_out)
+        return dm_fail(e, DM_EFORMAT, "%s: a chunk of %zu bytes is damaged", c->name, c->bytes);
+    for (size_t b = 0; b < size && size > 1; b++)
+        for (size_t i = 0; i < CHUNK; i++)
+            out[i * size + b] = flat[b * CHUNK + i];
+    *items = size > 1 ? out : flat;
+    return DM_OK;
 }
 
 /* ---- Datasets: writing --------------------------------------------------------------------- */
@@ -268,6 +341,7 @@ enum dm_status dm_h5_write(struct dm_h5 *f, const char *name, enum dm_h5_type t,
 {
     size_t bytes;
     char hex[DM_HASH_LEN + 1];
+    dm_h5_quiet();
     if (!dm_mul(rows, cols ? cols : 1, &bytes) || !dm_mul(bytes, dm_h5_type_size[t], &bytes)) {
         f->failed = true;
         return dm_fail(e, DM_ERANGE, "%s: %s is too large", f->path, name);
@@ -345,7 +419,7 @@ static enum dm_status flush_appender(struct dm_h5 *f, struct appender *a, struct
     const hsize_t size = a->total + a->fill;
     if (!a->fill)
         return DM_OK;
-    H5Eset_auto2(H5E_DEFAULT, NULL, NULL); // of this thread: another one may have opened the file
+    dm_h5_quiet();
     DM_TRY(check_space(f, a->fill * dm_h5_type_size[a->type], e));
     if (H5Dset_extent(a->set, &size) < 0)
         return dm_h5_fail(f, e, "cannot grow %s", a->name);

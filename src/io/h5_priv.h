@@ -11,7 +11,7 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "disk types are little
 
 enum {
     NAME_MAX_LEN = 512,
-    CHUNK = 1 << 18,             // elements
+    CHUNK = DM_H5_CHUNK,         // elements
     CHUNK_BYTES_MAX = 1 << 26,   // largest chunk accepted from a file
     ATTR_MAX = 16384,            // longer strings become compressed datasets below TEXT_GROUP
     STRING_MAX = 256 << 20,      // longest string read
@@ -42,6 +42,7 @@ struct dm_h5 {
     int64_t range_set;
     enum dm_h5_type range_type;
     size_t range_n;
+    bool range_ours; // in chunks as dm_h5_append makes them
 };
 
 extern const size_t dm_h5_type_size[];      /* bytes, by enum dm_h5_type */
@@ -51,6 +52,10 @@ extern const char *const dm_h5_type_name[]; /* "f32", ... */
 enum dm_status dm_h5_fail(struct dm_h5 *f, struct dm_err *e, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 enum dm_status dm_h5_no_memory(struct dm_h5 *f, struct dm_err *e, size_t n);
+
+/* HDF5 prints no errors in this thread. Where it knows of threads each has a setting of its own, so
+ * what is called by threads that did not open the file begins with it. */
+void dm_h5_quiet(void);
 
 /* Makes the groups above `name`, without times in them. */
 enum dm_status dm_h5_make_groups(struct dm_h5 *f, const char *name, struct dm_err *e);

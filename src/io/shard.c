@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "src/base/arena.h"
-#include "src/io/h5.h"
 
 #define FORMAT "dynamo-shard"
 #define SET "tokens"
@@ -122,6 +121,50 @@ int32_t dm_shard_separator(const struct dm_shard *s)
     return SEPARATOR;
 }
 
+/* n stored ids, of which the first is token number `at`. */
+static enum dm_status widen(int32_t *out, const void *stored, enum dm_h5_type t, size_t n,
+                            size_t vocab, const char *path, size_t at, struct dm_err *e)
+{
+    const uint16_t *narrow = stored;
+    const uint32_t *wide = stored;
+    uint32_t most = 0;
+    for (size_t i = 0; i < n; i++) {
+        const uint32_t id = t == DM_H5_U16 ? narrow[i] : wide[i];
+        most = id > most ? id : most;
+        out[i] = (int32_t)id;
+    }
+    for (size_t i = 0; most >= vocab && i < n; i++)
+        if ((uint32_t)out[i] >= vocab)
+            return dm_fail(e, DM_EFORMAT, "%s: token %zu is %u, want less than %zu", path, at + i,
+                           (uint32_t)out[i], vocab);
+    return DM_OK;
+}
+
+enum dm_status dm_shard_fetch(struct dm_shard *s, size_t part, struct dm_shard_part *p,
+                              struct dm_err *e)
+{
+    p->start = part * DM_SHARD_PART;
+    if (p->start >= s->n)
+        return dm_fail(e, DM_ERANGE, "%s: part %zu of a shard of %zu tokens", dm_h5_path(s->f),
+                       part, s->n);
+    p->n = s->n - p->start < DM_SHARD_PART ? s->n - p->start : DM_SHARD_PART;
+    p->vocab = s->vocab;
+    return dm_h5_fetch(s->f, SET, s->type, p->start, p->n, &p->chunk, e);
+}
+
+enum dm_status dm_shard_unpack(struct dm_shard_part *p, int32_t *out, struct dm_err *e)
+{
+    const void *stored;
+    DM_TRY(dm_h5_unpack(&p->chunk, &stored, e));
+    return widen(out, stored, p->chunk.type, p->n, p->vocab, p->chunk.name, p->start, e);
+}
+
+void dm_shard_part_release(struct dm_shard_part *p)
+{
+    free(p->chunk.data);
+    *p = (struct dm_shard_part){0};
+}
+
 enum dm_status dm_shard_read(struct dm_shard *s, int32_t *out, size_t start, size_t n,
                              struct dm_err *e)
 {
@@ -131,14 +174,7 @@ enum dm_status dm_shard_read(struct dm_shard *s, int32_t *out, size_t start, siz
     for (size_t at = 0; at < n; at += PART) {
         const size_t k = n - at < PART ? n - at : PART;
         DM_TRY(dm_h5_read_range(s->f, SET, s->type, s->part, start + at, k, e));
-        for (size_t i = 0; i < k; i++) {
-            const uint32_t id = s->type == DM_H5_U16 ? ((const uint16_t *)s->part)[i]
-                                                     : ((const uint32_t *)s->part)[i];
-            if (id >= s->vocab)
-                return dm_fail(e, DM_EFORMAT, "%s: token %zu is %u, want less than %zu",
-                               dm_h5_path(s->f), start + at + i, id, s->vocab);
-            out[at + i] = (int32_t)id;
-        }
+        DM_TRY(widen(out + at, s->part, s->type, k, s->vocab, dm_h5_path(s->f), start + at, e));
     }
     return DM_OK;
 }

@@ -11,6 +11,7 @@
 
 #include "src/base/hash.h"
 #include "src/base/status.h"
+#include "src/io/h5.h"
 
 struct dm_shard; /* an open file, reading by range */
 
@@ -34,6 +35,19 @@ enum dm_status dm_shard_read(struct dm_shard *s, int32_t *out, size_t start, siz
 /* The same, but tokens that are no targets come as ~id. */
 enum dm_status dm_shard_read_targets(struct dm_shard *s, int32_t *out, size_t start, size_t n,
                                      struct dm_err *e);
+
+/* The same in two steps, for threads: one at a time fetches parts of DM_SHARD_PART ids (fewer at
+ * the end), any thread turns parts of its own into ids. A zeroed part is ready for use; free it
+ * with dm_shard_part_release(). Its chunk has the name that the open shard has. */
+#define DM_SHARD_PART ((size_t)DM_H5_CHUNK)
+struct dm_shard_part {
+    struct dm_h5_chunk chunk;
+    size_t start, n, vocab;
+};
+enum dm_status dm_shard_fetch(struct dm_shard *s, size_t part, struct dm_shard_part *p,
+                              struct dm_err *e);
+enum dm_status dm_shard_unpack(struct dm_shard_part *p, int32_t *out, struct dm_err *e);
+void dm_shard_part_release(struct dm_shard_part *p);
 
 struct dm_shard_writer;
 /* uint16 when vocab <= 65536, else uint32; `provenance` is JSON text; the tokenizer's JSON is

@@ -3,6 +3,7 @@
  * per stage with the least, median and largest rate of 5 runs in million tokens per second.
  *
  *   bench_cooc [THREADS [TOKENS [MIB]]]   all cores, 16 million tokens, 1024 MiB by default
+ *   bench_cooc --zipf TOKENS SHARD        only writes the text, of any length, as a shard
  *
  * Half of the tokens are independent draws of a Zipf law, half one of eight usual successors of the
  * token before, so pairs and triplets repeat about as often as in prose. */
@@ -22,7 +23,7 @@
 #include "src/io/cooc.h"
 #include "src/io/shard.h"
 
-enum { V = 50277, RUNS = 5, ORDER = 3, BITS = 48 };
+enum { V = 50277, RUNS = 5, ORDER = 3, BITS = 48, PIECE = 1 << 16 };
 
 struct bench {
     int32_t *ids;
@@ -38,18 +39,17 @@ static int32_t zipf(struct dm_rng *r, double range)
     return (int32_t)exp(dm_rng_uniform(r) * log(range));
 }
 
-static void make_text(struct bench *b)
+/* The next n ids of a text; last[0] is the id before them. */
+static void make_text(struct dm_rng *r, int32_t *last, size_t n)
 {
-    struct dm_rng r;
-    dm_rng_init(&r, 1, 1);
-    for (size_t i = 0; i < b->n; i++) {
-        const uint64_t last = i ? (uint64_t)b->ids[i - 1] : 0;
-        if (dm_rng_below(&r, 2000) == 0)
-            b->ids[i] = 0;
-        else if (dm_rng_below(&r, 2))
-            b->ids[i] = 1 + zipf(&r, V - 2);
+    for (size_t i = 1; i <= n; i++) {
+        const uint64_t before = (uint64_t)last[i - 1];
+        if (dm_rng_below(r, 2000) == 0)
+            last[i] = 0;
+        else if (dm_rng_below(r, 2))
+            last[i] = 1 + zipf(r, V - 2);
         else
-            b->ids[i] = 1 + (int32_t)(dm_mix64(last * 8 + (uint64_t)zipf(&r, 8.0)) % (V - 1));
+            last[i] = 1 + (int32_t)(dm_mix64(before * 8 + (uint64_t)zipf(r, 8.0)) % (V - 1));
     }
 }
 
@@ -67,10 +67,21 @@ static enum dm_status run_sort(struct bench *b, struct dm_err *e)
     return DM_OK;
 }
 
-static enum dm_status count_distinct(void *ctx, const struct dm_counts *c, struct dm_err *e)
+static enum dm_status count_distinct(void *ctx, size_t slot, const struct dm_counts *c, bool end,
+                                     struct dm_err *e)
 {
+    (void)end;
     (void)e;
-    *(size_t *)ctx += c->n;
+    ((size_t *)ctx)[slot + 1] += c->n;
+    return DM_OK;
+}
+
+static enum dm_status sum_distinct(void *ctx, size_t slot, struct dm_err *e)
+{
+    size_t *n = ctx;
+    (void)e;
+    n[0] += n[slot + 1];
+    n[slot + 1] = 0;
     return DM_OK;
 }
 
@@ -78,12 +89,16 @@ static enum dm_status run_count(struct bench *b, struct dm_err *e)
 {
     struct dm_ngram *g;
     DM_TRY(dm_ngram_new(&g, V, ORDER, b->memory, b->table, e));
-    enum dm_status st = dm_ngram_add(g, b->ids, b->n, 0, e);
+    size_t *n = dm_alloc(dm_ngram_slots(g) + 1, sizeof(*n));
+    enum dm_status st = n ? dm_ngram_add(g, b->ids, b->n, 0, e)
+                          : dm_fail(e, DM_ENOMEM, "no memory for sums");
+    const struct dm_ngram_scan scan = {n, 0, count_distinct, sum_distinct};
     if (!st)
         st = dm_ngram_finish(g, e);
-    b->distinct = 0;
     if (!st)
-        st = dm_ngram_scan(g, count_distinct, &b->distinct, e);
+        st = dm_ngram_scan(g, &scan, e);
+    b->distinct = st ? 0 : n[0];
+    free(n);
     dm_ngram_free(g);
     return st;
 }
@@ -144,15 +159,26 @@ static enum dm_status measure(struct bench *b, const char *name,
     return DM_OK;
 }
 
-static enum dm_status write_shard(const struct bench *b, struct dm_err *e)
+/* Writes n ids as a shard; the first b->n of them stay in b->ids, unless that is NULL. */
+static enum dm_status write_shard(struct bench *b, const char *path, size_t n, struct dm_err *e)
 {
     static const char hash[] = "0000000000000000000000000000000000000000000000000000000000000000";
     struct dm_shard_writer *w;
-    DM_TRY(dm_shard_create(&w, b->shard, V, NULL, hash, "{}", e));
-    const enum dm_status st = dm_shard_append(w, b->ids, b->n, e);
-    if (st) {
-        dm_shard_abort(w);
-        return st;
+    struct dm_rng r;
+    int32_t piece[1 + PIECE] = {0};
+    enum dm_status st;
+    dm_rng_init(&r, 1, 1);
+    DM_TRY(dm_shard_create(&w, path, V, NULL, hash, "{}", e));
+    for (size_t at = 0; at < n; at += PIECE) {
+        const size_t k = n - at < PIECE ? n - at : PIECE;
+        make_text(&r, piece, k);
+        if (b->ids)
+            memcpy(b->ids + at, piece + 1, k * sizeof(*piece));
+        if ((st = dm_shard_append(w, piece + 1, k, e))) {
+            dm_shard_abort(w);
+            return st;
+        }
+        piece[0] = piece[k];
     }
     return dm_shard_commit(w, e);
 }
@@ -164,8 +190,7 @@ static enum dm_status run_all(struct bench *b, struct dm_err *e)
     b->tmp = dm_alloc(b->n, sizeof(*b->tmp));
     if (!b->ids || !b->key || !b->tmp)
         return dm_fail(e, DM_ENOMEM, "no memory for %zu tokens", b->n);
-    make_text(b);
-    DM_TRY(write_shard(b, e));
+    DM_TRY(write_shard(b, b->shard, b->n, e));
     DM_TRY(measure(b, "radix_sort", run_sort, e));
     DM_TRY(measure(b, "count", run_count, e));
     DM_TRY(measure(b, "shard_to_table", run_build, e));
@@ -180,7 +205,9 @@ int main(int argc, char **argv)
     dm_par_set_threads(argc > 1 ? strtoul(argv[1], NULL, 10) : 0);
     snprintf(b.shard, sizeof(b.shard), "/tmp/bench_cooc.%d.shard.h5", (int)getpid());
     snprintf(b.table, sizeof(b.table), "/tmp/bench_cooc.%d.table.h5", (int)getpid());
-    const enum dm_status st = run_all(&b, &e);
+    const bool zipf_only = argc == 4 && !strcmp(argv[1], "--zipf");
+    const enum dm_status st = zipf_only ? write_shard(&b, argv[3], strtoul(argv[2], NULL, 10), &e)
+                                        : run_all(&b, &e);
     if (st)
         fprintf(stderr, "bench_cooc: %s\n", e.msg);
     unlink(b.shard);
