@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "src/base/arena.h"
+#include "src/base/stop.h"
 #include "src/io/tokenizer_text.h"
 
 enum { N_SPECIAL = 2, FIRST_SYMBOL = 0x21, LAST_SYMBOL = 0x143, MAX_VOCAB = 1 << 22 };
@@ -196,6 +197,11 @@ enum dm_status dm_bpe_train_add(struct dm_bpe_train *b, const char *text, size_t
         i += len;
     }
     return DM_OK;
+}
+
+size_t dm_bpe_train_cut(const struct dm_bpe_train *b, const char *text, size_t n)
+{
+    return dm_text_cut(&b->text, (const uint8_t *)text, n);
 }
 
 static bool goes_first(const struct dm_bpe_train *b, const struct heap_entry *x,
@@ -508,6 +514,7 @@ enum dm_status dm_bpe_train_finish(struct dm_bpe_train *b, size_t vocab, uint64_
     DM_TRY_GOTO(first_tokens(b, id, e));
     DM_TRY_GOTO(split_words(b, id, e));
     while (b->tokens.n < vocab && b->n_heap) {
+        DM_TRY_GOTO(dm_stop_requested() ? dm_fail(e, DM_ESTOPPED, "stopped by a signal") : DM_OK);
         const struct heap_entry top = heap_pop(b);
         const int64_t count = b->pair[top.pair].count;
         if (count <= 0 || (uint64_t)count < min_count)

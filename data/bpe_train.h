@@ -21,6 +21,10 @@ void dm_bpe_train_free(struct dm_bpe_train *b);
 enum dm_status dm_bpe_train_add(struct dm_bpe_train *b, const char *text, size_t n,
                                 struct dm_err *e);
 
+/* Where a document may be cut so that its parts, added one after the other, count the same: the
+ * largest p < n with 0 < p, or 0. */
+size_t dm_bpe_train_cut(const struct dm_bpe_train *b, const char *text, size_t n);
+
 /* The smallest vocabulary: two special tokens and 256 bytes. */
 #define DM_BPE_MIN_VOCAB 258
 
@@ -35,7 +39,7 @@ struct dm_bpe_stats {
  * count the one with the smaller left id, then the smaller right id, goes first. *root becomes the
  * tokenizer.json (release with json_decref): <|endoftext|> = 0, <|padding|> = 1, the 256 bytes,
  * then a token for every merge. `progress` (may be NULL) is called now and then with the tokens
- * made. Call once, after the last add. DM_ERANGE: vocab < DM_BPE_MIN_VOCAB. */
+ * made. Call once, after the last add. DM_ERANGE: vocab < DM_BPE_MIN_VOCAB; DM_ESTOPPED. */
 enum dm_status dm_bpe_train_finish(struct dm_bpe_train *b, size_t vocab, uint64_t min_count,
                                    void (*progress)(void *ctx, size_t tokens), void *ctx,
                                    json_t **root, struct dm_bpe_stats *stats, struct dm_err *e);

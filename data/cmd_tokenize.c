@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/files.h"
+#include "data/cmd_text.h"
 #include "data/instruct.h"
 #include "data/tokenize.h"
 #include "src/base/arena.h"
@@ -16,12 +16,9 @@
 #include "src/cmd.h"
 
 struct options {
-    struct dm_files files;
-    size_t n_args;
-    char **args; /* files and folders as given */
+    struct dm_text_args text;
     const char *tokenizer, *out, *template, *fields;
-    struct dm_reader_opt reader;
-    bool print, instruct, json;
+    bool print, instruct;
     bool in_line; /* ids of a document are printed and its line has not ended */
     size_t threads;
     struct dm_progress progress;
@@ -31,9 +28,6 @@ struct options {
 
 enum {
     KEY_PRINT = 256,
-    KEY_FIELD,
-    KEY_FORMAT,
-    KEY_JSON,
     KEY_THREADS,
     KEY_INSTRUCT,
     KEY_FIELDS,
@@ -41,15 +35,12 @@ enum {
     TEMPLATE_MAX = 1 << 20
 };
 
-static const char *const formats[] = {"auto", "text", "jsonl", NULL};
-
 static const struct argp_option option_table[] = {
     {"tokenizer", 't', "FILE", 0,
      "A tokenizer.json, or a model or shard of ours that carries one (required)", 0},
     {"output", 'o', "SHARD", 0, "The token shard to write", 0},
-    {"print", KEY_PRINT, NULL, 0, "Print the ids instead, one line for each document", 0},
-    {"field", KEY_FIELD, "NAME", 0, "Field of JSONL lines that holds the text (default text)", 0},
-    {"format", KEY_FORMAT, "KIND", 0, "auto (by name), text or jsonl (default auto)", 0},
+    {"print", KEY_PRINT, NULL, 0,
+     "Print the ids instead, one line for each document, and reports on standard error", 0},
     {"instruct", KEY_INSTRUCT, NULL, 0,
      "Files hold instructions and responses, as a JSON array or JSONL: prompts come from a "
      "template, and training learns the responses only",
@@ -64,13 +55,15 @@ static const struct argp_option option_table[] = {
      0},
     {"threads", KEY_THREADS, "N", 0, "Threads (default: all cores); the ids do not depend on it",
      0},
-    {"json", KEY_JSON, NULL, 0, "Report as one line of JSON (with --print on standard error)", 0},
     {0}};
 
 static error_t parse(int key, char *arg, struct argp_state *s)
 {
     struct options *o = s->input;
     switch (key) {
+    case ARGP_KEY_INIT:
+        s->child_inputs[0] = &o->text;
+        return 0;
     case 't':
         o->tokenizer = arg;
         return 0;
@@ -79,12 +72,6 @@ static error_t parse(int key, char *arg, struct argp_state *s)
         return 0;
     case KEY_PRINT:
         o->print = true;
-        return 0;
-    case KEY_FIELD:
-        o->reader.field = arg;
-        return 0;
-    case KEY_FORMAT:
-        o->reader.format = (enum dm_reader_format)dm_opt_word(s, "--format", arg, formats);
         return 0;
     case KEY_THREADS:
         o->threads = dm_opt_size(s, "--threads", arg, 1, 1024);
@@ -98,21 +85,12 @@ static error_t parse(int key, char *arg, struct argp_state *s)
     case KEY_TEMPLATE:
         o->template = arg;
         return 0;
-    case KEY_JSON:
-        o->json = true;
-        return 0;
-    case ARGP_KEY_ARGS:
-        o->args = s->argv + s->next;
-        o->n_args = (size_t)(s->argc - s->next);
-        return 0;
     case ARGP_KEY_END:
         if (!o->tokenizer)
             argp_error(s, "--tokenizer FILE is missing");
-        if (!o->n_args)
-            argp_error(s, "no text file given");
         if (!o->out == !o->print)
             argp_error(s, "give either -o SHARD or --print");
-        if (o->instruct ? o->print || o->reader.field || o->reader.format
+        if (o->instruct ? o->print || o->text.reader.field || o->text.reader.format
                         : o->fields || o->template)
             argp_error(s, o->instruct ? "--instruct excludes --print, --field and --format"
                                       : "--fields and --template need --instruct");
@@ -163,13 +141,13 @@ static enum dm_status instruct(struct options *o, const struct dm_tokenizer *t, 
     DM_TRY(load_template(&template, o->template, e));
     const struct dm_instruct k = {.tokenizer = t,
                                   .template = &template,
-                                  .paths = (const char *const *)o->files.path,
-                                  .n_paths = o->files.n,
+                                  .paths = (const char *const *)o->text.files.path,
+                                  .n_paths = o->text.files.n,
                                   .fields = o->fields};
     const enum dm_status st = dm_instruct_shard(&k, o->out, o->argc, o->argv, &s, e);
     dm_template_release(&template);
     DM_TRY(st);
-    if (o->json)
+    if (o->text.json)
         dm_json_print(json_pack("{s:s, s:I, s:I, s:I, s:I}", "output", o->out, "examples",
                                 (json_int_t)s.examples, "skipped", (json_int_t)s.skipped,
                                 "prompt_tokens", (json_int_t)s.prompt_tokens, "response_tokens",
@@ -185,16 +163,16 @@ static enum dm_status instruct(struct options *o, const struct dm_tokenizer *t, 
 static enum dm_status tokenize(struct options *o, const struct dm_tokenizer *t,
                                struct dm_tokenize_stats *stats, struct dm_err *e)
 {
-    const char *const *paths = (const char *const *)o->files.path;
+    const char *const *paths = (const char *const *)o->text.files.path;
     const struct dm_tokenize k = {.tokenizer = t,
                                   .paths = paths,
-                                  .n_paths = o->files.n,
-                                  .reader = o->reader,
+                                  .n_paths = o->text.files.n,
+                                  .reader = o->text.reader,
                                   .sink = print_ids,
                                   .progress = show,
                                   .ctx = o};
     dm_progress_init(&o->progress, "tokenizing", "bytes",
-                     (double)dm_reader_total(paths, o->files.n));
+                     (double)dm_reader_total(paths, o->text.files.n));
     enum dm_status st = o->print ? dm_tokenize_run(&k, stats, e)
                                  : dm_tokenize_shard(&k, o->out, o->argc, o->argv, stats, e);
     dm_progress_end(&o->progress);
@@ -205,7 +183,7 @@ static void report(const struct options *o, const struct dm_tokenize_stats *s, d
 {
     const double per_token = s->tokens ? (double)s->bytes / (double)s->tokens : 0.0;
     const double rate = (double)s->bytes / 1e6 / seconds;
-    if (o->json) {
+    if (o->text.json) {
         json_t *root = json_pack("{s:s?, s:I, s:I, s:I, s:f, s:f, s:f, s:I}", "output", o->out,
                                  "documents", (json_int_t)s->documents, "tokens",
                                  (json_int_t)s->tokens, "bytes", (json_int_t)s->bytes,
@@ -227,8 +205,7 @@ static enum dm_status run(struct options *o, struct dm_err *e)
     struct dm_tokenizer *t;
     struct dm_tokenize_stats stats;
     const double start = dm_now();
-    for (size_t i = 0; i < o->n_args; i++)
-        DM_TRY(dm_files_add(&o->files, o->args[i], e));
+    DM_TRY(dm_text_files(&o->text, e));
     DM_TRY(dm_tokenizer_load(&t, o->tokenizer, e));
     const enum dm_status st = o->instruct ? instruct(o, t, e) : tokenize(o, t, &stats, e);
     dm_tokenizer_free(t);
@@ -266,7 +243,7 @@ int cmd_tokenize(int argc, char **argv)
         "included; a byte sequence that is not UTF-8 becomes U+FFFD.\n\nExample:\n"
         "  dynamo tokenize --tokenizer tokenizer.json corpus.jsonl.zst -o corpus.h5\n"
         "  dynamo tokenize --tokenizer tokenizer.json --instruct alpaca.json -o alpaca.h5",
-        NULL,
+        dm_text_children,
         NULL,
         NULL};
     // argp sorts options before files: keep the command line as it was typed.
@@ -281,7 +258,7 @@ int cmd_tokenize(int argc, char **argv)
     dm_par_set_threads(o.threads);
     dm_stop_install();
     const enum dm_status st = run(&o, &e);
-    dm_files_release(&o.files);
+    dm_files_release(&o.text.files);
     free(o.argv);
     if (st)
         fprintf(stderr, "dynamo tokenize: %s\n", e.msg);

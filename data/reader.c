@@ -221,19 +221,20 @@ static enum dm_status block_reserve(struct dm_block *b, const char *name, size_t
     return DM_OK;
 }
 
-/* Where the block may end: behind its last line, or where the tokenizer may cut; 0 = nowhere. */
-static size_t block_end(const struct dm_reader *r, const struct dm_tokenizer *t, const char *s,
-                        size_t n)
+/* Where the block may end: behind its last line, or where the text may be cut; 0 = nowhere. */
+static size_t block_end(const struct dm_reader *r, dm_reader_cut *cut, const void *ctx,
+                        const char *s, size_t n)
 {
     if (!r->jsonl)
-        return dm_tokenizer_cut(t, s, n);
+        return cut(ctx, s, n);
     const char *nl = memrchr(s, '\n', n);
     return nl ? (size_t)(nl - s) + 1 : 0;
 }
 
 /* Reads until the block holds `size` bytes and may end among them, or the file does (*eof). */
-static enum dm_status fill_block(struct dm_reader *r, const struct dm_tokenizer *t, size_t size,
-                                 struct dm_block *b, size_t *end, bool *eof, struct dm_err *e)
+static enum dm_status fill_block(struct dm_reader *r, dm_reader_cut *cut, const void *ctx,
+                                 size_t size, struct dm_block *b, size_t *end, bool *eof,
+                                 struct dm_err *e)
 {
     for (*eof = false;; size *= 2) {
         size_t got = 1;
@@ -243,7 +244,7 @@ static enum dm_status fill_block(struct dm_reader *r, const struct dm_tokenizer 
             b->n += got;
         }
         *eof = !got;
-        *end = *eof ? b->n : block_end(r, t, b->buf, b->n);
+        *end = *eof ? b->n : block_end(r, cut, ctx, b->buf, b->n);
         if (*end)
             return DM_OK;
         if (b->n > r->max_line)
@@ -264,8 +265,8 @@ static size_t count_lines(const char *s, size_t n)
 }
 
 /* What is left behind a block's end waits in r->buf, [0, r->end). */
-enum dm_status dm_reader_block(struct dm_reader *r, const struct dm_tokenizer *t, size_t size,
-                               struct dm_block *b, bool *more, struct dm_err *e)
+enum dm_status dm_reader_block(struct dm_reader *r, dm_reader_cut *cut, const void *ctx,
+                               size_t size, struct dm_block *b, bool *more, struct dm_err *e)
 {
     size_t end;
     bool eof;
@@ -276,7 +277,7 @@ enum dm_status dm_reader_block(struct dm_reader *r, const struct dm_tokenizer *t
     DM_TRY(block_reserve(b, r->name, size, e));
     memcpy(b->buf, r->buf, r->end);
     b->n = r->end;
-    DM_TRY(fill_block(r, t, size, b, &end, &eof, e));
+    DM_TRY(fill_block(r, cut, ctx, size, b, &end, &eof, e));
     const size_t rest = b->n - end;
     if (rest > r->cap) {
         char *p = dm_realloc(r->buf, rest, 1);

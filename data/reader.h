@@ -11,7 +11,6 @@
 #include <stdint.h>
 
 #include "src/base/status.h"
-#include "src/io/tokenizer.h"
 
 enum dm_reader_format {
     DM_READER_AUTO, /* JSONL when the name ends in .jsonl, .jsonl.gz or .jsonl.zst, else text */
@@ -38,9 +37,9 @@ void dm_reader_close(struct dm_reader *r);
  * file is held whole. */
 enum dm_status dm_reader_next(struct dm_reader *r, const char **text, size_t *n, struct dm_err *e);
 
-/* A part of a file that is tokenized on its own, by any thread: whole lines of a JSONL file, or a
- * stretch of a text file that ends where the tokenizer allows a cut. Zero it first; the buffer is
- * used again by the next call; release with dm_block_release(). */
+/* A part of a file that is worked on alone, by any thread: whole lines of a JSONL file, or a
+ * stretch of a text file that ends where the user allows a cut. Zero it first; the buffer is used
+ * again by the next call; release with dm_block_release(). */
 struct dm_block {
     char *buf;
     size_t n, cap;            /* bytes of the part */
@@ -53,11 +52,13 @@ struct dm_block {
 };
 void dm_block_release(struct dm_block *b);
 
-/* The next block of about `size` bytes, more where a line or a stretch without white space is
- * longer; *more = false at the end of the file. DM_ERANGE when one is longer than max_line. Do not
- * mix with dm_reader_next(). */
-enum dm_status dm_reader_block(struct dm_reader *r, const struct dm_tokenizer *t, size_t size,
-                               struct dm_block *b, bool *more, struct dm_err *e);
+/* The next block of about `size` bytes, more where a line or a stretch that cannot be cut is
+ * longer; *more = false at the end of the file. cut() says where a text may end, as
+ * dm_tokenizer_cut(). DM_ERANGE when a line or stretch is longer than max_line. Do not mix with
+ * dm_reader_next(). */
+typedef size_t dm_reader_cut(const void *ctx, const char *text, size_t n);
+enum dm_status dm_reader_block(struct dm_reader *r, dm_reader_cut *cut, const void *ctx,
+                               size_t size, struct dm_block *b, bool *more, struct dm_err *e);
 
 /* The next piece of a document in a block: n bytes that stay valid until the next call; *text =
  * NULL at the end. *end: the document ends with it. Needs the reader no longer, so blocks of one

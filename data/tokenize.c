@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 #include "data/tokenize.h"
 
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "src/base/arena.h"
 #include "src/base/par.h"
+#include "src/base/pipe.h"
 #include "src/base/provenance.h"
 #include "src/base/stop.h"
 
@@ -16,53 +15,50 @@ enum { BLOCK = 1 << 16, TEXT_BLOCK = 1 << 18 };
 
 /* ---- The pipeline --------------------------------------------------------------------------- */
 
-/* Every thread does the same: takes the next block of text under `in`, turns it into ids on its
- * own, waits for its turn and hands the ids over under `out`. So reading, encoding and writing
- * overlap without queues, at most one block per thread is in memory, and the order is that of the
- * text. A thread that never starts takes no block and holds up nobody. */
-struct pipeline {
-    const struct dm_tokenize *k;
-    pthread_mutex_t in;
-    struct dm_reader *reader; /* of paths[path]; NULL before it is opened */
-    size_t path, taken;       /* blocks */
-    uint64_t before;          /* bytes of the files before this one */
-    bool dry;                 /* nothing more to take */
-    pthread_mutex_t out;
-    pthread_cond_t turned;
-    size_t turn;        /* number of the block that is handed over next */
-    atomic_bool failed; /* st and *e are set: `turn` stands still */
-    enum dm_status st;
-    struct dm_err *e;
-    struct dm_tokenize_stats *stats;
-    struct work *work; /* (threads) */
+/* A part of a document: where its ids end, and whether the document does. */
+struct piece {
+    size_t end;
+    bool last;
 };
 
-/* What one thread works on: a block, the ids of its pieces and where each piece ends. */
-struct piece {
-    size_t end; /* in ids */
-    bool last;  /* of its document */
-};
+/* A block of text on its way to ids. */
 struct work {
-    struct dm_encoder *encoder;
     struct dm_block block;
     struct dm_ids ids;
     struct piece *piece;
-    size_t n_pieces, cap_pieces, number;
+    size_t n_pieces, cap_pieces;
     struct dm_tokenize_stats stats;
-    struct dm_err err; /* of this block, reported when it is its turn */
 };
 
-/* The next block of the files; *more = false after the last one. */
-static enum dm_status take(struct pipeline *p, struct work *w, bool *more)
+/* Blocks are read one after the other, encoded side by side and handed over in order. */
+struct pipeline {
+    const struct dm_tokenize *k;
+    struct dm_reader *reader; /* of paths[path]; NULL before it is opened */
+    size_t path;
+    uint64_t before; /* bytes of the files before this one */
+    struct dm_tokenize_stats *stats;
+    struct work *work;           /* (slots) */
+    struct dm_encoder **encoder; /* (threads) */
+};
+
+static size_t cut(const void *ctx, const char *text, size_t n)
 {
+    return dm_tokenizer_cut(ctx, text, n);
+}
+
+/* The next block of the files; *more = false after the last one. */
+static enum dm_status take(void *ctx, size_t slot, bool *more, struct dm_err *e)
+{
+    struct pipeline *p = ctx;
+    struct work *w = &p->work[slot];
     const struct dm_tokenize *k = p->k;
+    const size_t size = k->block ? k->block : TEXT_BLOCK;
     for (*more = false; !*more && p->path < k->n_paths;) {
         if (dm_stop_requested())
-            return dm_fail(&w->err, DM_ESTOPPED, "stopped by a signal");
+            return dm_fail(e, DM_ESTOPPED, "stopped by a signal");
         if (!p->reader)
-            DM_TRY(dm_reader_open(&p->reader, k->paths[p->path], &k->reader, &w->err));
-        DM_TRY(dm_reader_block(p->reader, k->tokenizer, k->block ? k->block : TEXT_BLOCK, &w->block,
-                               more, &w->err));
+            DM_TRY(dm_reader_open(&p->reader, k->paths[p->path], &k->reader, e));
+        DM_TRY(dm_reader_block(p->reader, cut, k->tokenizer, size, &w->block, more, e));
         if (*more) {
             w->block.consumed += p->before;
         } else {
@@ -75,13 +71,13 @@ static enum dm_status take(struct pipeline *p, struct work *w, bool *more)
     return DM_OK;
 }
 
-static enum dm_status add_piece(struct work *w, bool last)
+static enum dm_status add_piece(struct work *w, bool last, struct dm_err *e)
 {
     if (w->n_pieces == w->cap_pieces) {
         const size_t cap = w->cap_pieces ? 2 * w->cap_pieces : 64;
         struct piece *q = dm_realloc(w->piece, cap, sizeof(*q));
         if (!q)
-            return dm_fail(&w->err, DM_ENOMEM, "out of memory");
+            return dm_fail(e, DM_ENOMEM, "out of memory");
         w->piece = q;
         w->cap_pieces = cap;
     }
@@ -89,19 +85,21 @@ static enum dm_status add_piece(struct work *w, bool last)
     return DM_OK;
 }
 
-static enum dm_status encode_block(struct work *w)
+static enum dm_status encode(void *ctx, size_t slot, size_t thread, struct dm_err *e)
 {
+    const struct pipeline *p = ctx;
+    struct work *w = &p->work[slot];
     const char *text;
     size_t n;
     bool last;
     w->ids.n = w->n_pieces = 0;
     w->stats = (struct dm_tokenize_stats){0};
     for (;;) {
-        DM_TRY(dm_block_next(&w->block, &text, &n, &last, &w->err));
+        DM_TRY(dm_block_next(&w->block, &text, &n, &last, e));
         if (!text)
             break;
-        DM_TRY(dm_encoder_encode(w->encoder, text, n, &w->ids, &w->err));
-        DM_TRY(add_piece(w, last));
+        DM_TRY(dm_encoder_encode(p->encoder[thread], text, n, &w->ids, e));
+        DM_TRY(add_piece(w, last, e));
         w->stats.documents += last;
         w->stats.bytes += n;
     }
@@ -109,11 +107,13 @@ static enum dm_status encode_block(struct work *w)
     return DM_OK;
 }
 
-static enum dm_status hand_over(struct pipeline *p, struct work *w)
+static enum dm_status hand_over(void *ctx, size_t slot, struct dm_err *e)
 {
+    struct pipeline *p = ctx;
+    const struct work *w = &p->work[slot];
     const struct dm_tokenize *k = p->k;
     for (size_t i = 0, at = 0; i < w->n_pieces; at = w->piece[i++].end)
-        DM_TRY(k->sink(k->ctx, w->ids.id + at, w->piece[i].end - at, w->piece[i].last, &w->err));
+        DM_TRY(k->sink(k->ctx, w->ids.id + at, w->piece[i].end - at, w->piece[i].last, e));
     p->stats->documents += w->stats.documents;
     p->stats->bytes += w->stats.bytes;
     p->stats->tokens += w->stats.tokens;
@@ -122,82 +122,31 @@ static enum dm_status hand_over(struct pipeline *p, struct work *w)
     return DM_OK;
 }
 
-/* One block from the files to the sink. Returns false when there is nothing more to do. */
-static bool work_once(struct pipeline *p, struct work *w)
-{
-    bool more = false;
-    pthread_mutex_lock(&p->in);
-    enum dm_status st = DM_OK;
-    if (!p->dry && !p->failed) {
-        st = take(p, w, &more);
-        w->number = p->taken;
-        p->taken += st || more;
-        p->dry = st || !more;
-    }
-    pthread_mutex_unlock(&p->in);
-    if (!st && !more)
-        return false;
-    if (!st)
-        st = encode_block(w);
-    pthread_mutex_lock(&p->out);
-    while (p->turn != w->number && !p->failed)
-        pthread_cond_wait(&p->turned, &p->out);
-    if (!p->failed) {
-        if (!st)
-            st = hand_over(p, w);
-        if (st) {
-            p->st = st;
-            if (p->e)
-                *p->e = w->err;
-            p->failed = true;
-        }
-        p->turn++;
-    }
-    pthread_cond_broadcast(&p->turned);
-    pthread_mutex_unlock(&p->out);
-    return !st;
-}
-
-static void work(void *ctx, size_t part, size_t begin, size_t end)
-{
-    struct pipeline *p = ctx;
-    (void)begin;
-    (void)end;
-    while (work_once(p, &p->work[part]))
-        ;
-}
-
-static void free_work(struct work *w, size_t threads)
-{
-    for (size_t i = 0; w && i < threads; i++) {
-        dm_encoder_free(w[i].encoder);
-        dm_block_release(&w[i].block);
-        dm_ids_release(&w[i].ids);
-        free(w[i].piece);
-    }
-    free(w);
-}
-
 enum dm_status dm_tokenize_run(const struct dm_tokenize *k, struct dm_tokenize_stats *stats,
                                struct dm_err *e)
 {
-    const size_t threads = dm_par_threads();
-    struct pipeline p = {.k = k,
-                         .e = e,
-                         .stats = stats,
-                         .in = PTHREAD_MUTEX_INITIALIZER,
-                         .out = PTHREAD_MUTEX_INITIALIZER,
-                         .turned = PTHREAD_COND_INITIALIZER};
+    const size_t threads = dm_par_threads(), slots = 2 * threads;
+    struct pipeline p = {.k = k, .stats = stats};
+    const struct dm_pipe pipe = {threads, slots, &p, take, encode, hand_over};
     *stats = (struct dm_tokenize_stats){0};
-    p.work = dm_alloc(threads, sizeof(*p.work));
-    p.st = p.work ? DM_OK : dm_fail(e, DM_ENOMEM, "out of memory");
-    for (size_t i = 0; !p.st && i < threads; i++)
-        p.st = dm_encoder_new(&p.work[i].encoder, k->tokenizer, e);
-    if (!p.st)
-        dm_par_for(threads, 1, work, &p);
+    p.work = dm_alloc(slots, sizeof(*p.work));
+    p.encoder = dm_alloc(threads, sizeof(struct dm_encoder *));
+    enum dm_status st = p.work && p.encoder ? DM_OK : dm_fail(e, DM_ENOMEM, "out of memory");
+    for (size_t i = 0; !st && i < threads; i++)
+        st = dm_encoder_new(&p.encoder[i], k->tokenizer, e);
+    if (!st)
+        st = dm_pipe_run(&pipe, e);
     dm_reader_close(p.reader);
-    free_work(p.work, threads);
-    return p.st;
+    for (size_t i = 0; p.work && i < slots; i++) {
+        dm_block_release(&p.work[i].block);
+        dm_ids_release(&p.work[i].ids);
+        free(p.work[i].piece);
+    }
+    for (size_t i = 0; p.encoder && i < threads; i++)
+        dm_encoder_free(p.encoder[i]);
+    free(p.work);
+    free(p.encoder);
+    return st;
 }
 
 /* ---- Shards --------------------------------------------------------------------------------- */

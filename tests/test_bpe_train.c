@@ -9,6 +9,7 @@
 #include "src/base/arena.h"
 #include "src/base/file.h"
 #include "src/base/json.h"
+#include "src/base/rng.h"
 #include "src/io/tokenizer.h"
 
 static json_t *train(const char *const *texts, size_t n, size_t vocab, uint64_t min_count,
@@ -69,6 +70,48 @@ static void test_order_of_documents_does_not_matter(void **state)
     assert_true(json_equal(a, b));
     json_decref(a);
     json_decref(b);
+}
+
+/* Texts of all kinds of white space, and bytes that are not UTF-8, in parts that end at cuts. */
+static void test_parts_of_a_document_count_like_the_whole(void **state)
+{
+    (void)state;
+    static const char *const bits[] = {"word",   "a",      " ",      "\n",     "  ",
+                                       "\u3000", "\u00a0", "\u0301", "\u3002", "\xff",
+                                       "'s",     "77",     "\t",     "\xc2\x85", "e\u0301"};
+    enum { BITS = sizeof(bits) / sizeof(bits[0]) };
+    char text[4000];
+    struct dm_rng r;
+    dm_rng_init(&r, 3, 1);
+    for (size_t round = 0; round < 50; round++) {
+        struct dm_bpe_train *whole, *parts;
+        struct dm_bpe_stats a, b;
+        struct dm_err e;
+        json_t *want, *got;
+        size_t n = 0, cuts = 0;
+        for (size_t i = 0; i < 800; i++)
+            n += (size_t)sprintf(text + n, "%s", bits[dm_rng_below(&r, BITS)]);
+        assert_ok(dm_bpe_train_new(&whole, &e), e);
+        assert_ok(dm_bpe_train_new(&parts, &e), e);
+        assert_ok(dm_bpe_train_add(whole, text, n, &e), e);
+        for (size_t at = 0; at < n; cuts++) {
+            size_t size = at + 40 < n ? 40 : n - at, cut = size;
+            while (at + size < n && !(cut = dm_bpe_train_cut(parts, text + at, size)))
+                size = at + 2 * size < n ? 2 * size : n - at;
+            cut = at + size < n ? cut : size;
+            assert_ok(dm_bpe_train_add(parts, text + at, cut, &e), e);
+            at += cut;
+        }
+        assert_true(cuts > 20);
+        assert_ok(dm_bpe_train_finish(whole, 400, 1, NULL, NULL, &want, &a, &e), e);
+        assert_ok(dm_bpe_train_finish(parts, 400, 1, NULL, NULL, &got, &b, &e), e);
+        assert_true(json_equal(want, got));
+        assert_int_equal(a.words, b.words);
+        json_decref(want);
+        json_decref(got);
+        dm_bpe_train_free(whole);
+        dm_bpe_train_free(parts);
+    }
 }
 
 /* Counted by hand: "ab" 4 times, " ab" 3 times, then everything else once. */
@@ -185,6 +228,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_merges_and_vocabulary_equal_hugging_face),
         cmocka_unit_test(test_order_of_documents_does_not_matter),
+        cmocka_unit_test(test_parts_of_a_document_count_like_the_whole),
         cmocka_unit_test(test_counts_ties_and_min_count),
         cmocka_unit_test(test_a_run_of_one_letter_is_counted_like_hugging_face),
         cmocka_unit_test(test_result_loads_and_loses_no_byte),

@@ -11,6 +11,7 @@
 #include "data/stream.h"
 #include "src/base/arena.h"
 #include "src/base/file.h"
+#include "src/io/tokenizer.h"
 
 static const char *file_of(const char *name, const void *data, size_t n)
 {
@@ -215,6 +216,11 @@ static void test_jsonl_needs_memory_for_one_line_only(void **state)
     dm_reader_close(r);
 }
 
+static size_t cut(const void *ctx, const char *text, size_t n)
+{
+    return dm_tokenizer_cut(ctx, text, n);
+}
+
 /* The same through blocks of about `size` bytes, which are checked on the way. */
 static enum dm_status read_blocks(const char *path, const struct dm_reader_opt *opt,
                                   const struct dm_tokenizer *t, size_t size, char *buf,
@@ -227,7 +233,7 @@ static enum dm_status read_blocks(const char *path, const struct dm_reader_opt *
     size_t n, at = 0;
     assert_ok(dm_reader_open(&r, path, opt, e), *e);
     enum dm_status st;
-    while (!(st = dm_reader_block(r, t, size, &b, &more, e)) && more) {
+    while (!(st = dm_reader_block(r, cut, t, size, &b, &more, e)) && more) {
         assert_true(b.consumed == dm_reader_consumed(r));
         while (!(st = dm_block_next(&b, &text, &n, &end, e)) && text) {
             memcpy(buf + at, text, n);

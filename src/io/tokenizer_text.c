@@ -424,3 +424,30 @@ int dm_text_symbol_byte(uint32_t cp)
         return (int)(cp - 0x121 + 0x7f);
     return cp == 0x143 ? 0xad : -1;
 }
+
+/* ---- Cutting ------------------------------------------------------------------------------- */
+
+/* Whether the character that ends at s[n] is white space. Malformed bytes become U+FFFD: no. */
+static bool space_before(const struct dm_text *t, const uint8_t *s, size_t n)
+{
+    size_t k = 1;
+    uint32_t cp;
+    while (k < 4 && k < n && (s[n - k] & 0xc0) == 0x80)
+        k++;
+    const uint8_t lead = s[n - k];
+    const size_t len = lead < 0x80 ? 1 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
+    if (len != k || (lead >= 0x80 && lead < 0xc0))
+        return false;
+    dm_text_decode(s + n - k, &cp);
+    return cp < DM_TEXT_CODE_POINTS && dm_text_class(t, cp) == DM_TEXT_SPACE;
+}
+
+/* White space begins a word after anything that is not white space, the word before it ends
+ * there whatever follows, and NFC never joins the two. */
+size_t dm_text_cut(const struct dm_text *t, const uint8_t *s, size_t n)
+{
+    for (size_t p = n; p-- > 1;)
+        if (dm_text_ascii_space(s[p]) && !dm_text_ascii_space(s[p - 1]) && !space_before(t, s, p))
+            return p;
+    return 0;
+}

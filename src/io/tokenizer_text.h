@@ -58,6 +58,10 @@ enum dm_status dm_text_nfc(const struct dm_text *t, const uint8_t *s, size_t n,
  * 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+ */
 size_t dm_text_word(const struct dm_text *t, const uint8_t *s, size_t n);
 
+/* The largest p < n with 0 < p where any text may be cut without changing its words, 0 when there
+ * is none: before ASCII white space that follows something else. s need not be valid UTF-8. */
+size_t dm_text_cut(const struct dm_text *t, const uint8_t *s, size_t n);
+
 /* GPT-2's printable stand-in for a byte: a code point below 0x144. The inverse gives -1 for code
  * points that stand for no byte. */
 uint32_t dm_text_byte_symbol(uint8_t byte);

@@ -64,6 +64,14 @@ cp ab.jsonl folder/sub/c.jsonl
 echo no > folder/notes.md
 "$dynamo" tokenize -t t.json --print folder | cmp - <(cat long.ids one.ids) || fail "a folder"
 
+# A tokenizer is learnt from folders too, and from any file in little memory.
+"$dynamo" tokenizer-train long.txt ab.jsonl -v 320 -o one.json > /dev/null
+"$dynamo" tokenizer-train folder -v 320 -o two.json > /dev/null
+cmp one.json two.json || fail "a folder gave another tokenizer than its files"
+yes "In the beginning God created the heaven and the earth." 2> /dev/null | head -c 80000000 > large.txt
+(ulimit -v 65536; "$dynamo" tokenizer-train large.txt -v 270 -o large.json --json > /dev/null) || fail "80 MB in 64 MiB"
+rm large.txt
+
 # Ctrl-C while a pipe is silent, and on the way: one sentence, nothing left behind.
 mkfifo silent
 command=tokenize
@@ -75,6 +83,9 @@ stops TERM stop.h5 "$dynamo" tokenize -t t.json -o stop.h5 silent
 kill $feeder
 wait $feeder || true
 exec 3>&-
+command=tokenizer-train
+stops INT stop.json "$dynamo" tokenizer-train <(yes "In the beginning") --format text -o stop.json
+command=tokenize
 
 # A full disk: as a limit on the file's size, and a real one where a small file system can be made.
 for i in $(seq 6000); do echo "$i $((i * i)) $((i * i * i % 1000007)) $((i * 7919 % 10007))"; done > numbers.txt

@@ -19,7 +19,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     }
     if (dm_reader_open(&r, path, &opt, &e))
         return 0;
-    while (more && !dm_reader_block(r, NULL, 100, &b, &more, &e) && more)
+    while (more && !dm_reader_block(r, NULL, NULL, 100, &b, &more, &e) && more)
         while (!dm_block_next(&b, &text, &len, &end, &e) && text)
             fuzz_touch(text, len);
     dm_block_release(&b);
