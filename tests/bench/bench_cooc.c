@@ -3,7 +3,7 @@
  * per stage with the least, median and largest rate of 5 runs in million tokens per second.
  *
  *   bench_cooc [THREADS [TOKENS [MIB]]]   all cores, 16 million tokens, 1024 MiB by default
- *   bench_cooc --zipf TOKENS SHARD        only writes the text, of any length, as a shard
+ *   bench_cooc --zipf TOKENS SHARD [SEED] only writes the text, of any length, as a shard
  *
  * Half of the tokens are independent draws of a Zipf law, half one of eight usual successors of the
  * token before, so pairs and triplets repeat about as often as in prose. */
@@ -30,6 +30,7 @@ struct bench {
     size_t n;
     uint64_t *key, *tmp;
     size_t memory;
+    uint64_t seed;
     char shard[64], table[64];
     size_t distinct; /* a result that can be looked at */
 };
@@ -167,7 +168,7 @@ static enum dm_status write_shard(struct bench *b, const char *path, size_t n, s
     struct dm_rng r;
     int32_t piece[1 + PIECE] = {0};
     enum dm_status st;
-    dm_rng_init(&r, 1, 1);
+    dm_rng_init(&r, b->seed, 1);
     DM_TRY(dm_shard_create(&w, path, V, NULL, hash, "{}", e));
     for (size_t at = 0; at < n; at += PIECE) {
         const size_t k = n - at < PIECE ? n - at : PIECE;
@@ -205,7 +206,8 @@ int main(int argc, char **argv)
     dm_par_set_threads(argc > 1 ? strtoul(argv[1], NULL, 10) : 0);
     snprintf(b.shard, sizeof(b.shard), "/tmp/bench_cooc.%d.shard.h5", (int)getpid());
     snprintf(b.table, sizeof(b.table), "/tmp/bench_cooc.%d.table.h5", (int)getpid());
-    const bool zipf_only = argc == 4 && !strcmp(argv[1], "--zipf");
+    const bool zipf_only = argc >= 4 && !strcmp(argv[1], "--zipf");
+    b.seed = argc > 4 ? strtoul(argv[4], NULL, 10) : 1;
     const enum dm_status st = zipf_only ? write_shard(&b, argv[3], strtoul(argv[2], NULL, 10), &e)
                                         : run_all(&b, &e);
     if (st)
