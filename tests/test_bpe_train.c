@@ -76,8 +76,8 @@ static void test_order_of_documents_does_not_matter(void **state)
 static void test_parts_of_a_document_count_like_the_whole(void **state)
 {
     (void)state;
-    static const char *const bits[] = {"word",   "a",      " ",      "\n",     "  ",
-                                       "\u3000", "\u00a0", "\u0301", "\u3002", "\xff",
+    static const char *const bits[] = {"word",   "a",      " ",      "\n",       "  ",
+                                       "\u3000", "\u00a0", "\u0301", "\u3002",   "\xff",
                                        "'s",     "77",     "\t",     "\xc2\x85", "e\u0301"};
     enum { BITS = sizeof(bits) / sizeof(bits[0]) };
     char text[4000];
@@ -90,7 +90,7 @@ static void test_parts_of_a_document_count_like_the_whole(void **state)
         json_t *want, *got;
         size_t n = 0, cuts = 0;
         for (size_t i = 0; i < 800; i++)
-            n += (size_t)sprintf(text + n, "%s", bits[dm_rng_below(&r, BITS)]);
+            n += (size_t)snprintf(text + n, sizeof(text) - n, "%s", bits[dm_rng_below(&r, BITS)]);
         assert_ok(dm_bpe_train_new(&whole, &e), e);
         assert_ok(dm_bpe_train_new(&parts, &e), e);
         assert_ok(dm_bpe_train_add(whole, text, n, &e), e);

@@ -499,53 +499,6 @@ static void test_quadruples_equal_a_naive_count(void **state)
     corpus_release(&c);
 }
 
-/* Threads count parts of a shard; what begins in one and ends in the next is counted, too, however
- * few ids the last part has. */
-static void test_ngrams_across_parts_of_a_shard_are_counted(void **state)
-{
-    (void)state;
-    enum { FEW = 9 };
-    const size_t part = DM_SHARD_PART, most = 2 * part + 3;
-    int32_t *ids = documents(most, FEW, 7);
-    uint32_t(*c4)[FEW][FEW][FEW] = calloc(FEW, sizeof(*c4));
-    char *out = scratch("parts-out.h5");
-    for (size_t n = 2 * part - 1; n <= most; n++) {
-        char *path = make_shard("parts.h5", ids, n, FEW, HASH);
-        uint64_t total = 0, sum = 0;
-        memset(c4, 0, FEW * sizeof(*c4));
-        for (size_t i = 0; i + 3 < n; i++) {
-            const int32_t *x = ids + i;
-            if (!x[0] || !x[1] || !x[2] || !x[3])
-                continue;
-            c4[x[0]][x[1]][x[2]][x[3]]++;
-            total++;
-        }
-        struct dm_cooc_opt o = options((const char *const *)&path, 1, out);
-        struct dm_cooc_stats s;
-        struct dm_cooc t;
-        struct dm_err e;
-        o.order = 4;
-        dm_par_set_threads(1 + n % 3);
-        assert_ok(dm_cooc_build(&o, NULL, &s, &e), e);
-        assert_ok(dm_cooc_load(&t, out, &e), e);
-        assert_int_equal(t.N[3], total);
-        for (uint32_t x = 0; x < FEW; x++)
-            for (size_t p = t.row[x]; p < t.row[x + 1]; p++)
-                for (size_t q = t.sub[p]; q < t.sub[p + 1]; q++)
-                    for (size_t i = t.sub3[q]; i < t.sub3[q + 1]; i++) {
-                        assert_int_equal(t.c4[i], c4[x][t.x2[p]][t.x3[q]][t.x4[i]]);
-                        sum += t.c4[i];
-                    }
-        assert_int_equal(sum, total);
-        dm_cooc_release(&t);
-        free(path);
-    }
-    dm_par_set_threads(0);
-    free(out);
-    free(c4);
-    free(ids);
-}
-
 static void test_order_2_has_pairs_only(void **state)
 {
     (void)state;
@@ -638,7 +591,6 @@ int main(void)
         cmocka_unit_test(test_ratios_are_equation_3_by_hand),
         cmocka_unit_test(test_file_is_no_larger_than_max_bytes_and_says_the_rule),
         cmocka_unit_test(test_merged_parts_are_the_whole),
-        cmocka_unit_test(test_ngrams_across_parts_of_a_shard_are_counted),
         cmocka_unit_test(test_quadruples_equal_a_naive_count),
         cmocka_unit_test(test_order_2_has_pairs_only),
         cmocka_unit_test(test_empty_shard_gives_an_empty_table),
