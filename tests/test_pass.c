@@ -498,12 +498,13 @@ static void test_flops_of_published_shapes(void **state)
     } want[] = {{"70m", DM_PASS_HEADS, 281.0},
                 {"160m", DM_PASS_HEADS, 563.0},
                 {"410m", DM_PASS_HEADS, 1172.0},
-                {"70m", DM_PASS_BASE, 277.2}};
-    for (size_t i = 0; i < 4; i++) {
+                {"70m", DM_PASS_BASE, 277.2},
+                {"70m", DM_PASS_JOINT, 627.2}};
+    for (size_t i = 0; i < 5; i++) {
         struct dm_config c;
         struct dm_err e;
         assert_ok(dm_config_named(&c, want[i].size, &e), e);
-        c.K = want[i].kind == DM_PASS_HEADS ? 3 : 1;
+        c.K = want[i].kind == DM_PASS_BASE ? 1 : 3;
         c.D = 1;
         const double got = dm_pass_flops(&c, want[i].kind, 512) * 1e-6;
         assert_true(fabs(got - want[i].mflop) < 0.6);
