@@ -20,7 +20,7 @@ variant() {
     local K=$1 D=$2 input=$3
     shift 3
     prints "^PPL_1:$K" "$dynamo" train base.h5 --data a.h5 --heads "$K" --head-depth "$D" --head-input "$input" \
-        --steps 8 --batch 2 --context 32 -o m.h5 "$@"
+        --steps 8 --batch 2 --context 32 --val a.h5 -o m.h5 "$@"
     "$dynamo" info m.h5 > info.txt
     for line in "heads *$K" "head_depth *$D" "head_input *$input"; do
         grep -Eq "^ *$line$" info.txt || fail "info does not say \"$line\": $(cat info.txt)"
