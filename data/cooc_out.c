@@ -98,15 +98,14 @@ static enum dm_status read_tokenizer(struct dm_cooc_job *j, struct dm_err *e)
 /* A part of the files on each process. */
 static enum dm_status hash_all(struct dm_cooc_job *j, struct dm_err *e)
 {
-    struct dm_ranks *r = j->o->ranks;
-    const size_t n = dm_ranks_count(r);
-    enum dm_status st = DM_OK;
-    for (size_t i = r ? r->rank : 0; i < j->n && !st; i += n)
-        st = dm_sha256_file(j->src[i].path, j->src[i].hash, e);
-    DM_TRY(dm_ranks_agree(r, st, e));
-    for (size_t i = 0; i < j->n; i++)
-        DM_TRY(dm_ranks_send(r, j->src[i].hash, sizeof(j->src[i].hash), i % n, e));
-    return DM_OK;
+    char(*hex)[DM_HASH_LEN + 1] = dm_alloc(j->n, sizeof(*hex));
+    if (!hex)
+        return dm_fail(e, DM_ENOMEM, "no memory for %zu inputs", j->n);
+    const enum dm_status st = dm_ranks_hash(j->o->ranks, j->o->inputs, j->n, hex, e);
+    for (size_t i = 0; i < j->n && !st; i++)
+        memcpy(j->src[i].hash, hex[i], sizeof(hex[i]));
+    free(hex);
+    return st;
 }
 
 /* A counter with what the memory leaves for it. */

@@ -110,6 +110,11 @@ static void test_a_failure_is_everybodys(void **state)
         if (r)
             snprintf(want, sizeof(want), "process %zu of %zu: it is %zu", r, ranks.n, r);
         assert_string_equal(e.msg, r ? want : "it is 0");
+        // The run is over: nobody waits for anybody.
+        assert_true(ranks.over == (ranks.n > 1));
+        assert_int_equal(dm_ranks_agree(&ranks, ranks.rank ? DM_OK : DM_ENAN, &e),
+                         ranks.rank ? DM_OK : DM_ENAN);
+        ranks.over = false;
     }
 }
 
@@ -123,6 +128,7 @@ static void test_texts_are_compared(void **state)
     assert_int_equal(dm_ranks_same(&ranks, text, "words", &e), ranks.n > 1 ? DM_EMISMATCH : DM_OK);
     if (ranks.n > 1)
         assert_non_null(strstr(e.msg, "words differ from those of process 0"));
+    ranks.over = false;
 }
 
 static void test_nobody_is_one_process(void **state)

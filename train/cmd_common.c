@@ -81,6 +81,9 @@ static void print_report(const struct dm_train_opt *o, const struct dm_train_rep
     if (isfinite(r->mfu))
         printf(", %.1f %% of the peak's %.0f GFLOP/s", 100.0 * r->mfu, r->peak_gflops);
     putchar('\n');
+    if (r->processes > 1)
+        printf("processes\t%zu, each sent %.3g MB a step, which took %.1f %% of the time\n",
+               r->processes, 1e-6 * (double)r->sent_per_step, 100.0 * r->exchange);
     for (size_t n = 1; n <= r->val.K; n++)
         printf("PPL_%zu\t%.3f\n", n, dm_ppl_head(&r->val, n));
     for (size_t n = 2; n <= r->val.K; n++)
@@ -152,6 +155,7 @@ int dm_train_command(int argc, char **argv, enum dm_train_kind kind, const char 
 {
     struct dm_train_opt o;
     struct dm_train_report r = {0};
+    struct dm_ranks ranks;
     struct dm_err e = {""};
     struct argp_option options[DM_TRAIN_ARGP_MAX];
     char text[DM_TRAIN_TEXT_MAX];
@@ -163,13 +167,18 @@ int dm_train_command(int argc, char **argv, enum dm_train_kind kind, const char 
     dm_par_set_threads(o.threads);
     dm_stop_install();
     dm_stop_install_save();
-    enum dm_status st = o.resume ? dm_resume_options(&o, &e) : DM_OK;
+    enum dm_status st = dm_ranks_open(&ranks, &e);
+    o.ranks = &ranks;
+    if (!st && o.resume)
+        st = dm_resume_options(&o, &e);
     if (!st)
-        st = run(&o, &r, stderr, &e);
-    if (st)
+        st = run(&o, &r, dm_ranks_first(&ranks) ? stderr : NULL, &e);
+    st = dm_ranks_agree(&ranks, st, &e);
+    if (st && (dm_ranks_first(&ranks) || ranks.broken))
         fprintf(stderr, "dynamo %s: %s\n", dm_train_kind_name(kind), e.msg);
-    else
+    else if (!st && dm_ranks_first(&ranks))
         show(&o, &r);
+    dm_ranks_close(&ranks);
     dm_train_report_release(&r);
     dm_train_opt_release(&o);
     return st ? 1 : 0;

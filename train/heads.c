@@ -163,11 +163,12 @@ enum dm_status dm_train_heads(const struct dm_train_opt *given, struct dm_train_
                                .base_hash = base_hash,
                                .console = console};
     DM_TRY_GOTO(dm_run_train(&run, out, e));
-    if (!out->replay && out->steps == out->total_steps)
+    const bool write = !out->replay && out->steps == out->total_steps && dm_ranks_first(o->ranks);
+    if (write)
         st = save(o, &m, &meta, out->provenance, e);
     if (st)
         dm_train_report_release(out);
-    else if (!out->replay && out->steps == out->total_steps)
+    else if (write)
         dm_run_saved(out);
 done:
     dm_model_release(&m);

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "src/base/ranks.h"
 #include "src/base/status.h"
 #include "src/kernel/format.h"
 #include "train/guard.h"
@@ -43,8 +44,9 @@ struct dm_train_opt {
     const char *resume, *replay;
     size_t stop_after, threads;
     bool json;
-    uint64_t given; /* bit i: row i of the table was on the command line */
-    json_t *stored; /* owns the strings that dm_train_opt_restore() set */
+    struct dm_ranks *ranks; /* the processes of the run, borrowed; NULL = one */
+    uint64_t given;         /* bit i: row i of the table was on the command line */
+    json_t *stored;         /* owns the strings that dm_train_opt_restore() set */
 };
 
 /* The defaults of a command. Release with dm_train_opt_release(). */

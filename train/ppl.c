@@ -85,16 +85,48 @@ json_t *dm_ppl_json(const struct dm_ppl *p)
     return o;
 }
 
-enum dm_status dm_ppl_measure(struct dm_ppl *p, struct dm_pass *pass, const struct dm_model *m,
-                              struct dm_loader *l, size_t windows, size_t micro, size_t T,
-                              int32_t *ids, float *logp, struct dm_err *e)
+static size_t rows(const struct dm_ppl_job *j, size_t at)
 {
+    if (at >= j->windows)
+        return 0;
+    return j->windows - at < j->micro ? j->windows - at : j->micro;
+}
+
+static enum dm_status score(const struct dm_ppl_job *j, size_t at, struct dm_err *e)
+{
+    const size_t B = rows(j, at);
+    if (!B)
+        return DM_OK;
+    DM_TRY(dm_loader_val(j->loader, at, B, j->ids, e));
+    dm_pass_score(j->pass, j->m, j->ids, B, j->T, j->m->cfg.K, j->logp, NULL);
+    return DM_OK;
+}
+
+/* Adds what process r has scored, the windows from `at`, which all get in the second half of the
+ * scratch. */
+static enum dm_status add_scores(struct dm_ppl *p, const struct dm_ppl_job *j, size_t r, size_t at,
+                                 struct dm_err *e)
+{
+    const size_t K = j->m->cfg.K, B = rows(j, at), T = j->T;
+    const bool mine = !j->ranks || r == j->ranks->rank;
+    int32_t *ids = j->ids + (mine ? 0 : j->micro * T);
+    float *logp = j->logp + (mine ? 0 : K * j->micro * T);
+    if (!B)
+        return DM_OK;
+    DM_TRY(dm_ranks_send(j->ranks, ids, B * T * sizeof(*ids), r, e));
+    DM_TRY(dm_ranks_send(j->ranks, logp, K * B * T * sizeof(*logp), r, e));
+    dm_ppl_add(p, logp, ids, K, B, T);
+    return DM_OK;
+}
+
+enum dm_status dm_ppl_measure(struct dm_ppl *p, const struct dm_ppl_job *j, struct dm_err *e)
+{
+    const size_t n = dm_ranks_count(j->ranks), rank = j->ranks ? j->ranks->rank : 0;
     *p = (struct dm_ppl){0};
-    for (size_t at = 0; at < windows; at += micro) {
-        const size_t B = windows - at < micro ? windows - at : micro;
-        DM_TRY(dm_loader_val(l, at, B, ids, e));
-        dm_pass_score(pass, m, ids, B, T, m->cfg.K, logp, NULL);
-        dm_ppl_add(p, logp, ids, m->cfg.K, B, T);
+    for (size_t at = 0; at < j->windows; at += n * j->micro) {
+        DM_TRY(dm_ranks_agree(j->ranks, score(j, at + rank * j->micro, e), e));
+        for (size_t r = 0; r < n; r++)
+            DM_TRY(add_scores(p, j, r, at + r * j->micro, e));
     }
     return DM_OK;
 }

@@ -9,6 +9,7 @@
 
 #include <jansson.h>
 
+#include "src/base/ranks.h"
 #include "src/model/model.h"
 #include "train/loader.h"
 
@@ -35,10 +36,18 @@ double dm_ppl_loss(const struct dm_ppl *p, size_t first);
 /* {"windows": .., "ppl_1": .., "ppl_2": .., "ppl_1:2": ..}; new reference. */
 json_t *dm_ppl_json(const struct dm_ppl *p);
 
-/* Scores the first `windows` validation windows of T tokens, `micro` at a time; all heads of the
- * model. ids (micro,T) and logp (K,micro,T) are scratch. */
-enum dm_status dm_ppl_measure(struct dm_ppl *p, struct dm_pass *pass, const struct dm_model *m,
-                              struct dm_loader *l, size_t windows, size_t micro, size_t T,
-                              int32_t *ids, float *logp, struct dm_err *e);
+struct dm_ppl_job {
+    struct dm_pass *pass;
+    const struct dm_model *m;
+    struct dm_loader *loader;
+    size_t windows, micro, T; /* the first windows are scored, `micro` at a time */
+    int32_t *ids;             /* scratch (micro,T), for several processes twice that */
+    float *logp;              /* scratch (K,micro,T), the same */
+    struct dm_ranks *ranks;   /* each scores a part; NULL = one */
+};
+
+/* Scores validation windows with all heads of the model. The sums are formed in the order of the
+ * windows, on all processes. */
+enum dm_status dm_ppl_measure(struct dm_ppl *p, const struct dm_ppl_job *j, struct dm_err *e);
 
 #endif

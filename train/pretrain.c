@@ -135,11 +135,12 @@ enum dm_status dm_pretrain(const struct dm_train_opt *o, struct dm_train_report 
                                .base_hash = o->from ? from_hash : NULL,
                                .console = console};
     DM_TRY_GOTO(dm_run_train(&run, out, e));
-    if (!out->replay && out->steps == out->total_steps)
+    const bool write = !out->replay && out->steps == out->total_steps && dm_ranks_first(o->ranks);
+    if (write)
         st = save(o, &m, &meta, out->provenance, e);
     if (st)
         dm_train_report_release(out);
-    else if (!out->replay && out->steps == out->total_steps)
+    else if (write)
         dm_run_saved(out);
 done:
     dm_model_release(&m);

@@ -30,6 +30,11 @@ json_t *dm_train_report_json(const struct dm_train_report *r)
     json_object_set_new(o, "peak_gflops", json_real(r->peak_gflops));
     if (isfinite(r->mfu))
         json_object_set_new(o, "mfu", json_real(r->mfu));
+    if (r->processes > 1) {
+        json_object_set_new(o, "processes", json_integer((json_int_t)r->processes));
+        json_object_set_new(o, "sent_per_step", json_integer((json_int_t)r->sent_per_step));
+        json_object_set_new(o, "exchange", json_real(r->exchange));
+    }
     if (r->val.K)
         json_object_set_new(o, "validation", dm_ppl_json(&r->val));
     if (r->best_step) {

@@ -17,8 +17,12 @@ struct dm_train_report {
     size_t train_windows, val_windows;
     double seconds, tokens_per_s; /* of this run; the rate is that of the steps alone */
     double flops;                 /* per token: dm_pass_flops() */
-    double peak_gflops; /* of the precision's multiply-adds, the best measured in this run */
-    double mfu;         /* share of it that the steps reached, NaN = not known */
+    double peak_gflops; /* of the precision's multiply-adds, the best measured in this run, of all
+                         * processes */
+    size_t processes;
+    uint64_t sent_per_step;        /* bytes of gradients that each process sends */
+    double exchange;               /* share of the steps' time that this took, waiting included */
+    double mfu;                    /* share of it that the steps reached, NaN = not known */
     double loss[DM_PPL_MAX_HEADS]; /* of the last step of this run, NaN = not trained */
     struct dm_ppl val;             /* K = 0: there was nothing to validate on */
     double best;                   /* smallest mean validation loss, at best_step (0 = none) */

@@ -10,6 +10,7 @@
 #include "src/base/file.h"
 #include "src/base/provenance.h"
 #include "src/base/stop.h"
+#include "src/kernel/kern.h"
 #include "src/kernel/peak.h"
 #include "train/checkpoint.h"
 #include "train/guard.h"
@@ -61,17 +62,22 @@ enum dm_status dm_run_path(char *out, size_t n, const char *output, const char *
 
 /* ---- Setting up ------------------------------------------------------------------------------ */
 
-static enum dm_status hash_files(json_t *inputs, const char *key, const struct dm_paths *p,
-                                 struct dm_err *e)
+static enum dm_status hash_files(struct state *s, json_t *inputs, const char *key,
+                                 const struct dm_paths *p, struct dm_err *e)
 {
     json_t *list = json_array();
+    char(*hex)[DM_HASH_LEN + 1] = dm_alloc(p->n, sizeof(*hex));
     json_object_set_new(inputs, key, list);
-    for (size_t i = 0; i < p->n; i++)
-        DM_TRY(dm_provenance_input(list, p->path[i], e));
-    for (size_t i = 0; i < p->n; i++)
+    if (!hex)
+        return dm_fail(e, DM_ENOMEM, "out of memory for %zu shards", p->n);
+    enum dm_status st = dm_ranks_hash(s->opt->ranks, p->path, p->n, hex, e);
+    for (size_t i = 0; i < p->n && !st; i++)
+        st = dm_provenance_hashed(list, p->path[i], hex[i], e);
+    free(hex);
+    for (size_t i = 0; i < p->n && !st; i++)
         if (p->weight[i] > 0.0)
             json_object_set_new(json_array_get(list, i), "weight", json_real(p->weight[i]));
-    return DM_OK;
+    return st;
 }
 
 /* The object that a checkpoint carries and that a resumed run must reproduce. */
@@ -88,8 +94,8 @@ static enum dm_status describe(struct state *s, struct dm_err *e)
         json_object_set_new(inputs, "tokenizer", json_string(r->tokenizer_hash));
     if (r->base_hash)
         json_object_set_new(inputs, "base", json_string(r->base_hash));
-    DM_TRY(hash_files(inputs, "data", &s->opt->data, e));
-    return hash_files(inputs, "val", &s->opt->val, e);
+    DM_TRY(hash_files(s, inputs, "data", &s->opt->data, e));
+    return hash_files(s, inputs, "val", &s->opt->val, e);
 }
 
 static enum dm_status open_data(struct state *s, struct dm_err *e)
@@ -125,7 +131,8 @@ static void bind_scratch(struct state *s, struct dm_arena *a)
     const struct dm_train_opt *o = s->opt;
     const size_t most = o->batch > o->micro ? o->batch : o->micro;
     s->ids = (int32_t *)dm_arena_floats(a, most, o->context);
-    s->logp = dm_arena_floats(a, s->run->model->cfg.K * o->micro, o->context);
+    const size_t sets = dm_ranks_count(o->ranks) > 1 ? 2 : 1; // dm_ppl_measure()
+    s->logp = dm_arena_floats(a, sets * s->run->model->cfg.K * o->micro, o->context);
 }
 
 static enum dm_status open_step(struct state *s, struct dm_err *e)
@@ -141,7 +148,8 @@ static enum dm_status open_step(struct state *s, struct dm_err *e)
         .adam = {.beta1 = o->beta1, .beta2 = o->beta2, .eps = o->eps, .decay = o->decay},
         .head_weight = s->run->head_weight,
         .base_rate = o->base_lr / o->lr, // JOINT; both are above 0 then
-        .stem_scale = o->stem_scale};
+        .stem_scale = o->stem_scale,
+        .ranks = o->ranks};
     struct dm_arena measure = {0};
     bind_scratch(s, &measure);
     DM_TRY(dm_arena_init(&s->scratch, measure.used, e));
@@ -153,7 +161,8 @@ static enum dm_status open_step(struct state *s, struct dm_err *e)
 static void measure_peak(struct state *s)
 {
     for (int i = 0; i < 3; i++) {
-        const double peak = dm_peak_flops(dm_train_opt_format(s->opt));
+        const double peak = (double)dm_ranks_count(s->opt->ranks) *
+                            dm_peak_flops(dm_train_opt_format(s->opt));
         if (peak > s->out->peak_gflops)
             s->out->peak_gflops = peak;
     }
@@ -164,7 +173,8 @@ static enum dm_status enter(struct state *s, struct dm_err *e)
 {
     s->at.best = INFINITY;
     s->guard = dm_train_opt_guard(s->opt);
-    dm_file_sweep(s->out->checkpoint);
+    if (dm_ranks_first(s->opt->ranks))
+        dm_file_sweep(s->out->checkpoint);
     if (!s->opt->resume)
         return dm_resume_none(s->out->checkpoint, e);
     DM_TRY(dm_resume_load(&s->at, &s->step.adam, s->opt, s->run->console, e));
@@ -185,7 +195,26 @@ static void fill_report(struct state *s)
     out->n_params = s->step.adam.n_total;
     out->train_windows = dm_loader_train_windows(s->loader);
     out->val_windows = s->val_windows;
+    out->processes = dm_ranks_count(s->opt->ranks);
     measure_peak(s);
+}
+
+/* Different options or checkpoints would train different models. */
+static enum dm_status check_alike(struct state *s, struct dm_err *e)
+{
+    if (dm_ranks_count(s->opt->ranks) == 1)
+        return DM_OK;
+    char *text = NULL;
+    json_t *all = json_pack("{s:O, s:I, s:s}", "run", s->at.run, "step", (json_int_t)s->at.step,
+                            "isa", dm_kern()->name);
+    if (all)
+        text = json_dumps(all, JSON_COMPACT | JSON_SORT_KEYS);
+    json_decref(all);
+    DM_TRY(dm_ranks_agree(s->opt->ranks, text ? DM_OK : dm_fail(e, DM_ENOMEM, "out of memory"), e));
+    const enum dm_status st = dm_ranks_same(
+        s->opt->ranks, text, "its options, its checkpoint or its processor's instructions", e);
+    free(text);
+    return st;
 }
 
 static enum dm_status set_up(struct state *s, struct dm_err *e)
@@ -193,16 +222,24 @@ static enum dm_status set_up(struct state *s, struct dm_err *e)
     struct dm_train_report *out = s->out;
     const struct dm_train_opt *o = s->opt;
     char log[sizeof(out->checkpoint)];
+    if (o->replay && dm_ranks_count(o->ranks) > 1)
+        return dm_fail(e, DM_EUNSUPPORTED, "--replay is the work of one process");
     DM_TRY(dm_resume_prefix(out->checkpoint, sizeof(log), o, e));
     DM_TRY(dm_run_path(log, sizeof(log), o->log ? o->log : o->output, o->log ? "" : ".log", e));
-    dm_file_sweep(log);
+    if (dm_ranks_first(o->ranks))
+        dm_file_sweep(log);
     DM_TRY(open_data(s, e));
     DM_TRY(describe(s, e));
     DM_TRY(open_step(s, e));
-    DM_TRY(enter(s, e));
+    DM_TRY(dm_ranks_agree(o->ranks, enter(s, e), e));
     if (o->replay)
         return DM_OK;
-    DM_TRY(dm_log_open(&s->log, log, s->run->model->cfg.K, (size_t)s->at.step, e));
+    DM_TRY(check_alike(s, e));
+    const enum dm_status opened = dm_ranks_first(o->ranks)
+                                      ? dm_log_open(&s->log, log, s->run->model->cfg.K,
+                                                    (size_t)s->at.step, e)
+                                      : DM_OK;
+    DM_TRY(dm_ranks_agree(o->ranks, opened, e));
     s->begun = (size_t)s->at.step;
     s->started = dm_now();
     s->console = (struct dm_console){.f = s->run->console,
@@ -222,8 +259,16 @@ static enum dm_status validate(struct state *s, struct dm_err *e)
     const size_t step = (size_t)s->at.step;
     struct dm_train_report *out = s->out;
     measure_peak(s);
-    DM_TRY(dm_ppl_measure(&out->val, s->step.pass, s->run->model, s->loader, s->val_windows,
-                          s->opt->micro, s->opt->context, s->ids, s->logp, e));
+    const struct dm_ppl_job job = {.pass = s->step.pass,
+                                   .m = s->run->model,
+                                   .loader = s->loader,
+                                   .windows = s->val_windows,
+                                   .micro = s->opt->micro,
+                                   .T = s->opt->context,
+                                   .ids = s->ids,
+                                   .logp = s->logp,
+                                   .ranks = s->opt->ranks};
+    DM_TRY(dm_ppl_measure(&out->val, &job, e));
     const double loss = dm_ppl_loss(&out->val, dm_step_first_head(s->step.opt.kind));
     s->improved = loss < s->at.best;
     if (s->improved) {
@@ -248,7 +293,7 @@ static void remember_guard(struct state *s)
     dm_loader_quiet(s->loader);
 }
 
-static enum dm_status save(struct state *s, struct dm_err *e)
+static enum dm_status write_checkpoint(struct state *s, struct dm_err *e)
 {
     const size_t step = (size_t)s->at.step;
     char path[sizeof(s->out->checkpoint) + 32];
@@ -266,15 +311,24 @@ static enum dm_status save(struct state *s, struct dm_err *e)
 }
 
 /* The checkpoint of this step under the name of the best. */
-static enum dm_status save_best(struct state *s, struct dm_err *e)
+static enum dm_status write_best(struct state *s, struct dm_err *e)
 {
     char path[sizeof(s->out->checkpoint) + 32];
-    DM_TRY(save(s, e));
+    DM_TRY(write_checkpoint(s, e));
     enum dm_status st = dm_keep_best(s->out->checkpoint, (size_t)s->at.step, e);
     if (st != DM_EUNSUPPORTED)
         return st;
     DM_TRY(dm_keep_path(path, sizeof(path), s->out->checkpoint, DM_KEEP_BEST, e));
     return dm_checkpoint_save(path, &s->at, &s->step.adam, e);
+}
+
+/* Of several processes, which are all in the same state, the first one writes. What it came to is
+ * not agreed on: a failure need not end the run. */
+static enum dm_status save(struct state *s, bool best, struct dm_err *e)
+{
+    if (!dm_ranks_first(s->opt->ranks))
+        return DM_OK;
+    return best ? write_best(s, e) : write_checkpoint(s, e);
 }
 
 static bool keeps_best(const struct state *s)
@@ -291,9 +345,9 @@ static void save_due(struct state *s)
     struct dm_err e;
     enum dm_status st = DM_OK;
     if (s->improved && keeps_best(s))
-        st = save_best(s, &e);
+        st = save(s, true, &e);
     else if (asked || (every && (s->at.step % every == 0 || s->at.step == s->schedule.steps)))
-        st = save(s, &e);
+        st = save(s, false, &e);
     if (st)
         dm_console_warn(&s->console, e.msg);
     else if (asked)
@@ -318,7 +372,7 @@ static enum dm_status choose_weights(struct state *s, struct dm_err *e)
                        "%s: is of step %zu, but the best validation was at step %llu; --save last "
                        "does without it",
                        path, step, (unsigned long long)s->at.best_step);
-    DM_TRY(dm_checkpoint_load(&s->step.adam, path, e));
+    DM_TRY(dm_ranks_agree(s->opt->ranks, dm_checkpoint_load(&s->step.adam, path, e), e));
     s->out->saved_step = step;
     return validate(s, e);
 }
@@ -332,6 +386,8 @@ static void keep_refused(struct state *s, struct dm_err *why)
     char prefix[sizeof(s->out->checkpoint)], path[sizeof(prefix) + 32];
     const size_t step = (size_t)s->at.step + 1, n = strlen(why->msg), room = sizeof(why->msg) - n;
     struct dm_err e;
+    if (!dm_ranks_first(s->opt->ranks))
+        return;
     enum dm_status st = dm_run_path(prefix, sizeof(prefix), s->opt->output, ".refused", &e);
     if (!st)
         st = dm_keep_path(path, sizeof(path), prefix, step, &e);
@@ -353,9 +409,11 @@ static enum dm_status refuse(struct state *s, enum dm_status st, struct dm_err *
                              struct dm_err *e)
 {
     struct dm_err lost;
-    keep_refused(s, why);
+    const struct dm_ranks *r = s->opt->ranks;
+    if (!r || !r->broken) // else the gradients are those of a part
+        keep_refused(s, why);
     dm_step_drop(&s->step);
-    if (save(s, &lost))
+    if (save(s, false, &lost))
         dm_console_warn(&s->console, lost.msg);
     return dm_fail(e, st, "step %llu: %s", (unsigned long long)s->at.step + 1, why->msg);
 }
@@ -401,7 +459,8 @@ static enum dm_status advance(struct state *s, struct dm_err *e)
     const struct dm_train_opt *o = s->opt;
     const double lr = dm_schedule_lr(&s->schedule, (size_t)s->at.step), t0 = dm_now();
     bool skipped;
-    DM_TRY(dm_loader_read(s->loader, s->at.drawn, o->batch, s->ids, e));
+    DM_TRY(
+        dm_ranks_agree(o->ranks, dm_loader_read(s->loader, s->at.drawn, o->batch, s->ids, e), e));
     if (s->at.step + 1 < s->schedule.steps)
         dm_loader_prefetch(s->loader, s->at.drawn + o->batch, o->batch);
     DM_TRY(do_step(s, lr, &skipped, e));
@@ -433,7 +492,7 @@ static enum dm_status stopped(struct state *s, struct dm_err *e)
 {
     const char *name = dm_train_kind_name(s->opt->kind);
     struct dm_err why;
-    const enum dm_status st = save(s, &why);
+    const enum dm_status st = save(s, false, &why);
     if (!st)
         return dm_fail(e, DM_ESTOPPED,
                        "stopped after step %llu of %zu; go on with: dynamo %s --resume %s",
@@ -448,10 +507,12 @@ static enum dm_status run_steps(struct state *s, struct dm_err *e)
 {
     const size_t steps = s->schedule.steps, limit = s->opt->stop_after;
     while (s->at.step < steps) {
-        if (dm_stop_requested())
+        bool stop = dm_stop_requested(); // by one process of several, perhaps
+        DM_TRY(dm_ranks_any(s->opt->ranks, &stop, e));
+        if (stop)
             return stopped(s, e);
         if (limit && s->at.step - s->begun >= limit)
-            return save(s, e);
+            return save(s, false, e);
         DM_TRY(advance(s, e));
         save_due(s);
     }
@@ -464,13 +525,18 @@ static enum dm_status run_steps(struct state *s, struct dm_err *e)
 static enum dm_status report(struct state *s, struct dm_err *e)
 {
     struct dm_train_report *out = s->out;
-    const size_t per_step = s->opt->batch * s->opt->context;
+    const struct dm_train_opt *o = s->opt;
+    const size_t per_step = o->batch * o->context;
     out->steps = (size_t)s->at.step;
     out->tokens = out->steps * per_step;
     out->seconds = dm_now() - s->started;
     if (s->step_seconds > 0.0)
         out->tokens_per_s = (double)((out->steps - s->begun) * per_step) / s->step_seconds;
     out->mfu = s->step_seconds > 0.0 ? mfu(out, out->tokens_per_s) : NAN;
+    if (o->ranks && out->steps > s->begun) {
+        out->sent_per_step = o->ranks->sent / (out->steps - s->begun);
+        out->exchange = o->ranks->seconds / s->step_seconds;
+    }
     for (size_t n = 0; n < DM_PPL_MAX_HEADS; n++)
         out->loss[n] = n < s->run->model->cfg.K && out->steps > s->begun ? s->step.loss[n] : NAN;
     out->best = s->at.best;

@@ -36,14 +36,20 @@ char *dm_provenance(int argc, char *const *argv, json_t *extra)
     return text;
 }
 
-enum dm_status dm_provenance_input(json_t *inputs, const char *path, struct dm_err *e)
+enum dm_status dm_provenance_hashed(json_t *inputs, const char *path, const char *hex,
+                                    struct dm_err *e)
 {
-    char hex[DM_HASH_LEN + 1];
     const char *slash = strrchr(path, '/');
-    DM_TRY(dm_sha256_file(path, hex, e));
     json_t *v = json_object();
     int bad = json_object_set_new(v, "path", any_string(slash ? slash + 1 : path));
     bad |= json_object_set_new(v, "sha256", json_string(hex));
     bad |= json_array_append_new(inputs, v);
     return bad ? dm_fail(e, DM_ENOMEM, "%s: out of memory", path) : DM_OK;
+}
+
+enum dm_status dm_provenance_input(json_t *inputs, const char *path, struct dm_err *e)
+{
+    char hex[DM_HASH_LEN + 1];
+    DM_TRY(dm_sha256_file(path, hex, e));
+    return dm_provenance_hashed(inputs, path, hex, e);
 }

@@ -15,5 +15,8 @@ char *dm_provenance(int argc, char *const *argv, json_t *extra);
 
 /* Appends {"path": the last component, "sha256": hash of the whole file} to the array inputs. */
 enum dm_status dm_provenance_input(json_t *inputs, const char *path, struct dm_err *e);
+/* The same with a hash that is known. */
+enum dm_status dm_provenance_hashed(json_t *inputs, const char *path, const char *hex,
+                                    struct dm_err *e);
 
 #endif

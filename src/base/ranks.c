@@ -11,7 +11,6 @@
 #include <string.h>
 
 #include "src/base/arena.h"
-#include "src/base/hash.h"
 #include "src/base/progress.h"
 
 #ifdef DM_MPI
@@ -270,17 +269,31 @@ enum dm_status dm_ranks_agree(struct dm_ranks *r, enum dm_status st, struct dm_e
         enum dm_status st;
         struct dm_err e;
     } said = {.st = st};
-    if (dm_ranks_count(r) == 1 || (st && r->broken))
+    if (dm_ranks_count(r) == 1 || r->over || (st && r->broken))
         return st;
     int root = st ? (int)r->rank : INT_MAX;
     DM_TRY(least(r, &root, e));
     if (root == INT_MAX)
         return DM_OK;
+    r->over = true;
     if (st && e)
         said.e = *e;
     DM_TRY(dm_ranks_send(r, &said, sizeof(said), (size_t)root, e));
     return root ? dm_fail(e, said.st, "process %d of %zu: %.900s", root, r->n, said.e.msg)
                 : dm_fail(e, said.st, "%s", said.e.msg);
+}
+
+enum dm_status dm_ranks_hash(struct dm_ranks *r, const char *const *paths, size_t n,
+                             char (*hex)[DM_HASH_LEN + 1], struct dm_err *e)
+{
+    const size_t ranks = dm_ranks_count(r);
+    enum dm_status st = DM_OK;
+    for (size_t i = r ? r->rank : 0; i < n && !st; i += ranks)
+        st = dm_sha256_file(paths[i], hex[i], e);
+    DM_TRY(dm_ranks_agree(r, st, e));
+    for (size_t i = 0; i < n; i++)
+        DM_TRY(dm_ranks_send(r, hex[i], sizeof(hex[i]), i % ranks, e));
+    return DM_OK;
 }
 
 enum dm_status dm_ranks_same(struct dm_ranks *r, const char *text, const char *what,

@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "src/base/hash.h"
 #include "src/base/status.h"
 
 struct dm_ranks {
@@ -21,6 +22,7 @@ struct dm_ranks {
     uint64_t sent;  /* bytes that dm_ranks_sum() sent from here */
     double seconds; /* that it took, waiting for others included */
     bool broken;
+    bool over; /* a failure was agreed on */
 };
 
 /* Once per process, before any thread. DM_EUNSUPPORTED when a launcher started several processes of
@@ -55,6 +57,10 @@ enum dm_status dm_ranks_any(struct dm_ranks *r, bool *x, struct dm_err *e);
  * failed, on all of them. Sentences of others than rank 0 begin with who says it. Every step that
  * can fail on one process alone ends with this, or the others would wait for ever. */
 enum dm_status dm_ranks_agree(struct dm_ranks *r, enum dm_status st, struct dm_err *e);
+
+/* SHA-256 of n files (hex of each), every file read by one process. */
+enum dm_status dm_ranks_hash(struct dm_ranks *r, const char *const *paths, size_t n,
+                             char (*hex)[DM_HASH_LEN + 1], struct dm_err *e);
 
 /* DM_EMISMATCH, with `what` named, unless all processes have the same text (of any length). */
 enum dm_status dm_ranks_same(struct dm_ranks *r, const char *text, const char *what,
