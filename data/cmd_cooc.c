@@ -335,11 +335,16 @@ static void report_shown(const struct show_args *a, const struct dm_tokenizer *t
     json_decref(weakest);
 }
 
-static void report_table(const struct show_args *a, const struct dm_cooc *c)
+static enum dm_status report_table(const struct show_args *a, const struct dm_cooc *c,
+                                   struct dm_err *e)
 {
     struct dm_cooc_summary s[DM_COOC_ORDER_MAX];
-    json_t *root = json_pack("{s:s, s:I, s:I, s:b}", "table", c->path, "vocab", (json_int_t)c->V,
-                             "order", (json_int_t)c->order, "complete", c->complete);
+    struct dm_cooc_sizes size;
+    DM_TRY(dm_cooc_measure(&size, c, e));
+    json_t *root = json_pack(
+        "{s:s, s:I, s:I, s:b, s:I, s:I, s:I}", "table", c->path, "vocab", (json_int_t)c->V, "order",
+        (json_int_t)c->order, "complete", c->complete, "bytes", (json_int_t)size.file,
+        "memory_bytes", (json_int_t)size.memory, "coordinate_bytes", (json_int_t)size.coordinates);
     dm_cooc_summarise(s, c);
     if (!a->json)
         printf("%s: order %zu, %zu ids, %s\norder\tcounted\tkept\tcovered\tlargest\tonce\ttwice"
@@ -359,10 +364,15 @@ static void report_table(const struct show_args *a, const struct dm_cooc *c)
                                           "once", (json_int_t)s[k].ones, "twice",
                                           (json_int_t)s[k].twos, "discount", s[k].discount));
     }
-    if (a->json)
+    if (a->json) {
         dm_json_print(root);
-    else
-        json_decref(root);
+        return DM_OK;
+    }
+    json_decref(root);
+    const double n = size.n_grams ? (double)size.n_grams : 1.0;
+    printf("bytes per n-gram: %.2f in the file, %.2f while decoding, %.2f as coordinates\n",
+           (double)size.file / n, (double)size.memory / n, (double)size.coordinates / n);
+    return DM_OK;
 }
 
 static enum dm_status show_text(const struct show_args *a, const struct dm_cooc *c,
@@ -404,7 +414,7 @@ static int show(int argc, char **argv)
     if (!st && a.text)
         st = show_text(&a, &c, &e);
     else if (!st)
-        report_table(&a, &c);
+        st = report_table(&a, &c, &e);
     dm_cooc_release(&c);
     if (st)
         fprintf(stderr, "%s: %s\n", argv[0], e.msg);

@@ -4,6 +4,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <utf8proc.h>
 
 #include "src/base/arena.h"
@@ -106,6 +107,20 @@ void dm_cooc_summarise(struct dm_cooc_summary s[DM_COOC_ORDER_MAX], const struct
             s[k].largest = count[k - 1][i] > s[k].largest ? count[k - 1][i] : s[k].largest;
         }
     }
+}
+
+enum dm_status dm_cooc_measure(struct dm_cooc_sizes *s, const struct dm_cooc *c, struct dm_err *e)
+{
+    struct stat file;
+    if (stat(c->path, &file))
+        return dm_fail_errno(e, "%s: cannot see its size", c->path);
+    *s = (struct dm_cooc_sizes){.file = (uint64_t)file.st_size,
+                                .memory = dm_cooc_index_bytes(c),
+                                .coordinates = 16 * (uint64_t)c->n_pairs +
+                                               32 * (uint64_t)c->n_triplets +
+                                               40 * (uint64_t)c->n_quads,
+                                .n_grams = c->n_pairs + c->n_triplets + c->n_quads};
+    return DM_OK;
 }
 
 void dm_cooc_shown_release(struct dm_cooc_shown *s)

@@ -39,6 +39,13 @@ struct dm_cooc_summary {
 };
 void dm_cooc_summarise(struct dm_cooc_summary s[DM_COOC_ORDER_MAX], const struct dm_cooc *c);
 
+/* Bytes of the table's file, of its ratios while decoding, and of the paper's coordinate format: 16
+ * a pair, 32 a triplet (40 a quadruple, in the same manner). */
+struct dm_cooc_sizes {
+    uint64_t file, memory, coordinates, n_grams;
+};
+enum dm_status dm_cooc_measure(struct dm_cooc_sizes *s, const struct dm_cooc *c, struct dm_err *e);
+
 /* Counts against ranks on logarithmic axes, a curve for each order, as an SVG by rename. */
 enum dm_status dm_cooc_plot(const struct dm_cooc *c, const char *path, struct dm_err *e);
 

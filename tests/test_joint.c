@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "src/base/arena.h"
+#include "src/base/par.h"
 #include "src/base/rng.h"
 #include "src/decode/lookup.h"
 #include "src/kernel/kern.h"
@@ -415,6 +416,52 @@ static void test_large_vocabularies_give_the_same_joint(void **state)
     }
 }
 
+static void test_threads_do_not_show(void **state)
+{
+    (void)state;
+    enum { TOP_K = 30, CELLS = TOP_K * TOP_K * TOP_K };
+    static float x[V];
+    static double J[CELLS];
+    static uint32_t cell[CELLS];
+    static struct dm_cand c[3];
+    struct dm_cooc table;
+    struct dm_joint *j;
+    struct dm_err e;
+    make_table(&table);
+    assert_ok(dm_joint_new(&j, V, TOP_K, 3, &e), e);
+    for (size_t h = 0; h < 3; h++) {
+        random_logits(x, V, h);
+        assert_true(dm_cand_select(&c[h], x, V, TOP_K, 1));
+    }
+    const struct dm_mask m = {&table, 1, DM_UNSEEN_BACKOFF, 0.9};
+    size_t n[2] = {0};
+    int otsu = 0;
+    for (size_t threads = 1; threads <= 3; threads++) {
+        struct dm_cells all, left;
+        dm_par_set_threads(threads);
+        dm_joint_begin(j, c, 3, &m);
+        assert_true(dm_joint_order(j, 3, 1e-12)); // pairs in order of weight, in batches
+        const int t = dm_joint_threshold(j, true, &left);
+        const size_t n_left = left.n;
+        dm_joint_collect(j, 0, &all);
+        assert_true(all.n > 0);
+        if (threads == 1) {
+            memcpy(J, all.J, all.n * sizeof(*J));
+            memcpy(cell, all.cell, all.n * sizeof(*cell));
+            n[0] = all.n;
+            n[1] = n_left;
+            otsu = t;
+        }
+        assert_int_equal(n[0], all.n);
+        assert_int_equal(n[1], n_left);
+        assert_int_equal(otsu, t);
+        assert_memory_equal(J, all.J, all.n * sizeof(*J));
+        assert_memory_equal(cell, all.cell, all.n * sizeof(*cell));
+    }
+    dm_joint_free(j);
+    tablet_free(&table);
+}
+
 static void test_mask_without_any_seen_ngram_leaves_nothing_only_for_zero(void **state)
 {
     (void)state;
@@ -467,6 +514,7 @@ int main(void)
         cmocka_unit_test(test_joint_equals_its_definition_for_every_policy),
         cmocka_unit_test(test_joints_are_given_up_only_below_the_cut),
         cmocka_unit_test(test_large_vocabularies_give_the_same_joint),
+        cmocka_unit_test(test_threads_do_not_show),
         cmocka_unit_test(test_mask_without_any_seen_ngram_leaves_nothing_only_for_zero),
         cmocka_unit_test(test_running_out_of_memory_is_reported),
     };

@@ -17,23 +17,24 @@ static double weight(const struct dm_mask *m, double r)
     return m->alpha == 1 ? r : m->alpha == 0.5 ? sqrt(r) : pow(r, m->alpha);
 }
 
-/* Asks for what find_pairs() will read: every row lies somewhere else. */
-static void prefetch_rows(const struct dm_cand *a, const struct dm_cooc *c)
+/* Adds the pairs of the i-th candidate to the n before. */
+static size_t look_up_row(const struct dm_joint *j, size_t head, size_t i, size_t *found,
+                          uint32_t *cell, size_t n)
 {
-    enum { LINE = 64, LINES = 16 };
-    for (size_t i = 0; i < a->n; i++)
-        if ((size_t)a->id[i] < c->V)
-            __builtin_prefetch(c->rows + a->id[i]);
-    for (size_t i = 0; i < a->n; i++) {
-        const struct dm_cooc_row *r = c->rows + a->id[i];
-        if ((size_t)a->id[i] >= c->V || r->map)
-            continue;
-        const unsigned char *at = c->x2_ids + r[0].pair * c->id_bytes;
-        const size_t bytes = (r[1].pair - r[0].pair) * c->id_bytes;
-        for (size_t line = 0; line < bytes && line < LINES * LINE; line += LINE)
-            __builtin_prefetch(at + line);
-        __builtin_prefetch(at + (bytes < LINES * LINE ? bytes : LINES * LINE));
+    const struct dm_cooc *c = j->mask.cooc;
+    const uint32_t x1 = (uint32_t)j->cand[head].id[i];
+    uint16_t pos[DM_TOP_K_MAX + 1];
+    uint32_t at[DM_TOP_K_MAX + 1];
+    if (x1 >= c->V)
+        return n;
+    const size_t m = dm_lookup_pairs(&j->lookup[head], c, x1, pos, at,
+                                     j->scratch + head * DM_LOOKUP_SCRATCH);
+    for (size_t s = 0; s < m; s++, n++) {
+        cell[n] = (uint32_t)(i * j->cand[head + 1].n + pos[s]);
+        found[n] = c->rows[x1].pair + at[s];
+        __builtin_prefetch(c->pair + found[n]);
     }
+    return n;
 }
 
 /* found[p] = index in the table of the p-th pair of a's candidates and those of l, which is pair
@@ -41,28 +42,24 @@ static void prefetch_rows(const struct dm_cand *a, const struct dm_cooc *c)
 static size_t look_up(const struct dm_joint *j, size_t head, size_t *found, uint32_t *cell,
                       uint32_t *first)
 {
+    enum { AHEAD = 4 };
     const struct dm_cooc *c = j->mask.cooc;
     const struct dm_cand *a = &j->cand[head];
-    uint16_t pos[DM_TOP_K_MAX + 1];
-    uint32_t at[DM_TOP_K_MAX + 1];
     size_t n = 0;
-    prefetch_rows(a, c);
-    for (size_t i = 0; i < a->n; i++) {
-        if (first)
-            first[i] = (uint32_t)n;
-        if ((size_t)a->id[i] >= c->V)
-            continue;
-        const size_t begin = c->rows[a->id[i]].pair;
-        const size_t m = dm_lookup_pairs(&j->lookup[head], c, (uint32_t)a->id[i], pos, at,
-                                         j->scratch + head * DM_LOOKUP_SCRATCH);
-        for (size_t s = 0; s < m; s++, n++) {
-            cell[n] = (uint32_t)(i * j->cand[head + 1].n + pos[s]);
-            found[n] = begin + at[s];
-            __builtin_prefetch(c->pair + found[n]);
-        }
-    }
     if (first)
-        first[a->n] = (uint32_t)n;
+        first[0] = 0;
+    for (size_t i = 0; i < a->n; i++)
+        if ((size_t)a->id[i] < c->V)
+            __builtin_prefetch(c->rows + a->id[i]);
+    for (size_t i = 0; i < a->n + AHEAD; i++) {
+        if (i < a->n && (size_t)a->id[i] < c->V)
+            dm_lookup_prefetch(&j->lookup[head], c, (uint32_t)a->id[i]);
+        if (i < AHEAD)
+            continue;
+        n = look_up_row(j, head, i - AHEAD, found, cell, n);
+        if (first)
+            first[i - AHEAD + 1] = (uint32_t)n;
+    }
     return n;
 }
 

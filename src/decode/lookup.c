@@ -116,6 +116,23 @@ static uint32_t ones(uint32_t x)
     return ((x + (x >> 4)) & 0x0f0f0f0f) * 0x01010101 >> 24;
 }
 
+void dm_lookup_prefetch(const struct dm_lookup *l, const struct dm_cooc *c, uint32_t x1)
+{
+    enum { LINE = 64, LINES = 24 }; // of a row without a map; what is longer streams by itself
+    const struct dm_cooc_row *r = c->rows + x1;
+    if (r->map) {
+        const struct dm_cooc_map *map = c->map + (size_t)(r->map - 1) * c->map_words;
+        for (size_t i = 0; i < l->n; i++)
+            __builtin_prefetch(map + l->id[i] / 32); // beyond the table it does no harm
+        return;
+    }
+    const unsigned char *at = c->x2_ids + r[0].pair * c->id_bytes;
+    const size_t bytes = (r[1].pair - r[0].pair) * c->id_bytes;
+    for (size_t line = 0; line < bytes && line < LINES * LINE; line += LINE)
+        __builtin_prefetch(at + line);
+    __builtin_prefetch(at + (bytes < LINES * LINE ? bytes : LINES * LINE));
+}
+
 size_t dm_lookup_pairs(const struct dm_lookup *l, const struct dm_cooc *c, uint32_t x1,
                        uint16_t *pos, uint32_t *at, uint32_t *scratch)
 {

@@ -32,7 +32,10 @@ void dm_lookup_set(struct dm_lookup *l, const struct dm_cand *c);
 size_t dm_lookup_row(const struct dm_lookup *l, const void *ids, size_t id_bytes, size_t n,
                      uint16_t *pos, uint32_t *at, uint32_t *scratch);
 
-/* The same for the table's pairs of x1 < c->V; at counts from the row's first pair. */
+/* Asks for what dm_lookup_pairs() will read of the row, whose c->rows[x1] is at hand. */
+void dm_lookup_prefetch(const struct dm_lookup *l, const struct dm_cooc *c, uint32_t x1);
+
+/* dm_lookup_row() for the table's pairs of x1 < c->V; at counts from the row's first pair. */
 size_t dm_lookup_pairs(const struct dm_lookup *l, const struct dm_cooc *c, uint32_t x1,
                        uint16_t *pos, uint32_t *at, uint32_t *scratch);
 

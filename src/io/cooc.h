@@ -88,6 +88,9 @@ void dm_cooc_release(struct dm_cooc *c);
 enum dm_status dm_cooc_index(struct dm_cooc *c, struct dm_err *e);
 void dm_cooc_index_release(struct dm_cooc *c);
 
+/* Bytes that the ratios of a table of counts take in memory. */
+uint64_t dm_cooc_index_bytes(const struct dm_cooc *c);
+
 /* A stored ratio: bfloat16, at most 2^-8 = 0.4 % off, and the largest one where that would
  * overflow. Counts of a few are not known to that. */
 static inline float dm_cooc_ratio(uint16_t r)

@@ -176,6 +176,17 @@ enum dm_status dm_cooc_index(struct dm_cooc *c, struct dm_err *e)
     return st;
 }
 
+uint64_t dm_cooc_index_bytes(const struct dm_cooc *c)
+{
+    const uint64_t id = c->V <= 65536 ? sizeof(uint16_t) : sizeof(uint32_t);
+    uint64_t bytes = (c->V + 1) * sizeof(*c->rows) + c->n_pairs * (sizeof(*c->pair) + id) +
+                     c->n_triplets * (sizeof(uint16_t) + id);
+    for (size_t x1 = 0; x1 < c->V; x1++)
+        if (c->row[x1 + 1] - c->row[x1] >= MAP_FROM(c->V))
+            bytes += (c->V / 32 + 1) * sizeof(*c->map);
+    return bytes;
+}
+
 void dm_cooc_index_release(struct dm_cooc *c)
 {
     free(c->rows);
