@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* Loop order per thread, for its block of C: columns by NC, k by KC (pack B), rows by MC (pack A),
- * then panels of B by panels of A. A block of A stays in L2 (1 MiB) while the panels of B pass
- * through; a panel of B serves all the rows of the block. K is never split between threads, and a
- * later KC block continues the sums from C, so blocking does not show in the bits.
+/* Blocks of C, columns by NC and rows by MC, k by KC: all threads pack a block of B and one of A
+ * into the caller's buffers, then each takes its share of the block's columns (or rows), panels of
+ * B by panels of A. A block of A stays in L2 (1 MiB) while the panels of B pass through; a panel of
+ * B serves all the rows of the block. K is never split between threads, and a later KC block
+ * continues the sums from C, so blocking does not show in the bits.
  * Lengths along k are in words of 4 bytes: one float32 or two bf16. */
 #include "src/kernel/gemm.h"
 
@@ -20,17 +21,22 @@
 #define A_BYTES (MC * DM_KC * WORD)  /* half of L2 */
 #define B_BYTES (DM_KC * 768 * WORD) /* 1.5 MiB */
 #define FEW_ROWS ((size_t)252)       /* blocks of DM_KC words of few rows, in the place of B */
-#define NC_PACKED ((size_t)2048)
+#define NC_PACKED ((size_t)4096)
 #define SMALL ((size_t)1 << 18) /* multiply-adds below which waking a thread costs more */
 
 struct product {
     struct dm_gemm g;
     const struct dm_kern_mm *mm;
-    size_t W;     /* K in words */
-    bool by_rows; /* threads split the rows of C, else its columns */
+    size_t W;   /* K in words */
+    bool small; /* for one thread */
+    // The block in hand, packed: m rows from m0, n columns from n0, w words from w0; panels of b
+    // are `stride` bytes apart.
+    size_t m0, m, n0, n, w0, w, stride;
+    char *a, *own_b;
+    const char *b;
 };
 
-/* Packed operands of the calling thread, never passed to another: one huge page somewhere in 4 MiB
+/* Packed operands of a product of the calling thread: one huge page somewhere in 4 MiB
  * that come out of a thread's stack (8 MiB unless OMP_STACKSIZE says less). With pages of 4 KiB a
  * product takes 3 % longer. */
 #define HUGE_PAGE ((size_t)2 << 20)
@@ -81,83 +87,109 @@ static size_t values(const struct product *p, size_t w0, size_t w)
     return min_size(w * p->mm->unit, p->g.K - w0 * p->mm->unit);
 }
 
-static void pack_a(const struct product *p, size_t m0, size_t m, size_t w0, size_t w)
-{
-    const struct dm_mat a = p->g.a;
-    p->mm->pack_panels(a_buf(), p->mm->mr * w, p->mm->mr, a.p + m0 * a.rs + w0 * p->mm->unit * a.cs,
-                       a.rs, a.cs, m, values(p, w0, w));
-}
-
-static void pack_b(const struct product *p, size_t n0, size_t n, size_t w0, size_t w)
-{
-    const struct dm_mat b = p->g.b;
-    p->mm->pack_panels(b_buf(), p->mm->nr * w, p->mm->nr, b.p + n0 * b.cs + w0 * p->mm->unit * b.rs,
-                       b.cs, b.rs, n, values(p, w0, w));
-}
-
-static void start_rows(const struct dm_gemm *g, size_t m0, size_t m, size_t n0, size_t n)
-{
-    for (size_t i = m0; i < m0 + m; i++)
-        memcpy(g->c + i * g->ldc + n0, g->bias + n0, n * sizeof(float));
-}
-
-/* Panels of b lie `stride` bytes apart; a_buf holds the m rows from m0. While the tiles of one
- * panel run, each fetches its share of the next panel, which comes from L3 or memory, and the part
- * of C that the next tile works on. */
-static void tiles(const struct product *p, bool add, size_t m0, size_t m, size_t n0, size_t n,
-                  const char *b, size_t stride, size_t w)
-{
-    const struct dm_gemm *g = &p->g;
-    const size_t mr = p->mm->mr, nr = p->mm->nr, count = (m + mr - 1) / mr;
-    const size_t lines = (nr * w * WORD + LINE - 1) / LINE, share = (lines + count - 1) / count;
-    float *c = g->c + m0 * g->ldc + n0;
-    const char *a = a_buf();
-    for (size_t j = 0; j < n; j += nr, b += stride) {
-        struct dm_ahead ahead = {.b = b + stride, .b_lines = j + nr < n ? share : 0};
-        for (size_t i = 0; i < m; i += mr, ahead.b += share * LINE) {
-            ahead.c = i + mr < m ? c + (i + mr) * g->ldc + j : c + j + nr;
-            p->mm->tile(c + i * g->ldc + j, g->ldc, add, a + i * w * WORD, b, min_size(mr, m - i),
-                        min_size(nr, n - j), w, &ahead);
-        }
-    }
-}
-
-/* The block of C from (m0, n0), m rows and n columns; n0 is a multiple of nr. */
-static void block(const struct product *p, size_t m0, size_t m, size_t n0, size_t n)
-{
-    const struct dm_gemm *g = &p->g;
-    const size_t mr = p->mm->mr, nr = p->mm->nr;
-    const size_t kc = even_step(p->W, DM_KC, 4), mc = even_step(m, MC, mr);
-    const size_t nc = even_step(n, g->pack ? NC_PACKED : B_BYTES / WORD / kc / nr * nr, nr);
-    for (size_t j = 0; j < n; j += nc) {
-        const size_t nj = min_size(nc, n - j);
-        for (size_t w = 0; w < p->W; w += kc) {
-            const size_t ww = min_size(kc, p->W - w);
-            const char *b = b_buf();
-            if (g->pack)
-                b = (const char *)g->pack + ((n0 + j) * p->W + w * nr) * WORD;
-            else
-                pack_b(p, n0 + j, nj, w, ww);
-            for (size_t i = 0; i < m; i += mc) {
-                const size_t mi = min_size(mc, m - i);
-                pack_a(p, m0 + i, mi, w, ww);
-                if (w == 0 && g->bias)
-                    start_rows(g, m0 + i, mi, n0 + j, nj);
-                tiles(p, g->add || g->bias || w, m0 + i, mi, n0 + j, nj, b,
-                      (g->pack ? p->W : ww) * nr * WORD, ww);
-            }
-        }
-    }
-}
-
-static void part(void *ctx, size_t id, size_t begin, size_t end)
+static void pack_a(void *ctx, size_t id, size_t begin, size_t end)
 {
     (void)id;
     const struct product *p = ctx;
-    if (p->by_rows)
-        block(p, begin, end - begin, 0, p->g.N);
+    const struct dm_mat a = p->g.a;
+    p->mm->pack_panels(p->a + begin * p->w * WORD, p->mm->mr * p->w, p->mm->mr,
+                       a.p + (p->m0 + begin) * a.rs + p->w0 * p->mm->unit * a.cs, a.rs, a.cs,
+                       end - begin, values(p, p->w0, p->w));
+}
+
+static void pack_b(void *ctx, size_t id, size_t begin, size_t end)
+{
+    (void)id;
+    const struct product *p = ctx;
+    const struct dm_mat b = p->g.b;
+    p->mm->pack_panels(p->own_b + begin * p->w * WORD, p->mm->nr * p->w, p->mm->nr,
+                       b.p + (p->n0 + begin) * b.cs + p->w0 * p->mm->unit * b.rs, b.cs, b.rs,
+                       end - begin, values(p, p->w0, p->w));
+}
+
+/* Rows i0 .. i1 and columns j0 .. j1 of the block. While the tiles of one panel run, each fetches
+ * its share of the next panel, which comes from L3 or memory, and the part of C that the next tile
+ * works on. */
+static void tiles(const struct product *p, size_t i0, size_t i1, size_t j0, size_t j1)
+{
+    const struct dm_gemm *g = &p->g;
+    const size_t mr = p->mm->mr, nr = p->mm->nr, count = (i1 - i0 + mr - 1) / mr;
+    const size_t lines = (nr * p->w * WORD + LINE - 1) / LINE, share = (lines + count - 1) / count;
+    const bool add = g->add || p->w0;
+    float *c = g->c + p->m0 * g->ldc + p->n0;
+    const char *b = p->b + j0 / nr * p->stride;
+    for (size_t j = j0; j < j1; j += nr, b += p->stride) {
+        const float *bias = g->bias ? g->bias + p->n0 + j : NULL;
+        struct dm_ahead ahead = {.b = b + p->stride, .b_lines = j + nr < j1 ? share : 0};
+        for (size_t i = i0; i < i1; i += mr, ahead.b += share * LINE) {
+            float *at = c + i * g->ldc + j;
+            ahead.c = i + mr < i1 ? at + mr * g->ldc : c + i0 * g->ldc + j + nr;
+            p->mm->tile(at, g->ldc, add ? at : bias, add ? g->ldc : 0, p->a + i * p->w * WORD, b,
+                        min_size(mr, i1 - i), min_size(nr, j1 - j), p->w, &ahead);
+        }
+    }
+}
+
+static void tile_rows(void *ctx, size_t id, size_t begin, size_t end)
+{
+    (void)id;
+    const struct product *p = ctx;
+    tiles(p, begin, end, 0, p->n);
+}
+
+static void tile_columns(void *ctx, size_t id, size_t begin, size_t end)
+{
+    (void)id;
+    const struct product *p = ctx;
+    tiles(p, 0, p->m, begin, end);
+}
+
+static void split(struct product *p, size_t n, size_t grain, dm_par_fn *fn)
+{
+    dm_par_for(n, p->small ? n : grain, fn, p);
+}
+
+/* Share of their time that threads work when n, in units of `grain`, is cut between them. */
+static double balance(size_t n, size_t grain)
+{
+    const size_t units = (n + grain - 1) / grain, threads = dm_par_threads();
+    return (double)units / (double)((units + threads - 1) / threads * threads);
+}
+
+/* The columns in hand: their words of B packed, if need be, then all rows. */
+static void column_block(struct product *p)
+{
+    const struct dm_gemm *g = &p->g;
+    const size_t mr = p->mm->mr, nr = p->mm->nr, mc = even_step(g->M, MC, mr);
+    p->b = p->own_b;
+    p->stride = (g->pack ? p->W : p->w) * nr * WORD;
+    if (g->pack)
+        p->b = (const char *)g->pack + (p->n0 * p->W + p->w0 * nr) * WORD;
     else
-        block(p, 0, p->g.M, begin, end - begin);
+        split(p, p->n, nr, pack_b);
+    for (p->m0 = 0; p->m0 < g->M; p->m0 += mc) {
+        p->m = min_size(mc, g->M - p->m0);
+        split(p, p->m, mr, pack_a);
+        if (balance(p->m, mr) > balance(p->n, nr))
+            split(p, p->m, mr, tile_rows);
+        else
+            split(p, p->n, nr, tile_columns);
+    }
+}
+
+static void blocks(struct product *p)
+{
+    const size_t nr = p->mm->nr, N = p->g.N, kc = even_step(p->W, DM_KC, 4);
+    const size_t nc = even_step(N, p->g.pack ? NC_PACKED : B_BYTES / WORD / kc / nr * nr, nr);
+    p->a = a_buf();
+    p->own_b = b_buf();
+    for (p->n0 = 0; p->n0 < N; p->n0 += nc) {
+        p->n = min_size(nc, N - p->n0);
+        for (p->w0 = 0; p->w0 < p->W; p->w0 += kc) {
+            p->w = min_size(kc, p->W - p->w0);
+            column_block(p);
+        }
+    }
 }
 
 /* Few rows against whole panels: a pack is read as one stream. */
@@ -169,9 +201,8 @@ static void few_part(void *ctx, size_t id, size_t begin, size_t end)
     for (size_t w = 0; w < p->W; w += DM_KC)
         p->mm->pack_rows(b_buf() + w / DM_KC * g->M * DM_A_STRIDE * WORD, g->a.p + w * p->mm->unit,
                          g->a.rs, g->M, values(p, w, min_size(DM_KC, p->W - w)));
-    if (g->bias)
-        start_rows(g, 0, g->M, begin, end - begin);
-    p->mm->few(g->c + begin, g->ldc, g->add || g->bias, b_buf(),
+    const float *from = g->add ? g->c : g->bias;
+    p->mm->few(g->c + begin, g->ldc, from ? from + begin : NULL, g->add ? g->ldc : 0, b_buf(),
                (const char *)g->pack + begin * p->W * WORD, g->M, end - begin, p->W);
 }
 
@@ -200,21 +231,21 @@ void dm_gemm(const struct dm_gemm *g)
         start_all(g);
         return;
     }
-    struct product p = {*g, kernels(g->fmt), 0, false};
+    struct product p = {.g = *g, .mm = kernels(g->fmt)};
     p.W = (g->K + p.mm->unit - 1) / p.mm->unit;
-    const bool few = is_few(&p);
     // reading B is what few rows cost, hence at least 4 of them
     const size_t rows = g->M < 4 ? 4 : g->M;
-    const bool small = g->N <= SMALL && g->K <= SMALL && rows <= SMALL && rows * g->K < SMALL &&
-                       rows * g->K * g->N < SMALL;
-    p.by_rows = g->M >= g->N && !few;
-    const size_t n = p.by_rows ? g->M : g->N, grain = p.by_rows ? p.mm->mr : p.mm->nr;
-    dm_par_for(n, small ? n : grain, few ? few_part : part, &p);
+    p.small = g->N <= SMALL && g->K <= SMALL && rows <= SMALL && rows * g->K < SMALL &&
+              rows * g->K * g->N < SMALL;
+    if (is_few(&p))
+        split(&p, g->N, p.mm->nr, few_part);
+    else
+        blocks(&p);
 }
 
 void dm_gemm_few(const struct dm_gemm *g, size_t n0, size_t n1)
 {
-    struct product p = {*g, kernels(g->fmt), 0, false};
+    struct product p = {.g = *g, .mm = kernels(g->fmt)};
     p.W = (g->K + p.mm->unit - 1) / p.mm->unit;
     assert(g->M >= 1 && g->M <= 4 && g->K > 0 && n0 % DM_PANEL == 0 && is_few(&p));
     few_part(&p, 0, n0, n1);

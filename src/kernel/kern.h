@@ -45,13 +45,14 @@ struct dm_kern_mm {
     /* pack_panels of nr rows along k that are bf16 already, unaligned if need be; NULL in f32. */
     void (*pack_raw)(void *dst, size_t stride, const void *src, size_t is, size_t n, size_t K);
 
-    /* One micro-tile: c (m <= mr, n <= nr; leading dimension ldc) = or += A B over W words. */
-    void (*tile)(float *c, size_t ldc, bool add, const void *a, const void *b, size_t m, size_t n,
-                 size_t W, const struct dm_ahead *ahead);
+    /* One micro-tile: c (m <= mr, n <= nr; leading dimension ldc) = start + A B over W words. Rows
+     * of start are ld apart: c itself, one row for all (ld = 0), or NULL for 0. */
+    void (*tile)(float *c, size_t ldc, const float *start, size_t ld, const void *a, const void *b,
+                 size_t m, size_t n, size_t W, const struct dm_ahead *ahead);
     /* m <= mr rows against n columns in panels W*nr words apart, streamed in order. A by rows, in
      * blocks of DM_KC words: m*DM_A_STRIDE words, then the next block. */
-    void (*few)(float *c, size_t ldc, bool add, const void *a, const void *b, size_t m, size_t n,
-                size_t W);
+    void (*few)(float *c, size_t ldc, const float *start, size_t ld, const void *a, const void *b,
+                size_t m, size_t n, size_t W);
 };
 
 /* One AdamW update as train/adamw.h has it. */

@@ -41,7 +41,7 @@ INLINE vf vw_dot(vw a, vw b, vf c)
 static void gemm_tile(float *c, size_t ldc, bool add, const float *a, const float *b, size_t m,
                       size_t n, size_t K)
 {
-    mm_tile(c, ldc, add, a, b, m, n, K, &(struct dm_ahead){c, (const char *)b, 0});
+    mm_tile(c, ldc, add ? c : NULL, ldc, a, b, m, n, K, &(struct dm_ahead){c, (const char *)b, 0});
 }
 
 /* Few rows of a as they lie. */
@@ -49,7 +49,7 @@ INLINE void few(float *c, size_t ldc, bool add, const float *a, size_t lda, cons
                 size_t m, size_t n, size_t K)
 {
     vf acc[MR][NV];
-    mm_start(acc, c, ldc, add, m, n);
+    mm_start(acc, add ? c : NULL, ldc, m, n);
     for (size_t k = 0; k < K; k++, b += NR)
         mm_step(acc, (const char *)(a + k), lda * WORD, (const char *)b, m);
     mm_end(c, ldc, acc, m, n);

@@ -37,14 +37,14 @@ INLINE void mm_step(vf acc[MR][NV], const char *a, size_t is, const char *b, siz
     }
 }
 
-INLINE void mm_start(vf acc[MR][NV], const float *c, size_t ldc, bool add, size_t m, size_t n)
+INLINE void mm_start(vf acc[MR][NV], const float *start, size_t ld, size_t m, size_t n)
 {
 #pragma GCC unroll 16
     for (size_t i = 0; i < m; i++)
 #pragma GCC unroll 4
         for (size_t j = 0; j < NV; j++)
-            acc[i][j] = add ? vf_load_n(c + i * ldc + j * DM_VW, lanes_left(n, j * DM_VW))
-                            : vf_set1(0.0f);
+            acc[i][j] = start ? vf_load_n(start + i * ld + j * DM_VW, lanes_left(n, j * DM_VW))
+                              : vf_set1(0.0f);
 }
 
 INLINE void mm_end(float *c, size_t ldc, vf acc[MR][NV], size_t m, size_t n)
@@ -56,11 +56,11 @@ INLINE void mm_end(float *c, size_t ldc, vf acc[MR][NV], size_t m, size_t n)
             vf_store_n(c + i * ldc + j * DM_VW, acc[i][j], lanes_left(n, j * DM_VW));
 }
 
-INLINE void mm_columns(float *c, size_t ldc, bool add, const char *a, const char *b, size_t m,
-                       size_t n, size_t W)
+INLINE void mm_columns(float *c, size_t ldc, const float *start, size_t ld, const char *a,
+                       const char *b, size_t m, size_t n, size_t W)
 {
     vf acc[MR][NV];
-    mm_start(acc, c, ldc, add, m, n);
+    mm_start(acc, start, ld, m, n);
     for (size_t w = 0; w < W; w++)
         mm_step(acc, a + w * MR * WORD, WORD, b + w * NR * WORD, m);
     mm_end(c, ldc, acc, m, n);
@@ -68,12 +68,13 @@ INLINE void mm_columns(float *c, size_t ldc, bool add, const char *a, const char
 
 /* The same for MR rows and all COLUMNS: no masks. Lines are fetched one per word: a burst of them
  * would hold up the loads of a and b. */
-INLINE void mm_full(float *c, size_t ldc, bool add, const char *a, const char *b, size_t W,
-                    const float *c_next, const char *b_next, size_t b_lines)
+INLINE void mm_full(float *c, size_t ldc, const float *start, size_t ld, const char *a,
+                    const char *b, size_t W, const float *c_next, const char *b_next,
+                    size_t b_lines)
 {
     vf acc[MR][NV];
     size_t w = 0;
-    mm_start(acc, c, ldc, add, MR, COLUMNS);
+    mm_start(acc, start, ld, MR, COLUMNS);
     for (; w < b_lines && w < W; w++) {
         __builtin_prefetch(b_next + 64 * w, 0, 2);
         mm_step(acc, a + w * MR * WORD, WORD, b + w * NR * WORD, MR);
@@ -92,48 +93,48 @@ INLINE void mm_full(float *c, size_t ldc, bool add, const char *a, const char *b
     mm_end(c, ldc, acc, MR, COLUMNS);
 }
 
-static void mm_tile(float *c, size_t ldc, bool add, const void *a, const void *b, size_t m,
-                    size_t n, size_t W, const struct dm_ahead *ahead)
+static void mm_tile(float *c, size_t ldc, const float *start, size_t ld, const void *a,
+                    const void *b, size_t m, size_t n, size_t W, const struct dm_ahead *ahead)
 {
     assert(m >= 1 && m <= MR && n >= 1 && n <= NR);
     for (size_t j = 0; j < n; j += COLUMNS) {
         const char *bj = (const char *)b + j * WORD;
         if (m == MR && n - j >= COLUMNS) {
-            mm_full(c + j, ldc, add, a, bj, W, ahead->c + j, ahead->b, j ? 0 : ahead->b_lines);
+            mm_full(c + j, ldc, start ? start + j : NULL, ld, a, bj, W, ahead->c + j, ahead->b,
+                    j ? 0 : ahead->b_lines);
             continue;
         }
-#define EDGE(rows) mm_columns(c + j, ldc, add, a, bj, rows, n - j, W)
+#define EDGE(rows) mm_columns(c + j, ldc, start ? start + j : NULL, ld, a, bj, rows, n - j, W)
         FOR_ROWS(m, MR, EDGE)
 #undef EDGE
     }
 }
 
-/* 4 KiB ahead hides the latency of memory for one sequential stream. */
-INLINE void mm_stream(float *c, size_t ldc, bool add, const char *a, const char *b, size_t m,
-                      size_t n, size_t W)
+/* One sequential stream, which the processor fetches best by itself: prefetching 512 bytes to 8 KiB
+ * ahead took 0 to 30 % longer on Zen 4. */
+INLINE void mm_stream(float *c, size_t ldc, const float *start, size_t ld, const char *a,
+                      const char *b, size_t m, size_t n, size_t W)
 {
     vf acc[MR][NV];
-    mm_start(acc, c, ldc, add, m, n);
+    mm_start(acc, start, ld, m, n);
     for (size_t w0 = 0; w0 < W; w0 += DM_KC, a += m * DM_A_STRIDE * WORD) {
         const size_t end = W - w0 < DM_KC ? W - w0 : DM_KC;
-        for (size_t w = 0; w < end; w++, b += NR * WORD) {
-#pragma GCC unroll 4
-            for (size_t j = 0; j < NR * WORD; j += 64)
-                __builtin_prefetch(b + 4096 + j);
+        for (size_t w = 0; w < end; w++, b += NR * WORD)
             mm_step(acc, a + w * WORD, DM_A_STRIDE * WORD, b, m);
-        }
     }
     mm_end(c, ldc, acc, m, n);
 }
 
-static void mm_few(float *c, size_t ldc, bool add, const void *a, const void *b, size_t m, size_t n,
-                   size_t W)
+static void mm_few(float *c, size_t ldc, const float *start, size_t ld, const void *a,
+                   const void *b, size_t m, size_t n, size_t W)
 {
     assert(m >= 1 && m <= MR);
     const char *panel = b;
     for (size_t p = 0; p < n; p += NR, panel += W * NR * WORD)
         for (size_t j = 0; j < NR && p + j < n; j += COLUMNS) {
-#define STREAM(rows) mm_stream(c + p + j, ldc, add, a, panel + j * WORD, rows, n - p - j, W)
+#define STREAM(rows)                                                                       \
+    mm_stream(c + p + j, ldc, start ? start + p + j : NULL, ld, a, panel + j * WORD, rows, \
+              n - p - j, W)
             FOR_ROWS(m, MR, STREAM)
 #undef STREAM
         }
