@@ -10,6 +10,7 @@
 #include "data/cooc_write.h"
 #include "src/base/arena.h"
 #include "src/base/file.h"
+#include "src/base/json.h"
 #include "src/base/par.h"
 #include "src/io/cooc.h"
 #include "src/io/h5.h"
@@ -152,7 +153,7 @@ static enum dm_status describe(struct dm_cooc_job *j, const struct dm_cooc_rule 
         rule->by_weight ? "weight" : "count", "min_score", rule->min_score, "asked_min_score",
         asked->min_score, "max_bytes", (json_int_t)j->o->max_bytes);
     free(j->provenance);
-    j->provenance = root ? json_dumps(root, JSON_COMPACT) : NULL;
+    j->provenance = root ? dm_json_text(root, JSON_COMPACT) : NULL;
     json_decref(root);
     return j->provenance ? DM_OK
                          : dm_fail(e, DM_ENOMEM,

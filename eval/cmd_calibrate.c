@@ -321,7 +321,7 @@ static enum dm_status store(const struct options *o, const json_t *calibration, 
         DM_TRY(st);
         path = o->out;
     }
-    char *text = json_dumps(calibration, JSON_COMPACT | JSON_REAL_PRECISION(9));
+    char *text = dm_json_text(calibration, JSON_COMPACT | JSON_REAL_PRECISION(9));
     if (!text)
         return dm_fail(e, DM_ENOMEM, "out of memory for the calibration");
     enum dm_status st = dm_model_set_calibration(path, text, e);

@@ -50,7 +50,7 @@ static char *state_text(const struct dm_checkpoint *c, const struct dm_adamw *a)
     json_object_set_new(s, "best", c->best_step ? json_real(c->best) : json_null());
     if (c->guard)
         json_object_set(s, "guard", c->guard);
-    char *text = json_dumps(s, JSON_COMPACT | JSON_SORT_KEYS);
+    char *text = dm_json_text(s, JSON_COMPACT | JSON_SORT_KEYS);
     json_decref(s);
     return text;
 }
@@ -130,7 +130,7 @@ static enum dm_status save(const char *path, const struct dm_checkpoint *c,
         DM_TRY_GOTO(write_replay(f, a, r, hashes, e));
     dm_sha256(state, strlen(state), hex);
     json_object_set_new(hashes, "state", json_string(hex));
-    manifest = json_dumps(hashes, JSON_COMPACT | JSON_SORT_KEYS);
+    manifest = dm_json_text(hashes, JSON_COMPACT | JSON_SORT_KEYS);
     if (!manifest) {
         st = dm_fail(e, DM_ENOMEM, "%s: out of memory", path);
         goto done;

@@ -60,7 +60,7 @@ char *dm_heads_provenance(json_t *own, const struct dm_model_meta *base)
     json_t *parent = base->provenance ? json_loads(base->provenance, JSON_DECODE_ANY, NULL) : NULL;
     if (parent)
         json_object_set_new(own, "base", parent);
-    return json_dumps(own, JSON_COMPACT);
+    return dm_json_text(own, JSON_COMPACT);
 }
 
 static enum dm_status save(const struct dm_train_opt *o, const struct dm_model *m,

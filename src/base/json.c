@@ -9,11 +9,54 @@
 #include "src/base/arena.h"
 #include "src/base/file.h"
 
+/* When memory is short, jansson 2.14 loses bytes of tokens that it reads and of keys that it
+ * writes, and may read beyond a token's end. So its allocations pass through here, and what was
+ * made while one failed is not used. While it parses, the first that fails gets its memory from a
+ * reserve that is larger than any token. */
+static _Thread_local void *reserve;
+static _Thread_local bool short_of_memory;
+
+static void *checked_malloc(size_t n)
+{
+    void *p = malloc(n);
+    if (p)
+        return p;
+    short_of_memory = true;
+    if (!reserve)
+        return NULL;
+    free(reserve);
+    reserve = NULL;
+    return malloc(n);
+}
+
+char *dm_json_text(const json_t *root, size_t flags)
+{
+    json_set_alloc_funcs(checked_malloc, free);
+    short_of_memory = false;
+    char *text = json_dumps(root, flags);
+    if (!short_of_memory)
+        return text;
+    free(text);
+    return NULL;
+}
+
 enum dm_status dm_json_parse(const char *text, size_t n, const char *where, json_t **out,
                              struct dm_err *e)
 {
     json_error_t je;
+    *out = NULL;
+    if (n > SIZE_MAX / 4 || !(reserve = malloc(2 * n + 1024)))
+        return dm_fail(e, DM_ENOMEM, "%s: out of memory for its JSON", where);
+    json_set_alloc_funcs(checked_malloc, free);
+    short_of_memory = false;
     *out = json_loadb(text, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &je);
+    free(reserve);
+    reserve = NULL;
+    if (short_of_memory) {
+        json_decref(*out);
+        *out = NULL;
+        return dm_fail(e, DM_ENOMEM, "%s: out of memory for its JSON", where);
+    }
     if (!*out)
         return dm_fail(e, DM_EFORMAT, "%s: not valid JSON, line %d column %d: %s", where, je.line,
                        je.column, je.text);
@@ -33,7 +76,7 @@ enum dm_status dm_json_read(const char *path, size_t max_bytes, json_t **out, st
 
 enum dm_status dm_json_write(const char *path, const json_t *root, struct dm_err *e)
 {
-    char *text = json_dumps(root, JSON_INDENT(2) | JSON_ENCODE_ANY);
+    char *text = dm_json_text(root, JSON_INDENT(2) | JSON_ENCODE_ANY);
     if (!text)
         return dm_fail(e, DM_ENOMEM, "%s: out of memory", path);
     size_t n = strlen(text);

@@ -17,6 +17,9 @@ enum dm_status dm_json_parse(const char *text, size_t n, const char *where, json
                              struct dm_err *e);
 enum dm_status dm_json_read(const char *path, size_t max_bytes, json_t **out, struct dm_err *e);
 
+/* json_dumps(): heap text, release with free(); NULL when out of memory. */
+char *dm_json_text(const json_t *root, size_t flags);
+
 /* Writes `root` indented with a final newline, by rename. */
 enum dm_status dm_json_write(const char *path, const json_t *root, struct dm_err *e);
 

@@ -1,22 +1,27 @@
 /* SPDX-License-Identifier: MIT */
 #include "src/base/provenance.h"
 
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "src/base/hash.h"
+#include "src/base/json.h"
 
 /* json_string() refuses what is not UTF-8; a file name may be that. */
 static json_t *any_string(const char *s)
 {
     json_t *v = json_string(s);
+    bool other = false;
     if (v)
         return v;
     char *copy = strdup(s);
     for (char *p = copy; p && *p; p++)
-        if ((unsigned char)*p >= 0x80)
+        if ((unsigned char)*p >= 0x80) {
             *p = '?';
-    v = copy ? json_string(copy) : NULL;
+            other = true;
+        }
+    v = other ? json_string(copy) : NULL; // otherwise memory was short
     free(copy);
     return v;
 }
@@ -30,7 +35,7 @@ char *dm_provenance(int argc, char *const *argv, json_t *extra)
     bad |= json_object_set_new(root, "command", command);
     if (extra)
         bad |= json_object_update(root, extra);
-    char *text = bad ? NULL : json_dumps(root, JSON_COMPACT);
+    char *text = bad ? NULL : dm_json_text(root, JSON_COMPACT);
     json_decref(root);
     json_decref(extra);
     return text;

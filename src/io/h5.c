@@ -349,10 +349,10 @@ static enum dm_status list_names(struct dm_h5 *f, struct name_list *l, bool attr
     if (!l->name)
         return dm_h5_no_memory(f, e, 8 * sizeof(*l->name));
     if (attrs)
-        bad = H5Aiterate2(f->file, H5_INDEX_NAME, H5_ITER_INC, &at, add_attr, l);
+        bad = H5Aiterate2(f->file, H5_INDEX_NAME, H5_ITER_NATIVE, &at, add_attr, l);
     else
-        bad = H5Ovisit_by_name2(f->file, *l->prefix ? l->prefix : "/", H5_INDEX_NAME, H5_ITER_INC,
-                                add_dataset, l, H5O_INFO_BASIC, H5P_DEFAULT);
+        bad = H5Ovisit_by_name2(f->file, *l->prefix ? l->prefix : "/", H5_INDEX_NAME,
+                                H5_ITER_NATIVE, add_dataset, l, H5O_INFO_BASIC, H5P_DEFAULT);
     if (bad < 0) {
         enum dm_status st = l->no_memory ? dm_h5_no_memory(f, e, l->cap * sizeof(*l->name))
                                          : dm_h5_fail(f, e, "cannot list /%s", l->prefix);

@@ -248,7 +248,7 @@ static char *header_text(struct dm_st_writer *w, const struct dm_st_entry *entri
                       shape, "data_offsets", (json_int_t)at, (json_int_t)(at + w->n_bytes[i])));
         at += w->n_bytes[i];
     }
-    char *text = bad ? NULL : json_dumps(root, JSON_COMPACT), *padded = NULL;
+    char *text = bad ? NULL : dm_json_text(root, JSON_COMPACT), *padded = NULL;
     json_decref(root);
     if (text) {
         *len = (strlen(text) + ALIGN - 1) / ALIGN * ALIGN;

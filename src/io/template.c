@@ -56,7 +56,7 @@ static enum dm_status fill(struct dm_template *t, const json_t *root, const char
     DM_TRY(member(root, "prompt_input", 2, false, where, &t->with_input, e));
     json_t *both = json_pack("{s:s, s:s*}", "prompt_no_input", t->no_input, "prompt_input",
                              t->with_input);
-    t->json = both ? json_dumps(both, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+    t->json = both ? dm_json_text(both, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
     json_decref(both);
     return t->json ? DM_OK : dm_fail(e, DM_ENOMEM, "%s: out of memory", where);
 }

@@ -33,21 +33,22 @@ static enum dm_status find_pickle(const struct dm_zip *z, const char *path,
     return DM_OK;
 }
 
-/* Entry <folder>/<name><key>; NULL when it is not there or out of memory. */
-static const struct dm_zip_entry *find_beside(const struct dm_zip *z,
-                                              const struct dm_zip_entry *pickle, const char *name,
-                                              struct dm_text key)
+/* *out = entry <folder>/<name><key>, NULL when it is not there. */
+static enum dm_status find_beside(const struct dm_zip *z, const struct dm_zip_entry *pickle,
+                                  const char *name, struct dm_text key, const char *path,
+                                  const struct dm_zip_entry **out, struct dm_err *e)
 {
     const size_t n_folder = pickle->n_name - strlen(pickle_name) + 1, n_name = strlen(name);
     char *full = dm_alloc(n_folder + n_name + key.n, 1);
+    *out = NULL;
     if (!full)
-        return NULL;
+        return dm_fail(e, DM_ENOMEM, "%s: out of memory", path);
     memcpy(full, pickle->name, n_folder);
     memcpy(full + n_folder, name, n_name);
     memcpy(full + n_folder + n_name, key.s, key.n);
-    const struct dm_zip_entry *x = dm_zip_find(z, full, n_folder + n_name + key.n);
+    *out = dm_zip_find(z, full, n_folder + n_name + key.n);
     free(full);
-    return x;
+    return DM_OK;
 }
 
 static bool in_a_row(const struct dm_pickle_tensor *p)
@@ -112,13 +113,14 @@ static enum dm_status read_tensors(struct dm_torch *t, const struct dm_zip *z,
                                    const struct dm_pickle_tensor *p, size_t n, const char *path,
                                    struct dm_err *e)
 {
-    const struct dm_zip_entry *order = find_beside(z, pickle, "byteorder", (struct dm_text){"", 0});
+    const struct dm_zip_entry *order, *storage;
+    DM_TRY(find_beside(z, pickle, "byteorder", (struct dm_text){"", 0}, path, &order, e));
     if (order && (order->n != 6 || memcmp(order->data, "little", 6)))
         return dm_fail(e, DM_EUNSUPPORTED, "%s: byteorder is \"%.*s\", only little is read", path,
                        order->n > 20 ? 20 : (int)order->n, (const char *)order->data);
     DM_TRY(copy_names(t, p, n, path, e));
     for (size_t i = 0; i < n; i++) {
-        const struct dm_zip_entry *storage = find_beside(z, pickle, "data/", p[i].key);
+        DM_TRY(find_beside(z, pickle, "data/", p[i].key, path, &storage, e));
         if (!storage)
             return dm_fail(e, DM_EFORMAT, "%s: %.100s: no entry for its storage %.*s", path,
                            t->tensor[i].name, p[i].key.n > 100 ? 100 : (int)p[i].key.n, p[i].key.s);

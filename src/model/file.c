@@ -64,7 +64,7 @@ enum dm_status dm_model_write_meta(struct dm_h5 *f, const struct dm_config *cfg,
                                    const struct dm_model_meta *meta, struct dm_err *e)
 {
     json_t *root = dm_config_to_json(cfg);
-    char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
+    char *text = root ? dm_json_text(root, JSON_COMPACT) : NULL;
     json_decref(root);
     if (!text)
         return dm_fail(e, DM_ENOMEM, "%s: out of memory", dm_h5_path(f));

@@ -16,11 +16,11 @@
 /* Text with numbers as short as they can be without losing a bit. */
 static char *dump(const json_t *root)
 {
-    char *text = json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(15));
+    char *text = dm_json_text(root, JSON_INDENT(2) | JSON_REAL_PRECISION(15));
     json_t *back = text ? json_loads(text, 0, NULL) : NULL;
     if (text && !json_equal(back, root)) {
         free(text);
-        text = json_dumps(root, JSON_INDENT(2));
+        text = dm_json_text(root, JSON_INDENT(2));
     }
     json_decref(back);
     char *line = NULL;

@@ -168,11 +168,8 @@ static enum dm_status read_source(struct source *s, bool tokenizer, struct dm_er
                        s->dir);
     if (tokenizer)
         DM_TRY(with_file(s, DM_HF_TOKENIZER, read_tokenizer, e));
-    const char *weights = dm_hf_weights_name(s->dir);
-    if (!weights)
-        return dm_fail(e, DM_EIO,
-                       "%s: neither " DM_HF_BASE " nor pytorch_model.bin nor an index of either",
-                       s->dir);
+    const char *weights = NULL;
+    DM_TRY(dm_hf_weights_name(&weights, s->dir, e));
     DM_TRY(dm_hf_weights_open(&s->base, s->dir, weights, s->inputs, e));
     if (s->cfg.K > 1)
         DM_TRY(dm_hf_weights_open(&s->heads, s->dir, DM_HF_HEADS, s->inputs, e));
@@ -222,7 +219,8 @@ enum dm_status dm_hf_import(const char *dir, const char *path, bool tokenizer, i
     struct source s = {.dir = dir, .inputs = json_array()};
     enum dm_status st = read_source(&s, tokenizer, e);
     if (!st) {
-        s.meta.provenance = dm_provenance(argc, argv, json_pack("{s:O}", "inputs", s.inputs));
+        json_t *extra = json_pack("{s:O}", "inputs", s.inputs);
+        s.meta.provenance = extra ? dm_provenance(argc, argv, extra) : NULL;
         st = s.meta.provenance ? write_model(&s, path, e)
                                : dm_fail(e, DM_ENOMEM, "%s: out of memory", dir);
     }

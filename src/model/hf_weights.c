@@ -14,18 +14,22 @@ enum { INDEX_MAX = 64 << 20, FILES_MAX = 1000 };
 
 static const char torch_name[] = "pytorch_model.bin", index_end[] = ".index.json";
 
-const char *dm_hf_weights_name(const char *dir)
+enum dm_status dm_hf_weights_name(const char **name, const char *dir, struct dm_err *e)
 {
     static const char *const names[] = {DM_HF_BASE, "model.safetensors.index.json",
                                         "pytorch_model.bin", "pytorch_model.bin.index.json"};
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         char *path = dm_hf_path(dir, names[i]);
-        const bool there = path && !access(path, F_OK);
+        if (!path)
+            return dm_fail(e, DM_ENOMEM, "%s: out of memory", dir);
+        const bool there = !access(path, F_OK);
         free(path);
+        *name = names[i];
         if (there)
-            return names[i];
+            return DM_OK;
     }
-    return NULL;
+    return dm_fail(e, DM_EIO,
+                   "%s: neither " DM_HF_BASE " nor pytorch_model.bin nor an index of either", dir);
 }
 
 /* ---- Files --------------------------------------------------------------------------------- */

@@ -32,8 +32,8 @@ struct dm_hf_weights {
 };
 
 /* Which of model.safetensors, its index, pytorch_model.bin, its index the directory has, in this
- * order (that of transformers); NULL = none. */
-const char *dm_hf_weights_name(const char *dir);
+ * order (that of transformers); DM_EIO: none. */
+enum dm_status dm_hf_weights_name(const char **name, const char *dir, struct dm_err *e);
 
 /* Opens `name` in dir: an index if it ends in .index.json, PyTorch's if it begins with
  * pytorch_model.bin. Appends names and hashes of the files read to `inputs`. Close after a failure

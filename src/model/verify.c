@@ -232,7 +232,9 @@ static enum dm_status verify_dir(const char *dir, bool fingerprint, json_t *prob
     char *file = NULL;
     DM_TRY(check_sums(dir, problems, e));
     char *json = dm_hf_path(dir, DM_HF_TOKENIZER);
-    const bool tokenizer = json && !access(json, F_OK);
+    if (!json)
+        return dm_fail(e, DM_ENOMEM, "%s: out of memory", dir);
+    const bool tokenizer = !access(json, F_OK);
     free(json);
     if (asprintf(&file, "%s/dynamo-verify-%ld.h5", tmp && *tmp ? tmp : "/tmp", (long)getpid()) < 0)
         return dm_fail(e, DM_ENOMEM, "%s: out of memory", dir);
