@@ -16,6 +16,7 @@
 enum { T = TINY_T, B = 6 };
 
 static enum dm_format format; /* of the models that train() makes */
+static bool recompute;        /* in train() */
 
 static struct dm_step_opt options(enum dm_pass_kind kind, size_t micro)
 {
@@ -58,11 +59,12 @@ static float *flat(const struct dm_params *p, const struct dm_config *c, enum dm
 static float *train(enum dm_pass_kind kind, size_t micro, double *loss, double *norm, size_t *n)
 {
     const struct dm_config c = tiny_config();
-    const struct dm_step_opt o = options(kind, micro);
+    struct dm_step_opt o = options(kind, micro);
     struct dm_model m;
     struct dm_step s;
     struct dm_err e;
     int32_t ids[3 * B * T];
+    o.recompute = recompute;
     fill_ids(ids, 3 * B * T);
     tiny_model(&m, &c);
     dm_model_set_format(&m, format);
@@ -133,6 +135,30 @@ static void test_step_bits_do_not_depend_on_threads(void **state)
     }
     dm_par_set_threads(0);
     format = DM_FMT_F32;
+}
+
+static void test_recomputing_takes_less_memory_and_gives_the_same_bits(void **state)
+{
+    (void)state;
+    static const enum dm_pass_kind kinds[] = {DM_PASS_BASE, DM_PASS_HEADS, DM_PASS_JOINT};
+    const struct dm_config c = tiny_config();
+    for (int k = 0; k < 3; k++) {
+        double loss[2][3], norm[2];
+        size_t n, bytes[2];
+        float *x[2];
+        for (int i = 0; i < 2; i++) {
+            recompute = i == 1;
+            x[i] = train(kinds[k], 4, loss[i], &norm[i], &n);
+            assert_true(dm_pass_need(&bytes[i], &c, kinds[k], recompute, 4, T));
+        }
+        recompute = false;
+        assert_memory_equal(x[0], x[1], n * sizeof(float));
+        assert_memory_equal(loss[0], loss[1], sizeof(loss[0]));
+        assert_true(norm[0] == norm[1]);
+        assert_true(kinds[k] == DM_PASS_HEADS ? bytes[1] == bytes[0] : bytes[1] < bytes[0]);
+        free(x[0]);
+        free(x[1]);
+    }
 }
 
 static void test_only_the_trained_scope_moves(void **state)
@@ -375,6 +401,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_micro_batches_equal_the_whole_batch),
         cmocka_unit_test(test_step_bits_do_not_depend_on_threads),
+        cmocka_unit_test(test_recomputing_takes_less_memory_and_gives_the_same_bits),
         cmocka_unit_test(test_only_the_trained_scope_moves),
         cmocka_unit_test(test_steps_lower_the_loss),
         cmocka_unit_test(test_a_head_of_weight_0_stays),

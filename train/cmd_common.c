@@ -7,6 +7,9 @@
 #include "src/base/json.h"
 #include "src/base/par.h"
 #include "src/base/stop.h"
+#include "train/heads.h"
+#include "train/plan.h"
+#include "train/pretrain.h"
 #include "train/resume.h"
 
 static const char *const joint_only[] = {"base-lr", "stem-scale"};
@@ -84,6 +87,7 @@ static void print_report(const struct dm_train_opt *o, const struct dm_train_rep
     if (r->processes > 1)
         printf("processes\t%zu, each sent %.3g MB a step, which took %.1f %% of the time\n",
                r->processes, 1e-6 * (double)r->sent_per_step, 100.0 * r->exchange);
+    printf("memory\t%.0f MB at most\n", (double)r->memory * 1e-6);
     for (size_t n = 1; n <= r->val.K; n++)
         printf("PPL_%zu\t%.3f\n", n, dm_ppl_head(&r->val, n));
     for (size_t n = 2; n <= r->val.K; n++)
@@ -150,6 +154,42 @@ static void show(const struct dm_train_opt *o, struct dm_train_report *r)
     dm_json_print(j);
 }
 
+static double mb(size_t bytes)
+{
+    return (double)bytes * 1e-6;
+}
+
+static void print_plan(const struct dm_plan *p)
+{
+    const long s = (long)p->seconds;
+    printf("model\t%zu parameters, %zu trained\n", p->n_params, p->n_trained);
+    printf("run\t%zu steps, %zu tokens\n", p->steps, p->tokens);
+    printf("memory\t%.0f MB: weights %.0f, gradients %.0f, moments %.0f, activations %.0f, tokens "
+           "%.0f, program %.0f\n",
+           mb(p->memory), mb(p->weights), mb(p->gradients), mb(p->moments), mb(p->activations),
+           mb(p->data), mb(p->program));
+    printf("disk\t%.0f MB: %zu checkpoints of %.0f, model %.0f, logs %.0f; %.0f free%s\n",
+           mb(p->disk), p->n_checkpoints, mb(p->checkpoint), mb(p->model), mb(p->logs),
+           mb(p->disk_free), p->disk > p->disk_free ? ": NOT ENOUGH" : "");
+    printf("time\t%ld:%02ld:%02ld at %.0f %% of the %.0f GFLOP/s that this machine has now: %.0f "
+           "tokens/s, %.4g FLOP per token\n",
+           s / 3600, s / 60 % 60, s % 60, 100.0 * p->mfu, p->peak_gflops,
+           p->mfu * p->peak_gflops * 1e9 / p->flops, p->flops);
+}
+
+static enum dm_status show_plan(const struct dm_train_opt *o, struct dm_err *e)
+{
+    struct dm_config c;
+    struct dm_plan p;
+    DM_TRY(o->kind == DM_TRAIN_BASE ? dm_pretrain_config(&c, o, e) : dm_heads_config(&c, o, e));
+    DM_TRY(dm_plan(&p, o, &c, e));
+    if (o->json)
+        dm_json_print(dm_plan_json(&p));
+    else
+        print_plan(&p);
+    return DM_OK;
+}
+
 int dm_train_command(int argc, char **argv, enum dm_train_kind kind, const char *args_doc,
                      const char *doc, dm_train_fn *run)
 {
@@ -172,11 +212,13 @@ int dm_train_command(int argc, char **argv, enum dm_train_kind kind, const char 
     if (!st && o.resume)
         st = dm_resume_options(&o, &e);
     if (!st)
-        st = run(&o, &r, dm_ranks_first(&ranks) ? stderr : NULL, &e);
+        st = !o.dry_run               ? run(&o, &r, dm_ranks_first(&ranks) ? stderr : NULL, &e)
+             : dm_ranks_first(&ranks) ? show_plan(&o, &e)
+                                      : DM_OK;
     st = dm_ranks_agree(&ranks, st, &e);
     if (st && (dm_ranks_first(&ranks) || ranks.broken))
         fprintf(stderr, "dynamo %s: %s\n", dm_train_kind_name(kind), e.msg);
-    else if (!st && dm_ranks_first(&ranks))
+    else if (!st && !o.dry_run && dm_ranks_first(&ranks))
         show(&o, &r);
     dm_ranks_close(&ranks);
     dm_train_report_release(&r);

@@ -80,6 +80,17 @@ static enum dm_status save(const struct dm_train_opt *o, const struct dm_model *
     return st;
 }
 
+enum dm_status dm_heads_config(struct dm_config *c, const struct dm_train_opt *o, struct dm_err *e)
+{
+    DM_TRY(dm_model_peek(o->base, c, NULL, e));
+    if (!strcmp(o->init, "file"))
+        return DM_OK;
+    c->K = o->heads;
+    c->D = o->head_depth;
+    c->from_final = !strcmp(o->head_input, "final");
+    return dm_config_check(c, o->base, e);
+}
+
 enum dm_status dm_heads_model(struct dm_model *m, struct dm_model_meta *meta,
                               const struct dm_train_opt *o, struct dm_err *e)
 {

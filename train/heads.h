@@ -31,6 +31,9 @@ enum dm_status dm_heads_template(struct dm_model_meta *meta, const struct dm_tra
  * story; heap, NULL when out of memory. */
 char *dm_heads_provenance(json_t *own, const struct dm_model_meta *base);
 
+/* That of the model that will be trained, from the base's header. */
+enum dm_status dm_heads_config(struct dm_config *c, const struct dm_train_opt *o, struct dm_err *e);
+
 /* Loads o->base, trains heads and, when the last step is done, writes o->output: the base's tensors
  * as they are in its file, or with --recipe joint as they are now, and the heads. console (may be
  * NULL) gets progress lines. */

@@ -166,6 +166,13 @@ static const struct row rows[] = {
      "trained"},
     {"stop-after", 0, SIZE, ONCE, BOTH, AT(stop_after), 0, MANY, NULL, "N",
      "do N steps at most now, then save the checkpoint; 0 = no limit"},
+    {"recompute", 0, FLAG, ONCE, BOTH, AT(recompute), 0, 0, NULL, NULL,
+     "keep only the inputs of the base's layers for the backward pass and compute the rest again: "
+     "less memory, more time, the same result"},
+    {"dry-run", 0, FLAG, ONCE, BOTH, AT(dry_run), 0, 0, NULL, NULL,
+     "print what the run needs in memory, disk and time, and do nothing"},
+    {"assume-mfu", 0, REAL, ONCE, BOTH, AT(assume_mfu), 0.001, 1, NULL, "X",
+     "share of the peak that --dry-run reckons with"},
     {"threads", 't', SIZE, ONCE, BOTH, AT(threads), 0, 1024, NULL, "N",
      "threads; 0 = all cores; the result does not depend on it"},
     {"json", 'j', FLAG, ONCE, BOTH, AT(json), 0, 0, NULL, NULL,
@@ -208,6 +215,7 @@ void dm_train_opt_init(struct dm_train_opt *o, enum dm_train_kind kind)
                                .eps = 1e-8,
                                .seed = 1,
                                .val_max = 128,
+                               .assume_mfu = 0.5,
                                .checkpoint_every = 1000,
                                .keep_last = 2,
                                .log_every = 10};

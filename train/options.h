@@ -43,7 +43,8 @@ struct dm_train_opt {
     double spike_sigma;
     const char *resume, *replay;
     size_t stop_after, threads;
-    bool json;
+    double assume_mfu;
+    bool recompute, dry_run, json;
     struct dm_ranks *ranks; /* the processes of the run, borrowed; NULL = one */
     uint64_t given;         /* bit i: row i of the table was on the command line */
     json_t *stored;         /* owns the strings that dm_train_opt_restore() set */

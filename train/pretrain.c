@@ -67,6 +67,18 @@ static enum dm_status make_config(struct dm_config *c, const struct dm_train_opt
     return dm_config_check(c, o->config, e);
 }
 
+enum dm_status dm_pretrain_config(struct dm_config *c, const struct dm_train_opt *o,
+                                  struct dm_err *e)
+{
+    struct dm_tokenizer *t;
+    if (o->from)
+        return dm_model_peek(o->from, c, NULL, e);
+    DM_TRY(dm_tokenizer_load(&t, o->tokenizer ? o->tokenizer : o->data.path[0], e));
+    const enum dm_status st = make_config(c, o, t, e);
+    dm_tokenizer_free(t);
+    return st;
+}
+
 static enum dm_status save(const struct dm_train_opt *o, const struct dm_model *m,
                            const struct dm_model_meta *from, json_t *provenance, struct dm_err *e)
 {

@@ -10,4 +10,8 @@
 enum dm_status dm_pretrain(const struct dm_train_opt *o, struct dm_train_report *out, FILE *console,
                            struct dm_err *e);
 
+/* That of the model that dm_pretrain() will train. */
+enum dm_status dm_pretrain_config(struct dm_config *c, const struct dm_train_opt *o,
+                                  struct dm_err *e);
+
 #endif

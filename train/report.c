@@ -26,6 +26,7 @@ json_t *dm_train_report_json(const struct dm_train_report *r)
                           "train_windows", (json_int_t)r->train_windows, "val_windows",
                           (json_int_t)r->val_windows, "seconds", r->seconds, "tokens_per_second",
                           r->tokens_per_s, "loss", loss);
+    json_object_set_new(o, "memory_bytes", json_integer((json_int_t)r->memory));
     json_object_set_new(o, "flops_per_token", json_real(r->flops));
     json_object_set_new(o, "peak_gflops", json_real(r->peak_gflops));
     if (isfinite(r->mfu))

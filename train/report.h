@@ -15,6 +15,7 @@ struct dm_train_report {
     size_t saved_step;    /* whose weights the model has: total_steps, or the best's */
     size_t n_params;      /* trained */
     size_t train_windows, val_windows;
+    size_t memory;                /* bytes, the most that the process had */
     double seconds, tokens_per_s; /* of this run; the rate is that of the steps alone */
     double flops;                 /* per token: dm_pass_flops() */
     double peak_gflops; /* of the precision's multiply-adds, the best measured in this run, of all

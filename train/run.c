@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "src/base/file.h"
@@ -19,8 +20,6 @@
 #include "train/replay.h"
 #include "train/resume.h"
 #include "train/schedule.h"
-
-#define CACHE_BYTES ((size_t)1 << 30) /* of tokens: 268 M; larger corpora are read by range */
 
 /* Everything that a run holds. */
 struct state {
@@ -58,6 +57,11 @@ enum dm_status dm_run_path(char *out, size_t n, const char *output, const char *
     if (k < 0 || (size_t)k >= n)
         return dm_fail(e, DM_ERANGE, "%s: the name is too long", output);
     return DM_OK;
+}
+
+size_t dm_run_val_every(const struct dm_train_opt *o, size_t steps)
+{
+    return o->val_every ? o->val_every : steps > 500 ? steps / 10 : 50;
 }
 
 /* ---- Setting up ------------------------------------------------------------------------------ */
@@ -111,7 +115,7 @@ static enum dm_status open_data(struct state *s, struct dm_err *e)
                                      .seed = o->seed,
                                      .V = s->run->model->cfg.V,
                                      .tokenizer_hash = s->run->tokenizer_hash,
-                                     .cache_bytes = CACHE_BYTES};
+                                     .cache_bytes = DM_RUN_CACHE_BYTES};
     DM_TRY(dm_loader_new(&s->loader, &lo, e));
     const size_t val = dm_loader_val_windows(s->loader);
     s->val_windows = val < o->val_max ? val : o->val_max;
@@ -122,7 +126,7 @@ static enum dm_status open_data(struct state *s, struct dm_err *e)
                        "%s: %zu training sequences of %zu tokens, fewer than one batch of %zu",
                        o->data.path[0], dm_loader_train_windows(s->loader), o->context, o->batch);
     s->schedule = dm_train_opt_schedule(o, steps);
-    s->val_every = o->val_every ? o->val_every : steps > 500 ? steps / 10 : 50;
+    s->val_every = dm_run_val_every(o, steps);
     return DM_OK;
 }
 
@@ -143,6 +147,7 @@ static enum dm_status open_step(struct state *s, struct dm_err *e)
         .micro = o->micro,
         .T = o->context,
         .batch = o->batch,
+        .recompute = o->recompute,
         .decay_mask = dm_train_opt_decay_mask(o),
         .clip = o->clip,
         .adam = {.beta1 = o->beta1, .beta2 = o->beta2, .eps = o->eps, .decay = o->decay},
@@ -539,6 +544,9 @@ static enum dm_status report(struct state *s, struct dm_err *e)
     }
     for (size_t n = 0; n < DM_PPL_MAX_HEADS; n++)
         out->loss[n] = n < s->run->model->cfg.K && out->steps > s->begun ? s->step.loss[n] : NAN;
+    struct rusage used;
+    getrusage(RUSAGE_SELF, &used);
+    out->memory = (size_t)used.ru_maxrss << 10;
     out->best = s->at.best;
     out->best_step = (size_t)s->at.best_step;
     out->provenance = json_pack(

@@ -23,6 +23,12 @@ struct dm_run {
 /* "train", "pretrain". */
 const char *dm_train_kind_name(enum dm_train_kind kind);
 
+#define DM_RUN_CACHE_BYTES \
+    ((size_t)1 << 30) /* of tokens: 268 M; larger corpora are read by range */
+
+/* Steps between validations: --val-every, or what stands for 0. */
+size_t dm_run_val_every(const struct dm_train_opt *o, size_t steps);
+
 /* <output without .h5><suffix>; DM_ERANGE when it does not fit n bytes. */
 enum dm_status dm_run_path(char *out, size_t n, const char *output, const char *suffix,
                            struct dm_err *e);

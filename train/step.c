@@ -93,7 +93,8 @@ enum dm_status dm_step_init(struct dm_step *s, struct dm_model *m, const struct 
         st = dm_fail(e, DM_ENOMEM, "out of memory for %zu heads", c->K);
         goto done;
     }
-    DM_TRY_GOTO(dm_pass_new(&s->pass, c, opt->kind, opt->micro, opt->T, e));
+    DM_TRY_GOTO((opt->recompute ? dm_pass_new_recompute : dm_pass_new)(&s->pass, c, opt->kind,
+                                                                       opt->micro, opt->T, e));
     DM_TRY_GOTO(dm_params_new(&s->grads, &s->grads_mem, c, dm_step_scope(opt->kind), e));
     DM_TRY_GOTO(dm_accum_init(&s->accum, &s->grads, c, dm_step_scope(opt->kind), each, e));
     DM_TRY_GOTO(init_adam(s, e));

@@ -29,6 +29,7 @@ struct dm_step_opt {
     enum dm_pass_kind kind; /* DM_PASS_BASE, DM_PASS_HEADS or DM_PASS_JOINT */
     size_t micro, T;        /* sequences per micro-batch, tokens per sequence */
     size_t batch;           /* most sequences of a step; 0 = one micro-batch */
+    bool recompute;         /* dm_pass_new_recompute() */
     enum dm_decay_mask decay_mask;
     double clip; /* largest gradient norm; 0 = no clipping */
     struct dm_adamw_opt adam;

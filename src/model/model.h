@@ -60,6 +60,13 @@ enum dm_pass_kind {
 };
 enum dm_status dm_pass_new(struct dm_pass **out, const struct dm_config *cfg,
                            enum dm_pass_kind kind, size_t B, size_t T, struct dm_err *e);
+/* The same with less memory: of the base's layers only the inputs are kept for the backward pass,
+ * and their forward runs twice. The bits are the same. */
+enum dm_status dm_pass_new_recompute(struct dm_pass **out, const struct dm_config *cfg,
+                                     enum dm_pass_kind kind, size_t B, size_t T, struct dm_err *e);
+/* Bytes that either would allocate; false when that overflows. */
+bool dm_pass_need(size_t *bytes, const struct dm_config *cfg, enum dm_pass_kind kind,
+                  bool recompute, size_t B, size_t T);
 void dm_pass_free(struct dm_pass *p);
 size_t dm_pass_bytes(const struct dm_pass *p);
 

@@ -31,6 +31,7 @@ struct dm_pass {
      * outputs from x[head_x] and activations from acts[head_act], which HEADS shares with the stem.
      * All share the scratch of acts[0]. */
     bool keep;
+    bool recompute; /* with keep: acts[0] serves all layers but the heads', forward runs again */
     float **x;
     struct dm_layer_acts *acts;
     size_t n_x, n_acts, head_x, head_act;
@@ -94,16 +95,39 @@ static void lay_out(struct dm_pass *p)
     const struct dm_config *c = &p->cfg;
     p->keep = p->kind == DM_PASS_BASE || p->kind == DM_PASS_JOINT;
     p->head_x = p->keep ? c->L + 1 : 2;
-    p->head_act = p->keep ? c->L : 0;
+    p->head_act = !p->keep ? 0 : p->recompute ? 1 : c->L;
     const size_t head = p->kind == DM_PASS_BASE ? 0 : c->D;
     p->n_x = p->head_x + head;
     p->n_acts = p->head_act + head;
 }
 
-enum dm_status dm_pass_new(struct dm_pass **out, const struct dm_config *cfg,
-                           enum dm_pass_kind kind, size_t B, size_t T, struct dm_err *e)
+/* What bind() needs, in a pass that has no memory yet. */
+static struct dm_arena measure(struct dm_pass *p, const struct dm_config *cfg,
+                               enum dm_pass_kind kind, bool recompute, size_t B, size_t T)
 {
-    struct dm_arena measure = {0};
+    struct dm_arena a = {0};
+    *p = (struct dm_pass){.cfg = *cfg, .kind = kind, .recompute = recompute, .B = B, .T = T};
+    lay_out(p);
+    if (!dm_mul(B, T, &p->N))
+        a.overflow = true;
+    p->n_rows = LOGITS_ROWS < p->N ? LOGITS_ROWS : p->N;
+    bind(p, &a);
+    return a;
+}
+
+bool dm_pass_need(size_t *bytes, const struct dm_config *cfg, enum dm_pass_kind kind,
+                  bool recompute, size_t B, size_t T)
+{
+    struct dm_pass p;
+    const struct dm_arena a = measure(&p, cfg, kind, recompute, B, T);
+    *bytes = a.used;
+    return !dm_arena_overflowed(&a);
+}
+
+static enum dm_status new_pass(struct dm_pass **out, const struct dm_config *cfg,
+                               enum dm_pass_kind kind, bool recompute, size_t B, size_t T,
+                               struct dm_err *e)
+{
     *out = NULL;
     if (T > cfg->T_max)
         return dm_fail(e, DM_ERANGE, "%zu tokens of context asked for, the model has %zu", T,
@@ -111,17 +135,12 @@ enum dm_status dm_pass_new(struct dm_pass **out, const struct dm_config *cfg,
     struct dm_pass *p = dm_alloc(1, sizeof(*p));
     if (!p)
         return dm_fail(e, DM_ENOMEM, "out of memory");
-    *p = (struct dm_pass){.cfg = *cfg, .kind = kind, .B = B, .T = T};
-    lay_out(p);
-    if (!dm_mul(B, T, &p->N))
-        measure.overflow = true;
-    p->n_rows = LOGITS_ROWS < p->N ? LOGITS_ROWS : p->N;
-    bind(p, &measure);
+    const struct dm_arena a = measure(p, cfg, kind, recompute, B, T);
     enum dm_status st = DM_OK;
-    if (dm_arena_overflowed(&measure))
+    if (dm_arena_overflowed(&a))
         st = dm_fail(e, DM_ENOMEM, "out of memory: a batch of %zu x %zu overflows", B, T);
     else
-        st = dm_arena_init(&p->mem, measure.used, e);
+        st = dm_arena_init(&p->mem, a.used, e);
     if (st) {
         dm_pass_free(p);
         return st;
@@ -131,6 +150,18 @@ enum dm_status dm_pass_new(struct dm_pass **out, const struct dm_config *cfg,
     dm_rotary_table(p->rope, cfg->rope_base, cfg->rot, T);
     *out = p;
     return DM_OK;
+}
+
+enum dm_status dm_pass_new(struct dm_pass **out, const struct dm_config *cfg,
+                           enum dm_pass_kind kind, size_t B, size_t T, struct dm_err *e)
+{
+    return new_pass(out, cfg, kind, false, B, T, e);
+}
+
+enum dm_status dm_pass_new_recompute(struct dm_pass **out, const struct dm_config *cfg,
+                                     enum dm_pass_kind kind, size_t B, size_t T, struct dm_err *e)
+{
+    return new_pass(out, cfg, kind, true, B, T, e);
 }
 
 void dm_pass_free(struct dm_pass *p)
@@ -178,6 +209,12 @@ static void layer(struct dm_pass *p, const struct dm_model *m, size_t l, size_t 
     dm_layer_forward(out, p->acts + act, x, m->params.layers + l, m->mats.layers + l, &p->cfg, s);
 }
 
+/* Which activations layer l writes. */
+static size_t act_of(const struct dm_pass *p, size_t l)
+{
+    return p->keep && !p->recompute ? l : 0;
+}
+
 /* Embedding and layers 0..L-2; returns the stem's output (N,C), one of p->x. */
 static float *stem_forward(struct dm_pass *p, const struct dm_model *m, const int32_t *ids,
                            const struct dm_span *s)
@@ -189,7 +226,7 @@ static float *stem_forward(struct dm_pass *p, const struct dm_model *m, const in
     dm_embedding_forward(p->x[0], p->ids, m->mats.embed, m->mats.embed_dtype, s->B * s->T, c->C,
                          c->Vp);
     for (size_t l = 0; l + 1 < c->L; l++)
-        layer(p, m, l, keep ? l : 0, p->x[keep ? l + 1 : (l + 1) % 2], p->x[keep ? l : l % 2], s);
+        layer(p, m, l, act_of(p, l), p->x[keep ? l + 1 : (l + 1) % 2], p->x[keep ? l : l % 2], s);
     return p->x[keep ? c->L - 1 : (c->L - 1) % 2];
 }
 
@@ -200,7 +237,7 @@ static const float *head_forward(struct dm_pass *p, const struct dm_model *m, si
     const struct dm_config *c = &p->cfg;
     if (n == 1) {
         float *out = p->x[p->keep ? c->L : c->L % 2]; // the stem's input: not needed any more
-        layer(p, m, c->L - 1, p->keep ? c->L - 1 : 0, out, feed, s);
+        layer(p, m, c->L - 1, act_of(p, c->L - 1), out, feed, s);
         return out;
     }
     assert(p->kind != DM_PASS_BASE && n <= c->K);
@@ -333,7 +370,9 @@ static void base_backward(struct dm_pass *p, const struct dm_model *m, struct dm
     for (size_t l = c->L; l-- > 0;) {
         if (dfeed && joins == l + 1)
             dm_vec_add(p->d, dfeed, N * c->C);
-        dm_layer_backward(p->d, true, grads->layers + l, &p->g, p->acts + l, p->x[l],
+        if (p->recompute && l + 1 < c->L) // x[l + 1] becomes what it was
+            layer(p, m, l, 0, p->x[l + 1], p->x[l], s);
+        dm_layer_backward(p->d, true, grads->layers + l, &p->g, p->acts + act_of(p, l), p->x[l],
                           m->params.layers + l, m->mats.layers + l, c, s);
     }
     if (dfeed && joins == 0)

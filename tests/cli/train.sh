@@ -97,3 +97,23 @@ prints "PPL_1:3" "$dynamo" train --resume joint2.ckpt --threads 1
 cmp joint.h5 joint2.h5 || fail "a resumed joint run differs"
 refuses 1 "heads already" "$dynamo" train heads.h5 --data shard.h5 -o x.h5
 [ ! -e x.h5 ] || fail "a refused run wrote a file"
+
+# ---- what a run will need: said before, and within 15 % of what it takes
+sed 's/"hidden_size": 32/"hidden_size": 256/; s/"intermediate_size": 64/"intermediate_size": 1024/
+     s/"num_hidden_layers": 2/"num_hidden_layers": 4/' config.json >mid.json
+for recipe in pretrain "train mid.h5" "train mid.h5 --recipe joint"; do
+    needs=("$dynamo" $recipe --data shard.h5 --steps 2 --batch 8 --micro 2 --context 32 -o planned.h5 --json)
+    [ "$recipe" != pretrain ] || needs+=(--config mid.json)
+    rm -rf planned*
+    "${needs[@]}" --dry-run >plan.txt || fail "--dry-run of $recipe"
+    [ -z "$(find . -name 'planned*')" ] || fail "--dry-run wrote a file"
+    prints '"complete":true' "${needs[@]}"
+    [ -e mid.h5 ] || cp planned.h5 mid.h5
+    said=$(sed -n 's/.*"program":[0-9]*,"total":\([0-9]*\).*/\1/p' plan.txt)
+    took=$(sed -n 's/.*"memory_bytes":\([0-9]*\).*/\1/p' out.txt)
+    echo "$recipe: $said bytes said, $took taken"
+    [ $((said * 100)) -gt $((took * 85)) ] && [ $((said * 100)) -lt $((took * 115)) ] ||
+        fail "$recipe: --dry-run said $said bytes, it took $took"
+done
+prints "^disk.*checkpoints of" "$dynamo" train mid.h5 --data shard.h5 --steps 2 --context 32 -o planned2.h5 --dry-run
+refuses 1 "none.h5" "$dynamo" train none.h5 --data shard.h5 -o x.h5 --dry-run
