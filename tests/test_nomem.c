@@ -18,6 +18,7 @@
 #include "src/io/cooc.h"
 #include "src/io/safetensors.h"
 #include "src/io/shard.h"
+#include "src/io/tokenizer.h"
 #include "src/io/torch.h"
 #include "src/model/hf.h"
 #include "src/model/verify.h"
@@ -190,7 +191,7 @@ static enum dm_status read_blocks(struct dm_err *e)
     bool more = true, end;
     enum dm_status st = dm_reader_open(&r, jsonl_path, &opt, e);
     while (!st && more) {
-        st = dm_reader_block(r, NULL, 40, &b, &more, e);
+        st = dm_reader_block(r, NULL, NULL, 40, &b, &more, e);
         for (text = ""; !st && more && text; docs += !st && text)
             st = dm_block_next(&b, &text, &n, &end, e);
     }
