@@ -36,7 +36,7 @@ def calibrate(args, table, policy, seed):
          "--json", "--unseen", policy, "--eps", ",".join(map(str, EPS)), "--prompts",
          str(args.prompts), "--samples", "2", "--seed", str(seed), "--threads", str(args.threads)],
         check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    return [p for p in json.loads(run.stdout)["points"] if p["eps_b"] in EPS]
+    return [p for p in json.loads(run.stdout)["evidence"]["points"] if p["eps_b"] in EPS]
 
 
 def main():
