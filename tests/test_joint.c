@@ -219,10 +219,10 @@ static void check_threshold(struct dm_joint *j, const double *J, bool blur)
     uint16_t *ext = calloc(2 * rows, sizeof(*ext)), *reach = ext + rows;
     uint8_t *level = calloc(cells, 1);
     double *row = calloc(g.d2 + 2, sizeof(*row));
-    uint32_t hist[256] = {0};
+    uint32_t hist[256];
     dm_threshold_extents(ext, J, g);
     dm_threshold_reach(reach, ext, g, blur);
-    dm_threshold_image(level, hist, J, reach, g, 0, rows, blur, row);
+    dm_threshold_image(level, hist, J, reach, g, blur, row);
     const int t = dm_threshold_otsu(hist);
     struct dm_cells out;
     assert_int_equal(dm_joint_threshold(j, blur, &out), t);

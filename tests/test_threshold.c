@@ -23,13 +23,10 @@ static void threshold(struct image *im, const double *J, struct dm_grid g, bool 
 {
     static uint16_t ext[MAX_CELLS], reach[MAX_CELLS];
     static double row[MAX_CELLS];
-    const size_t rows = g.d0 * g.d1;
     memset(im->level, 0, sizeof(im->level));
     dm_threshold_extents(ext, J, g);
     dm_threshold_reach(reach, ext, g, blur);
-    memset(im->hist, 0, sizeof(im->hist));
-    dm_threshold_image(im->level, im->hist, J, reach, g, 0, rows / 3, blur, row); // rows in parts
-    dm_threshold_image(im->level, im->hist, J, reach, g, rows / 3, rows, blur, row);
+    dm_threshold_image(im->level, im->hist, J, reach, g, blur, row);
     im->otsu = dm_threshold_otsu(im->hist);
 }
 

@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "src/base/arena.h"
-#include "src/base/par.h"
 #include "src/decode/joint_impl.h"
 
 /* Heavier than this, a cell can be more than 0 in the 8-bit image; see threshold.c. */
@@ -251,67 +250,27 @@ static void bound_extents(struct dm_joint *j)
         }
 }
 
-/* Rows that the image reads: those with a reach and their neighbours. */
-static void mark_needed(struct dm_joint *j)
+/* Fills row (i,m) and its neighbours. */
+static void fill_around(struct dm_joint *j, size_t i, size_t m)
 {
-    const struct dm_grid g = j->g;
-    memset(j->need, 0, g.d0 * g.d1 * sizeof(*j->need));
-    for (size_t i = 0; i < g.d0; i++)
-        for (size_t m = 0; m < g.d1; m++) {
-            if (!j->reach[i * g.d1 + m])
-                continue;
-            for (size_t y = i ? i - 1 : 0; y <= i + 1 && y < g.d0; y++)
-                for (size_t x = m ? m - 1 : 0; x <= m + 1 && x < g.d1; x++)
-                    j->need[y * g.d1 + x] = true;
-        }
-}
-
-static void fill_rows(void *ctx, size_t part, size_t begin, size_t end)
-{
-    (void)part;
-    struct dm_joint *j = ctx;
-    for (size_t r = begin; r < end; r++)
-        if (j->need[r])
-            fill_row(j, r / j->g.d1, r % j->g.d1);
-}
-
-/* Half `h` of the rows of the image. */
-struct image {
-    struct dm_joint *j;
-    uint32_t hist[2][256];
-    bool blur;
-};
-
-static void make_image(void *ctx, size_t part, size_t begin, size_t end)
-{
-    (void)part;
-    struct image *m = ctx;
-    struct dm_joint *j = m->j;
-    const size_t rows = j->g.d0 * j->g.d1;
-    for (size_t h = begin; h < end; h++)
-        dm_threshold_image(j->level, m->hist[h], j->J, j->reach, j->g, rows * h / 2,
-                           rows * (h + 1) / 2, m->blur, j->row + h * (j->g.d2 + 2));
+    for (size_t y = i ? i - 1 : 0; y <= i + 1 && y < j->g.d0; y++)
+        for (size_t x = m ? m - 1 : 0; x <= m + 1 && x < j->g.d1; x++)
+            fill_row(j, y, x);
 }
 
 int dm_joint_threshold(struct dm_joint *j, bool blur, struct dm_cells *out)
 {
-    enum { FEW = 256 }; // rows that are not worth a second thread
     const struct dm_grid g = j->g;
     const size_t rows = g.d0 * g.d1;
-    struct image image = {.j = j, .blur = blur};
+    uint32_t hist[256];
     bound_extents(j);
     dm_threshold_reach(j->reach, j->ext, g, blur);
-    mark_needed(j);
-    if (rows < FEW) {
-        fill_rows(j, 0, 0, rows);
-        make_image(&image, 0, 0, 2);
-    } else {
-        dm_par_for(rows, (rows + 1) / 2, fill_rows, j);
-        dm_par_for(2, 1, make_image, &image);
-    }
-    for (size_t l = 0; l < 256; l++)
-        image.hist[0][l] += image.hist[1][l];
-    const int t = dm_threshold_otsu(image.hist[0]);
+    for (size_t i = 0; i < g.d0; i++)
+        for (size_t m = 0; m < g.d1; m++)
+            if (j->reach[i * g.d1 + m])
+                fill_around(j, i, m);
+    dm_threshold_image(j->level, hist, j->J, j->reach, g, blur, j->row);
+    const int t = dm_threshold_otsu(hist);
     *out = (struct dm_cells){0, j->out_cell, j->out_J};
     for (size_t r = 0; t >= 0 && r < rows; r++)
         for (size_t k = 0; k < j->reach[r]; k++) {

@@ -28,6 +28,7 @@ struct pair {
     X(uint32_t, cell, k *k)                     /* and cells of w23 */                            \
     X(uint32_t, scratch, 2 * DM_LOOKUP_SCRATCH) /* of the look-ups of two threads */              \
     X(uint32_t, turn, k *k)                     /* the pairs, those with likely triplets first */ \
+    X(uint32_t, part, 2 * k * k)                /* scratch: those of a batch for either thread */ \
     X(double, w12, k *k)                        /* weight of the ratio of (i,j), heads 1 and 2 */ \
     X(double, w23, k *k)                        /* of heads 2 and 3: only for backoff */          \
     X(double, A, rows)                 /* (d0,d1) weight of a row; all weights are Z * J */       \
@@ -46,8 +47,7 @@ struct pair {
     X(uint16_t, ext, rows)             /* as in threshold.h */                                    \
     X(uint16_t, reach, rows)           /*                  */                                     \
     X(uint8_t, level, cells)           /*                   */                                    \
-    X(double, row, 2 * (k + 2))        /* scratch of two threads */                               \
-    X(bool, need, rows)                /* scratch: rows that are to be filled */                  \
+    X(double, row, k + 2)              /* scratch */                                              \
     X(uint32_t, out_cell, cells)       /* what collect and threshold return */                    \
     X(double, out_J, cells)            /*                                */
 

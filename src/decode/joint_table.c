@@ -212,31 +212,43 @@ static void sort_pairs(struct dm_joint *j, size_t n)
         j->turn[bin[top - j->pair[p].top]++] = (uint32_t)p;
 }
 
-/* Turns [begin, end), every other of which is a half's. Halves list what they find in their own
- * part of seen_k and seen_w: n items are there. */
+/* The pairs of a batch, part[h] (n_part[h]) for either thread, who list what they find in their own
+ * part of seen_k and seen_w: n[h] items are there. */
 struct batch {
     struct dm_joint *j;
-    size_t begin, end, n[2];
+    uint32_t *part[2];
+    size_t n_part[2], n[2];
 };
+
+/* Turns [begin, end). Each thread has its half of the rows: if they took turns, they would write to
+ * the same cache lines. */
+static void deal(struct batch *b, size_t begin, size_t end)
+{
+    const uint32_t half = b->j->first[b->j->g.d0] / 2;
+    b->n_part[0] = b->n_part[1] = 0;
+    for (size_t t = begin; t < end; t++) {
+        const uint32_t p = b->j->turn[t], h = p >= half;
+        b->part[h][b->n_part[h]++] = p;
+    }
+}
 
 static void take_pairs(void *ctx, size_t part, size_t from, size_t to)
 {
-    enum { AHEAD = 8 };
+    enum { AHEAD = 12 };
     (void)part;
     struct batch *b = ctx;
     struct dm_joint *j = b->j;
-    for (size_t half = from; half < to; half++) {
-        for (size_t t = b->begin + half; t < b->end && t < b->begin + 2 * AHEAD; t += 2)
-            prefetch_triplets(j, &j->pair[j->turn[t]]);
-        for (size_t t = b->begin + half; t < b->end; t += 2) {
-            struct pair *q = &j->pair[j->turn[t]];
-            const size_t n = b->n[half];
-            if (t + 2 * AHEAD < b->end)
-                prefetch_triplets(j, &j->pair[j->turn[t + 2 * AHEAD]]);
-            b->n[half] = list_triplets(j, q, half, n);
-            weigh_row(j, q->i, q->m, q->p, n, b->n[half], &q->seen, &q->replaced);
+    for (size_t h = from; h < to; h++)
+        for (size_t t = 0; t < b->n_part[h] + AHEAD; t++) {
+            if (t < b->n_part[h])
+                prefetch_triplets(j, &j->pair[b->part[h][t]]);
+            if (t < AHEAD)
+                continue;
+            struct pair *q = &j->pair[b->part[h][t - AHEAD]];
+            const size_t n = b->n[h];
+            b->n[h] = list_triplets(j, q, h, n);
+            weigh_row(j, q->i, q->m, q->p, n, b->n[h], &q->seen, &q->replaced);
         }
-    }
 }
 
 /* The pairs in their turns; returns what all rows weigh without triplets, less that of the pairs'.
@@ -260,18 +272,21 @@ static double prepare_pairs(struct dm_joint *j, double cut, double product)
  * done. */
 static bool make_triplets(struct dm_joint *j, double cut, double product, double max)
 {
-    enum { FIRST = 32 };
+    enum { FIRST = 64 };
     const size_t n_pairs = j->first[j->g.d0];
     double sure = prepare_pairs(j, cut, product);
-    struct batch b = {.j = j, .n = {0, j->g.d0 * j->g.d1 * j->g.d2}};
-    for (size_t size = FIRST; b.begin < n_pairs; size *= 2) {
-        const double rest = cut > 0 ? ldexp(1, j->pair[j->turn[b.begin]].top + 1) : 0;
+    struct batch b = {.j = j,
+                      .part = {j->part, j->part + j->top_k * j->top_k},
+                      .n = {0, j->g.d0 * j->g.d1 * j->g.d2}};
+    for (size_t begin = 0, size = FIRST; begin < n_pairs; size *= 2) {
+        const double rest = cut > 0 ? ldexp(1, j->pair[j->turn[begin]].top + 1) : 0;
         if (cut > 0 && (max > rest ? max : rest) * (1 + 1e-9) <= cut * sure)
             return false;
-        b.end = cut > 0 && n_pairs - b.begin > size ? b.begin + size : n_pairs;
+        const size_t end = cut > 0 && n_pairs - begin > size ? begin + size : n_pairs;
+        deal(&b, begin, end);
         dm_par_for(2, 1, take_pairs, &b);
-        for (; b.begin < b.end; b.begin++) {
-            const struct pair *q = &j->pair[j->turn[b.begin]];
+        for (; begin < end; begin++) {
+            const struct pair *q = &j->pair[j->turn[begin]];
             const size_t r = q->i * j->g.d1 + q->m;
             max = j->seen_max[r] > max ? j->seen_max[r] : max;
             sure += q->seen + j->A[r] * j->B_sum[dm_joint_B_index(j, q->m)] - q->replaced;

@@ -101,10 +101,12 @@ static void round_row(uint8_t *restrict level, const double *restrict x, size_t 
 }
 
 void dm_threshold_image(uint8_t *level, uint32_t *hist, const double *J, const uint16_t *reach,
-                        struct dm_grid g, size_t begin, size_t end, bool blur, double *row)
+                        struct dm_grid g, bool blur, double *row)
 {
-    size_t zeros = (end - begin) * g.d2;
-    for (size_t r = begin; r < end; r++) {
+    const size_t rows = g.d0 * g.d1;
+    size_t zeros = rows * g.d2;
+    memset(hist, 0, 256 * sizeof(*hist));
+    for (size_t r = 0; r < rows; r++) {
         const size_t w = reach[r];
         if (!w)
             continue;

@@ -30,11 +30,10 @@ void dm_threshold_extents(uint16_t *ext, const double *J, struct dm_grid g);
  * is read by dm_threshold_image() if it or one of its eight neighbours has reach > 0. */
 void dm_threshold_reach(uint16_t *reach, const uint16_t *ext, struct dm_grid g, bool blur);
 
-/* Rows [begin, end) of the image: level[r*d2 + k] for k < reach[r] is written, the rest is left as
- * it is and stands for 0; hist (256) is added to, for all cells of the rows. row: scratch of d2 + 2
- * doubles. */
+/* level[r*d2 + k] for k < reach[r] is written, the rest is left as it is and stands for 0; hist
+ * (256) is written for the whole grid. row: scratch of d2 + 2 doubles. */
 void dm_threshold_image(uint8_t *level, uint32_t *hist, const double *J, const uint16_t *reach,
-                        struct dm_grid g, size_t begin, size_t end, bool blur, double *row);
+                        struct dm_grid g, bool blur, double *row);
 
 /* Otsu's threshold: the t that maximises the variance between levels <= t and levels > t, the
  * smallest if several do. -1 if all cells have one level: then there are no two classes, and
