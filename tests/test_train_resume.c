@@ -99,6 +99,43 @@ static void test_the_best_weights_can_be_saved(void **state)
     }
 }
 
+/* A run that was killed after its best checkpoint was saved and before it was called the best. */
+static void test_a_best_checkpoint_without_its_name_gets_it(void **state)
+{
+    (void)state;
+    struct dm_train_report r;
+    struct dm_train_opt o;
+    struct dm_err e;
+    char best[600];
+    size_t best_step = 0;
+    for (int i = 0; i < 2; i++) {
+        const size_t stop = i ? best_step : 0;
+        run_options(&o, DM_TRAIN_BASE, tmp_path(i ? "nameless.h5" : "named.h5"));
+        o.save = "best";
+        o.steps = 40;
+        o.warmup = 40;
+        o.lr = 3;
+        o.stop_after = stop;
+        assert_ok(run_go(&o, &r, &e), e);
+        if (!i) {
+            best_step = r.best_step;
+            dm_train_report_release(&r);
+            dm_train_opt_release(&o);
+        }
+    }
+    assert_ok(dm_keep_path(best, sizeof(best), r.checkpoint, DM_KEEP_BEST, &e), e);
+    assert_int_equal(unlink(best), 0);
+    dm_train_report_release(&r);
+    o.resume = "auto";
+    o.stop_after = 0;
+    assert_ok(dm_resume_options(&o, &e), e);
+    assert_ok(run_go(&o, &r, &e), e);
+    assert_int_equal(r.saved_step, r.best_step);
+    assert_true(r.saved_step < 40);
+    dm_train_report_release(&r);
+    dm_train_opt_release(&o);
+}
+
 static void test_a_new_run_does_not_write_over_an_unfinished_one(void **state)
 {
     (void)state;
@@ -204,6 +241,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_resumed_run_gives_the_same_bytes),
         cmocka_unit_test(test_the_best_weights_can_be_saved),
+        cmocka_unit_test(test_a_best_checkpoint_without_its_name_gets_it),
         cmocka_unit_test(test_a_new_run_does_not_write_over_an_unfinished_one),
         cmocka_unit_test(test_divergence_stops_and_keeps_the_checkpoint),
         cmocka_unit_test(test_a_checkpoint_of_another_run_is_refused),

@@ -511,6 +511,9 @@ static enum dm_status stopped(struct state *s, struct dm_err *e)
 static enum dm_status run_steps(struct state *s, struct dm_err *e)
 {
     const size_t steps = s->schedule.steps, limit = s->opt->stop_after;
+    s->improved = s->at.best_step && s->at.best_step == s->at.step;
+    if (s->improved) // killed before this checkpoint had become the best?
+        save_due(s);
     while (s->at.step < steps) {
         bool stop = dm_stop_requested(); // by one process of several, perhaps
         DM_TRY(dm_ranks_any(s->opt->ranks, &stop, e));
