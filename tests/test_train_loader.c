@@ -127,7 +127,7 @@ static void test_documents_are_held_out_whole(void **state)
     assert_ok(dm_shard_open(&s, one, &e), e);
     assert_ok(dm_shard_read(s, ids, 0, ONE, &e), e);
     dm_shard_close(s);
-    assert_ok(dm_split(&train, &val, ONE, 0, 0.1, from_memory, ids, &e), e);
+    assert_ok(dm_split(&train, &val, ONE, 0, 0.1, T, from_memory, ids, &e), e);
     assert_int_equal(train.tokens + val.tokens, ONE);
     assert_true(val.tokens >= ONE / 10 && val.tokens < ONE / 10 + DOC);
     for (size_t i = 0; i < val.n; i++)
@@ -148,9 +148,16 @@ static void test_documents_are_held_out_whole(void **state)
     for (size_t i = 0; i < 800; i++)
         ids[i] = 1;
     ids[799] = ~0;
-    assert_ok(dm_split(&train, &val, ONE, 0, 0.9, from_memory, ids, &e), e);
+    assert_ok(dm_split(&train, &val, ONE, 0, 0.9, T, from_memory, ids, &e), e);
     assert_int_equal(train.tokens, 800);
     assert_int_equal(train.n, 1);
+    dm_pieces_release(&train);
+    dm_pieces_release(&val);
+    // A single document gives its end.
+    assert_ok(dm_split(&train, &val, 700, 0, 0.1, T, from_memory, ids, &e), e);
+    assert_int_equal(train.tokens, 630);
+    assert_int_equal(val.tokens, 70);
+    assert_int_equal(val.piece[0].begin, 630);
     dm_pieces_release(&train);
     dm_pieces_release(&val);
     free(ids);
@@ -285,7 +292,7 @@ static void test_shards_that_do_not_fit_are_refused(void **state)
     const char *good = one;
     const char *const other[] = {good, shard("other.h5", 1, 100, HASH_B, V)};
     const char *const few[] = {shard("few.h5", 1, 4, HASH_A, V)};
-    const char *const single[] = {shard("single.h5", 1, 22, HASH_A, V)};
+    const char *const single[] = {shard("single.h5", 1, 9, HASH_A, V)};
     static const double weight[] = {1.0};
     const char *const missing[] = {tmp_path("missing.h5")};
     struct dm_loader_opt o = options(other, 2);
@@ -303,7 +310,7 @@ static void test_shards_that_do_not_fit_are_refused(void **state)
     o.n_val = 1;
     refused(&o, DM_ERANGE, "few.h5: fewer than 5 tokens");
     o = options(single, 1);
-    refused(&o, DM_ERANGE, "no document of at most a fifth");
+    refused(&o, DM_ERANGE, "too few tokens to hold a sequence of 5 out");
     o = options(missing, 1);
     refused(&o, DM_EIO, "missing.h5");
     o = options(&good, 1);

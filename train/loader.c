@@ -110,7 +110,7 @@ static enum dm_status open_source(struct source *s, const char *path, double sha
     DM_TRY(fill_cache(s, path, cache_left, e));
     const size_t tokens = dm_shard_tokens(s->shard);
     if (share > 0.0)
-        return dm_split(&s->train, &s->val, tokens, dm_shard_separator(s->shard), share,
+        return dm_split(&s->train, &s->val, tokens, dm_shard_separator(s->shard), share, o->T,
                         read_tokens, s, e);
     return dm_pieces_whole(&s->train, tokens, e);
 }
@@ -183,8 +183,8 @@ static enum dm_status check_sizes(struct dm_loader *l, const struct dm_loader_op
         return dm_fail(e, DM_ERANGE, "%s: fewer than %zu tokens, not one sequence", o->val[0],
                        l->T);
     return dm_fail(e, DM_ERANGE,
-                   "%s: no document of at most a fifth of it makes up a sequence of %zu tokens to "
-                   "hold out; give --val SHARD, or --val-fraction 0 for no validation",
+                   "%s: too few tokens to hold a sequence of %zu out; give --val SHARD, or "
+                   "--val-fraction 0 for no validation",
                    o->data[0], l->T);
 }
 

@@ -4,8 +4,9 @@
  * Documents (what ends with the separator) are packed: those that train, and those that validate,
  * are laid end to end in each shard and cut into windows of T tokens; the rest is dropped and
  * nothing is masked. Whole documents are held out, in a fixed random order until they have the
- * share that is asked for; the choice depends on the shard and the share alone, so that heads
- * trained on the shards of their base keep the base's held-out text.
+ * share that is asked for, or the end of a shard that has none short enough (split.h); the choice
+ * depends on the shard and the share alone, so that heads trained on the shards of their base keep
+ * the base's held-out text.
  *
  * Training sequences are numbered 0, 1, 2, ... without end. Any number can be entered directly: the
  * order is made of permutations, keyed by seed and round, that are computed and not stored. Without

@@ -112,9 +112,19 @@ static void hold_out(bool *held, const struct docs *d, size_t tokens, double sha
     }
 }
 
+/* The end of a shard whose documents are too long to be held out. */
+static enum dm_status cut_end(struct dm_pieces *train, struct dm_pieces *val, size_t tokens,
+                              size_t held, struct dm_err *e)
+{
+    dm_pieces_release(train);
+    dm_pieces_release(val);
+    DM_TRY(append(train, 0, tokens - held, e));
+    return append(val, tokens - held, held, e);
+}
+
 enum dm_status dm_split(struct dm_pieces *train, struct dm_pieces *val, size_t tokens,
-                        int32_t separator, double share, dm_split_read *read, void *ctx,
-                        struct dm_err *e)
+                        int32_t separator, double share, size_t least, dm_split_read *read,
+                        void *ctx, struct dm_err *e)
 {
     enum dm_status st = DM_OK;
     struct docs d = {0};
@@ -133,6 +143,9 @@ enum dm_status dm_split(struct dm_pieces *train, struct dm_pieces *val, size_t t
         const size_t begin = doc_begin(&d, i);
         DM_TRY_GOTO(append(held[i] ? val : train, begin, d.end[j - 1] - begin, e));
     }
+    const size_t part = (size_t)(share * (double)tokens), end = part < least ? least : part;
+    if (val->tokens < least && end < tokens && tokens - end >= least)
+        st = cut_end(train, val, tokens, end, e);
 done:
     free(held);
     free(d.end);

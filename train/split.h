@@ -29,11 +29,13 @@ typedef enum dm_status dm_split_read(void *ctx, int32_t *ids, size_t start, size
                                      struct dm_err *e);
 
 /* Holds whole documents out, in a fixed random order, until they have `share` of the tokens; one
- * that has more than a fifth of the shard trains. `val` may come out empty. Both are released with
- * dm_pieces_release(), also after a failure: DM_ENOMEM or what `read` returns. */
+ * that has more than a fifth of the shard trains. Where that gives fewer than `least` tokens, the
+ * end of the shard is held out instead, `least` at least; `val` stays empty when too few were left
+ * to train. Both are released with dm_pieces_release(), also after a failure: DM_ENOMEM or what
+ * `read` returns. */
 enum dm_status dm_split(struct dm_pieces *train, struct dm_pieces *val, size_t tokens,
-                        int32_t separator, double share, dm_split_read *read, void *ctx,
-                        struct dm_err *e);
+                        int32_t separator, double share, size_t least, dm_split_read *read,
+                        void *ctx, struct dm_err *e);
 
 /* Calls read for the pieces that tokens [start, start+n) of the stream lie in. */
 enum dm_status dm_pieces_read(const struct dm_pieces *s, int32_t *ids, size_t start, size_t n,
