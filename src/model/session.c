@@ -34,7 +34,8 @@ static size_t n_caches(const struct dm_session *s)
     return s->m->cfg.L + (s->n_heads - 1) * s->m->cfg.D;
 }
 
-/* Touched only as far as tokens come. */
+/* In huge pages all of it is soon touched; with pages of 4 KiB, of which a step at 256 tokens reads
+ * 16 for every head, int8 decoding took 13 % longer. */
 static void bind_cache(struct dm_session *s, struct dm_arena *a)
 {
     const struct dm_config *c = &s->m->cfg;
@@ -94,6 +95,7 @@ enum dm_status dm_session_new(struct dm_session **out, const struct dm_model *m,
         free(s);
         return st;
     }
+    dm_arena_huge(&s->mem);
     bind(s, &s->mem);
     dm_rotary_table(s->rope, m->cfg.rope_base, m->cfg.rot, m->cfg.T_max);
     *out = s;
