@@ -28,8 +28,8 @@ static void test_shapes_and_escaped_text_become_a_whole_file(void **state)
     assert_ok(dm_file_read(tmp_path("a.svg"), 1 << 20, &text, &n, &e), e);
     static const char *const parts[] = {
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"100\" height=\"50\"",
-        "<text x=\"10.0\" y=\"20.5\" text-anchor=\"end\" fill=\"#c00\" font-weight=\"bold\">"
-        "1 &lt; 2 &amp; \"x\" &gt; 0</text>\n",
+        "<text x=\"10.0\" y=\"20.5\" text-anchor=\"end\" fill=\"#c00\" font-weight=\"bold\">",
+        "\"bold\">1 &lt; 2 &amp; \"x\" &gt; 0</text>\n",
         "<text transform=\"translate(5.0 6.0) rotate(-90)\" font-size=\"14\">up</text>\n",
         "points=\"1.0,2.0 3.2,4.0 \"/>",
         "d=\"M0.0 1.0L2.0 3.0\" stroke=\"red\" stroke-dasharray=\"6 4\"/>",
