@@ -150,7 +150,22 @@ void dm_bench_ids(int32_t *ids, size_t n, size_t V, uint64_t stream)
         ids[i] = (int32_t)(dm_mix64(stream * 0x1000000007u + i) % V);
 }
 
-/* ---- Peak memory ----------------------------------------------------------------------------- */
+/* ---- Processor and peak memory
+ * ----------------------------------------------------------------------------- */
+
+static void read_cpu_name(char *out, size_t room)
+{
+    char line[256];
+    FILE *f = fopen("/proc/cpuinfo", "r");
+    *out = '\0';
+    while (f && !*out && fgets(line, sizeof(line), f)) {
+        const char *colon = strncmp(line, "model name", 10) == 0 ? strstr(line, ": ") : NULL;
+        if (colon)
+            snprintf(out, room, "%.*s", (int)strcspn(colon + 2, "\n"), colon + 2);
+    }
+    if (f)
+        fclose(f);
+}
 
 size_t dm_bench_peak_memory(void)
 {
@@ -232,6 +247,8 @@ enum dm_status dm_bench_run(struct dm_bench *b, const struct dm_bench_opt *opt,
         DM_TRY(dm_model_peek(opt->model, &b->opt.cfg, NULL, e));
     DM_TRY(dm_config_check(&b->opt.cfg, opt->model ? opt->model : "config", e));
     b->size = size_of(&b->opt.cfg);
+    read_cpu_name(b->cpu, sizeof(b->cpu));
+    DM_TRY(dm_bench_read_peers(b, e));
     const enum dm_status st = run_sections(b, e);
     dm_bench_drop_mem(b);
     dm_par_set_threads(threads);
@@ -242,5 +259,6 @@ void dm_bench_release(struct dm_bench *b)
 {
     dm_bench_drop_mem(b);
     free(b->rows);
+    free(b->peers);
     *b = (struct dm_bench){0};
 }

@@ -38,6 +38,7 @@ extern const char *const dm_bench_titles[DM_BENCH_N];
 extern const char *const dm_bench_formats[]; /* "f32", .., by enum dm_format; NULL-terminated */
 
 enum { DM_BENCH_RUNS_MAX = 64, DM_BENCH_VALUES = 6, DM_BENCH_THREADS = 8, DM_BENCH_FORMATS = 4 };
+enum { DM_BENCH_PEER_FILES = 8 };
 
 struct dm_bench_spread {
     double min, median, max;
@@ -60,6 +61,8 @@ struct dm_bench_opt {
     struct dm_config cfg; /* K = 3 heads for a random model; the file's otherwise */
     const char *cooc;     /* table for joint and speedup; NULL: a synthetic one, and none */
     const char *data;     /* shard with prompts for speedup; NULL: the model writes them itself */
+    const char *peers[DM_BENCH_PEER_FILES]; /* figures of other programs, as JSON */
+    size_t n_peers;                         /* 0: the built-in ones */
     bool fmt[DM_BENCH_FORMATS];
     bool what[DM_BENCH_N];
     size_t threads[DM_BENCH_THREADS], n_threads;
@@ -80,6 +83,19 @@ struct dm_bench_trainer {
     void (*end)(void *trainer);
 };
 
+/* What another program reaches. */
+enum dm_bench_job { DM_BENCH_JOB_DECODE, DM_BENCH_JOB_HEADS, DM_BENCH_JOB_WHOLE };
+struct dm_bench_peer {
+    char size[16], who[48];
+    char machine[64]; /* a part of the processor's name; empty: this machine */
+    char file[64];    /* where it is from; empty: built in */
+    enum dm_bench_job job;
+    enum dm_format fmt;
+    size_t threads;
+    struct dm_bench_spread tokens_per_s;
+    double peak_mb; /* 0: unknown */
+};
+
 struct dm_bench;
 
 /* Before each measurement `row` is NULL and `what`, `text` say what comes; after a section its rows
@@ -94,6 +110,9 @@ struct dm_bench {
     size_t n_rows, cap;
     struct dm_peak_mem mem; /* what the probes read; empty between sections that need none */
     size_t probe_at;        /* where the next one begins */
+    struct dm_bench_peer *peers;
+    size_t n_peers;
+    char cpu[96]; /* the processor's name, empty if unknown */
     const struct dm_bench_trainer *trainer;
     dm_bench_fn *fn;
     void *ctx;
@@ -110,8 +129,9 @@ void dm_bench_release(struct dm_bench *b);
 /* ---- Goals ----------------------------------------------------------------------------------- */
 
 struct dm_bench_goal {
-    char name[160];
-    bool at_most; /* reached <= goal; otherwise >= */
+    char name[400];
+    bool at_most;   /* reached <= goal; otherwise >= */
+    bool elsewhere; /* compared with another machine's figure: met or not, it says little */
     double goal;
     struct dm_bench_spread reached; /* of the worst row */
 };
@@ -131,7 +151,8 @@ void dm_bench_print(const struct dm_bench *b, enum dm_bench_what what, FILE *out
 void dm_bench_print_goals(const struct dm_bench *b, FILE *out);
 
 /* Everything: {version, machine, config, .., sections: {gemm: [..]}, goals: [..]}; each figure is
- * [min, median, max]. New reference, NULL when out of memory. */
+ * [min, median, max]. A goal's `met` is null where it is not judged: in a quick run, and beside
+ * another machine's figures. New reference, NULL when out of memory. */
 json_t *dm_bench_to_json(const struct dm_bench *b);
 
 /* Bars of all shares of a limit, as SVG, by rename. */

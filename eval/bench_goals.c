@@ -4,48 +4,22 @@
 
 #include "eval/bench_impl.h"
 
-/* Peers on random or published weights of the same shapes, tokens/s, measured on another day on the
- * same kind of machine: 2 cores of an AMD EPYC (Zen 4, avx512_bf16), 24 GB, Debian 12. Decoding:
- * llama.cpp of August 2026, native build, BF16, Q8_0 and Q4_0. Training, batch 4 x 512: the faster
- * of PyTorch 1.13's bf16 autocast and (heads) a stem kept in bf16, 2 threads. */
-enum job { DECODING, HEADS, WHOLE };
-static const struct peer {
-    const char *size, *who;
-    enum job job;
-    enum dm_format fmt;
-    size_t threads;
-    double tokens_per_s, factor; /* we want factor times as much */
-    double mb;                   /* its peak memory, of which we want less than half; 0: unknown */
-} peers[] = {
-#define LLAMA(size, bf16_1, bf16_2, q8_1, q8_2, q4_1, q4_2)                 \
-    {size, "llama.cpp BF16", DECODING, DM_FMT_BF16, 1, bf16_1, 1.3, 0},     \
-        {size, "llama.cpp BF16", DECODING, DM_FMT_BF16, 2, bf16_2, 1.3, 0}, \
-        {size, "llama.cpp Q8_0", DECODING, DM_FMT_INT8, 1, q8_1, 1.3, 0},   \
-        {size, "llama.cpp Q8_0", DECODING, DM_FMT_INT8, 2, q8_2, 1.3, 0},   \
-        {size, "llama.cpp Q4_0", DECODING, DM_FMT_INT4, 1, q4_1, 1.3, 0},   \
-        {size, "llama.cpp Q4_0", DECODING, DM_FMT_INT4, 2, q4_2, 1.3, 0},
-    LLAMA("70m", 234, 374, 401, 460, 517, 697) LLAMA("160m", 91, 116, 159, 206, 220, 275)
-        LLAMA("410m", 36, 52, 51, 71, 76, 111) LLAMA("1.4b", 9.4, 15.4, 13.8, 23.0, 24.5, 37.7)
-#undef LLAMA
-            {"70m", "PyTorch 1.13 bf16", HEADS, DM_FMT_BF16, 2, 656, 1.78, 2100},
-    {"160m", "PyTorch 1.13 bf16", HEADS, DM_FMT_BF16, 2, 434, 1.33, 2700},
-    {"70m", "PyTorch 1.13 bf16", WHOLE, DM_FMT_BF16, 2, 646, 1.5, 3300},
-};
-
 struct list {
     const struct dm_bench *b;
     struct dm_bench_goal *out;
     size_t n, max;
 };
 
-static void add(struct list *l, const struct dm_bench_spread *reached, bool at_most, double goal,
-                const char *name)
+/* NULL where nothing was reached or the list is full. */
+static struct dm_bench_goal *add(struct list *l, const struct dm_bench_spread *reached,
+                                 bool at_most, double goal, const char *name)
 {
     if (!reached || l->n == l->max)
-        return;
+        return NULL;
     struct dm_bench_goal *g = &l->out[l->n++];
     *g = (struct dm_bench_goal){.at_most = at_most, .goal = goal, .reached = *reached};
     snprintf(g->name, sizeof(g->name), "%s", name);
+    return g;
 }
 
 /* Which rows a goal is about; the one with the worst median is judged. */
@@ -84,7 +58,7 @@ static const struct dm_bench_row *worst(const struct dm_bench *b, const struct q
 /* One goal per format and thread count; the name tells the worst row. */
 static void add_worst(struct list *l, const struct query *q, double goal, const char *text)
 {
-    char name[160];
+    char name[400];
     const struct dm_bench_row *r = worst(l->b, q);
     if (!r)
         return;
@@ -127,37 +101,72 @@ static void scale(struct dm_bench_spread *s, double f)
     s->max *= f;
 }
 
+/* How many times as fast as the peer we want to be. */
+static double factor(const struct dm_bench_peer *p)
+{
+    return p->job == DM_BENCH_JOB_WHOLE                                  ? 1.5
+           : p->job == DM_BENCH_JOB_HEADS && strcmp(p->size, "70m") == 0 ? 1.8
+                                                                         : 1.3;
+}
+
+/* Of several figures for the same thing the best counts. */
+static bool is_fastest(const struct dm_bench_peer *p, const struct dm_bench_peer *all, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const struct dm_bench_peer *q = &all[i];
+        if (strcmp(p->size, q->size) == 0 && p->job == q->job && p->fmt == q->fmt &&
+            p->threads == q->threads && q->tokens_per_s.median > p->tokens_per_s.median)
+            return false;
+    }
+    return true;
+}
+
+/* What was reached over what the peer does. */
+static void add_peer(struct list *l, const struct dm_bench_row *r, const char *value,
+                     const struct dm_bench_peer *p, bool at_most, double goal, const char *what,
+                     double peers)
+{
+    char name[400], from[160];
+    const bool here = !p->machine[0] || strstr(l->b->cpu, p->machine);
+    if (!dm_bench_value(r, value))
+        return;
+    struct dm_bench_spread s = *dm_bench_value(r, value);
+    scale(&s, 1.0 / peers);
+    if (p->file[0])
+        snprintf(from, sizeof(from), "%s%s%s", p->file, here ? "" : ", measured on ",
+                 here ? "" : p->machine);
+    else
+        snprintf(from, sizeof(from), "built in, another day's on %s%s",
+                 here ? "the same kind of machine, " : "another machine, ", p->machine);
+    snprintf(name, sizeof(name), "%s %s: %s over %s's %.4g (%s), %zu thread%s", p->size,
+             p->job == DM_BENCH_JOB_DECODE ? "decoding" : r->name, what, p->who, peers, from,
+             p->threads, p->threads > 1 ? "s" : "");
+    struct dm_bench_goal *g = add(l, &s, at_most, goal, name);
+    if (g)
+        g->elsewhere = !here;
+}
+
 static void add_peers(struct list *l)
 {
-    for (size_t i = 0; i < sizeof(peers) / sizeof(*peers); i++) {
-        const struct peer *p = &peers[i];
-        char name[160];
-        if (!l->b->size || strcmp(p->size, l->b->size))
+    size_t n;
+    const struct dm_bench_peer *all = dm_bench_peers(l->b, &n);
+    for (const struct dm_bench_peer *p = all; p < all + n; p++) {
+        if (!l->b->size || strcmp(p->size, l->b->size) || !is_fastest(p, all, n))
             continue;
-        const struct query q = {.what = p->job == DECODING ? DM_BENCH_DECODE : DM_BENCH_TRAIN,
-                                .value = "tokens_per_s",
-                                .in_name = p->job == DECODING ? NULL
-                                           : p->job == HEADS  ? "heads, frozen base, batch 4x512"
-                                                              : "whole model, batch 4x512",
-                                .fmt = (int)p->fmt,
-                                .threads = p->threads};
+        const struct query q = {
+            .what = p->job == DM_BENCH_JOB_DECODE ? DM_BENCH_DECODE : DM_BENCH_TRAIN,
+            .value = "tokens_per_s",
+            .in_name = p->job == DM_BENCH_JOB_DECODE  ? NULL
+                       : p->job == DM_BENCH_JOB_HEADS ? "heads, frozen base, batch 4x512"
+                                                      : "whole model, batch 4x512",
+            .fmt = (int)p->fmt,
+            .threads = p->threads};
         const struct dm_bench_row *r = worst(l->b, &q);
         if (!r)
             continue;
-        struct dm_bench_spread s = *dm_bench_value(r, "tokens_per_s");
-        scale(&s, 1.0 / p->tokens_per_s);
-        snprintf(name, sizeof(name),
-                 "%s %s: tokens/s over %s's %g of another day, same kind of machine, %zu thread%s",
-                 p->size, p->job == DECODING ? "decoding" : r->name, p->who, p->tokens_per_s,
-                 p->threads, p->threads > 1 ? "s" : "");
-        add(l, &s, false, p->factor, name);
-        if (p->mb <= 0.0 || !dm_bench_value(r, "peak_mb"))
-            continue;
-        s = *dm_bench_value(r, "peak_mb");
-        scale(&s, 1.0 / p->mb);
-        snprintf(name, sizeof(name), "%s %s: peak memory over %s's %g MB", p->size, r->name, p->who,
-                 p->mb);
-        add(l, &s, true, 0.5, name);
+        add_peer(l, r, "tokens_per_s", p, false, factor(p), "tokens/s", p->tokens_per_s.median);
+        if (p->job != DM_BENCH_JOB_DECODE && p->peak_mb > 0.0)
+            add_peer(l, r, "peak_mb", p, true, 0.5, "peak MB", p->peak_mb);
     }
 }
 

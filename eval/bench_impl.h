@@ -36,6 +36,11 @@ void dm_bench_use_threads(const struct dm_bench *b, size_t i);
 enum dm_status dm_bench_model(struct dm_bench *b, struct dm_model *m, enum dm_format fmt,
                               struct dm_err *e);
 
+/* Reads the files of peers that the options name. DM_EIO, DM_EFORMAT, DM_ERANGE, DM_ENOMEM. */
+enum dm_status dm_bench_read_peers(struct dm_bench *b, struct dm_err *e);
+/* Those, or the built-in ones if no file was named. */
+const struct dm_bench_peer *dm_bench_peers(const struct dm_bench *b, size_t *n);
+
 /* Deterministic numbers in [-1, 1); ids below V. */
 void dm_bench_fill(float *x, size_t n, uint64_t stream);
 void dm_bench_ids(int32_t *ids, size_t n, size_t V, uint64_t stream);

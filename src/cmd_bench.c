@@ -29,6 +29,7 @@ enum {
     OPT_RUNS,
     OPT_COOC,
     OPT_DATA,
+    OPT_PEERS,
     OPT_JSON,
     OPT_PLOT,
     OPT_QUICK
@@ -51,6 +52,10 @@ static const struct argp_option table[] = {
      "Co-occurrence table for joint and speedup (default: a synthetic one, and none)", 1},
     {"data", OPT_DATA, "SHARD", 0,
      "Tokens for the prompts of speedup (default: the model writes them itself)", 1},
+    {"peers", OPT_PEERS, "FILE.json", 0,
+     "Figures of other programs on this machine, as scripts/bench_llama.py writes them, instead of "
+     "the built-in ones of another machine; may be given again",
+     1},
     {"quick", OPT_QUICK, 0, 0, "Small and short: shows that it works, judges no goal", 1},
     {0, 0, 0, 0, "Output:", 2},
     {"json", OPT_JSON, 0, 0, "One line of JSON with everything and the goals", 2},
@@ -62,7 +67,8 @@ static const char doc[] =
     "or a model's file.\v"
     "Examples:\n  dynamo bench\n  dynamo bench --config 410m --format bf16,int8 --what "
     "decode,heads\n"
-    "  dynamo bench heads.h5 --cooc cooc.h5 --what load,speedup --json\n\n"
+    "  dynamo bench heads.h5 --cooc cooc.h5 --what load,speedup --json\n"
+    "  dynamo bench --what decode --peers llama.json\n\n"
     "Every figure is a median of --runs runs (JSON: [min, median, max]), and its limit is measured "
     "right beside each run, since shared machines drift within seconds. The machine should have "
     "nothing else to do. 70m takes some minutes and 4 GB, 1.4b 20 GB. Ctrl-C prints what is there.";
@@ -126,6 +132,11 @@ static error_t parse(int key, char *arg, struct argp_state *s)
         return 0;
     case OPT_DATA:
         o->bench.data = arg;
+        return 0;
+    case OPT_PEERS:
+        if (o->bench.n_peers == DM_BENCH_PEER_FILES)
+            argp_error(s, "--peers: more than %d files", DM_BENCH_PEER_FILES);
+        o->bench.peers[o->bench.n_peers++] = arg;
         return 0;
     case OPT_JSON:
         o->json = true;

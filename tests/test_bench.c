@@ -140,7 +140,12 @@ static void test_peers_are_compared_at_their_own_size_and_threads(void **state)
     size_t n = dm_bench_goals(&b, g, DM_BENCH_GOALS_MAX);
     assert_int_equal(n, 1);
     assert_true(g[0].goal == 1.3 && fabs(g[0].reached.median - 1.5) < 1e-12);
-    assert_non_null(strstr(g[0].name, "another day"));
+    assert_non_null(strstr(g[0].name, "another machine, AMD EPYC"));
+    assert_true(g[0].elsewhere); // b.cpu is empty
+    snprintf(b.cpu, sizeof(b.cpu), "AMD EPYC 9B14 96-Core Processor");
+    assert_int_equal(dm_bench_goals(&b, g, DM_BENCH_GOALS_MAX), 1);
+    assert_non_null(strstr(g[0].name, "the same kind of machine"));
+    assert_false(g[0].elsewhere);
     b.size = NULL;
     assert_int_equal(dm_bench_goals(&b, g, DM_BENCH_GOALS_MAX), 0);
     b.size = "410m";
@@ -148,6 +153,81 @@ static void test_peers_are_compared_at_their_own_size_and_threads(void **state)
     assert_int_equal(dm_bench_goals(&b, g, DM_BENCH_GOALS_MAX), 0);
     dm_bench_release(&b);
     dm_par_set_threads(0);
+}
+
+static enum dm_status read_peers(struct dm_bench *b, const char *text, struct dm_err *e)
+{
+    static char path[256];
+    snprintf(path, sizeof(path), "%s", tmp_path("peers.json"));
+    assert_int_equal(dm_file_write(path, text, strlen(text), e), DM_OK);
+    b->opt.peers[0] = path;
+    b->opt.n_peers = 1;
+    return dm_bench_read_peers(b, e);
+}
+
+static void test_peers_of_a_file_replace_the_built_in_ones(void **state)
+{
+    (void)state;
+    struct dm_bench_goal g[DM_BENCH_GOALS_MAX];
+    struct dm_err e;
+    struct dm_bench b = {.opt = dm_bench_opt_default(), .size = "70m", .cpu = "Processor 7"};
+    b.opt.n_threads = 1;
+    dm_par_set_threads(2);
+    add_row(&b, DM_BENCH_DECODE, "one token", DM_FMT_INT8, "tokens_per_s", 300.0);
+    add_row(&b, DM_BENCH_TRAIN, "heads, frozen base, batch 4x512", DM_FMT_BF16, "tokens_per_s",
+            900.0);
+    const double mb = 400.0;
+    dm_bench_row_add(&b.rows[1], "peak_mb", &mb, 1);
+    assert_ok(read_peers(&b,
+                         "[{\"peer\": \"slow Q8_0\", \"size\": \"70m\", \"job\": \"decode\", "
+                         "\"format\": \"int8\", \"threads\": 2, \"tokens_per_s\": [9, 10, 11]},"
+                         "{\"peer\": \"quick Q8_0\", \"size\": \"70m\", \"job\": \"decode\", "
+                         "\"format\": \"int8\", \"threads\": 2, \"tokens_per_s\": [150, 200, 210]},"
+                         "{\"peer\": \"torch\", \"size\": \"70m\", \"job\": \"heads\", "
+                         "\"format\": \"bf16\", \"threads\": 2, \"tokens_per_s\": [1, 450, 451], "
+                         "\"peak_mb\": 1000, \"machine\": \"Processor 8\"}]",
+                         &e),
+              e);
+    const size_t n = dm_bench_goals(&b, g, DM_BENCH_GOALS_MAX);
+    assert_int_equal(n, 3);
+    const struct dm_bench_goal *decode = find_goal(g, n,
+                                                   "quick Q8_0's 200 (peers.json), 2 threads");
+    assert_true(decode && decode->goal == 1.3 && fabs(decode->reached.median - 1.5) < 1e-12);
+    assert_false(decode->elsewhere);
+    const struct dm_bench_goal *heads = find_goal(g, n, "tokens/s over torch's 450");
+    assert_true(heads && heads->goal == 1.8 && fabs(heads->reached.median - 2.0) < 1e-12);
+    assert_true(heads->elsewhere && strstr(heads->name, "measured on Processor 8"));
+    const struct dm_bench_goal *peak = find_goal(g, n, "peak MB over torch's 1000");
+    assert_true(peak && peak->at_most && fabs(peak->reached.median - 0.4) < 1e-12);
+    dm_bench_release(&b);
+    dm_par_set_threads(0);
+}
+
+static void test_bad_peers_are_refused(void **state)
+{
+    (void)state;
+    static const char *const bad[][2] = {
+        {"{}", "is of type object, want a list"},
+        {"[1]", "peer 1 is of type integer"},
+        {"[{\"size\": \"70m\"}]", "\"peer\""},
+        {"[{\"peer\": \"p\", \"size\": \"70m\", \"job\": \"chat\"}]", "\"job\" is \"chat\""},
+        {"[{\"peer\": \"p\", \"size\": \"70m\", \"job\": \"whole\", \"format\": \"fp8\"}]",
+         "want one of f32 to int4"},
+        {"[{\"peer\": \"p\", \"size\": \"70m\", \"job\": \"whole\", \"format\": \"f32\", "
+         "\"threads\": 1, \"tokens_per_s\": [1, 3, 2]}]",
+         "no list [min, median, max]"},
+        {"[{\"peer\": \"p\", \"size\": \"70m\", \"job\": \"whole\", \"format\": \"f32\", "
+         "\"threads\": 0, \"tokens_per_s\": [1, 2, 3]}]",
+         "threads"},
+    };
+    for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+        struct dm_bench b = {.opt = dm_bench_opt_default()};
+        struct dm_err e;
+        assert_true(read_peers(&b, bad[i][0], &e) < 0);
+        if (!strstr(e.msg, bad[i][1]) || !strstr(e.msg, "peers.json"))
+            fail_msg("%s", e.msg);
+        dm_bench_release(&b);
+    }
 }
 
 /* ---- Whole runs ------------------------------------------------------------------------------ */
@@ -323,6 +403,8 @@ int main(void)
         cmocka_unit_test(test_spread_is_sorted),
         cmocka_unit_test(test_goal_judges_the_worst_row),
         cmocka_unit_test(test_peers_are_compared_at_their_own_size_and_threads),
+        cmocka_unit_test(test_peers_of_a_file_replace_the_built_in_ones),
+        cmocka_unit_test(test_bad_peers_are_refused),
         cmocka_unit_test(test_quick_run_measures_every_section_in_every_format),
         cmocka_unit_test(test_report_has_every_figure_and_goals_with_their_keys),
         cmocka_unit_test(test_stopped_run_keeps_its_rows),

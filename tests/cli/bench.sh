@@ -13,6 +13,7 @@ refused 2 'one model, but "a.h5" and "b.h5"' a.h5 b.h5
 refused 1 '"71m" is not a published size' --config 71m
 refused 1 "./none.json" --config ./none.json
 refused 1 "none.h5" none.h5 --quick
+refused 1 "none.json" --peers none.json
 
 cat > tiny.json <<'END'
 {"model_type": "gpt_neox", "architectures": ["GPTNeoXForCausalLM"], "hidden_size": 32,
