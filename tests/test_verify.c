@@ -290,7 +290,7 @@ static void copy(const char *name, char **data, size_t *n)
 static void test_a_directory_is_imported_and_its_sums_checked(void **state)
 {
     (void)state;
-    char *config, *weights, hex[65], line[128];
+    char *config, *weights, hex[65], line[256];
     size_t n_config, n_weights;
     mkdir(tmp_path("dir"), 0777);
     copy(DM_HF_CONFIG, &config, &n_config);
@@ -304,6 +304,7 @@ static void test_a_directory_is_imported_and_its_sums_checked(void **state)
     write_scratch(tmp_path("dir/" DM_HF_SUMS), line, (size_t)len);
     assert_problems(tmp_path("dir"), 1, "config.json: its SHA-256 is");
     len = snprintf(line, sizeof(line), "%s  ../x\nabc\n%s  nothing\n", hex, hex);
+    assert_in_range(len, 1, sizeof(line) - 1);
     write_scratch(tmp_path("dir/" DM_HF_SUMS), line, (size_t)len);
     assert_problems(tmp_path("dir"), 3, "a line that sha256sum does not write");
     unlink(tmp_path("dir/" DM_HF_SUMS));
