@@ -1,18 +1,28 @@
 /* SPDX-License-Identifier: MIT */
+/* judge.c - one pass over the text, then its rows of logits in all threads: a row is summed in
+ * blocks of BLOCK exponentials, the blocks in double, so its bits are its own. */
 #include "eval/judge.h"
 
-#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "src/base/par.h"
+#include "src/kernel/kern.h"
+
+enum { BLOCK = 1024 };
 
 struct dm_judge {
     const struct dm_model *m;
     struct dm_pass *pass;
     size_t T;
-    float *logits; /* (T,Vp) */
-    bool *seen;    /* (Vp) tokens of the context */
+    float *logits;           /* (T,Vp) */
+    size_t *since;           /* (Vp) position of an id's first occurrence, NEVER if it has none */
+    int32_t *seen;           /* (T) distinct ids in the order of their first occurrence */
+    size_t *n_seen;          /* (T) how many of them occur before a position */
+    struct dm_verdict *rows; /* (T) one token each */
 };
+#define NEVER SIZE_MAX
 
 enum dm_status dm_judge_new(struct dm_judge **out, const struct dm_model *m, size_t T,
                             struct dm_err *e)
@@ -27,8 +37,11 @@ enum dm_status dm_judge_new(struct dm_judge **out, const struct dm_model *m, siz
     enum dm_status st = dm_pass_new(&j->pass, &m->cfg, DM_PASS_SCORE, 1, T, e);
     if (!st) {
         j->logits = dm_mul(T, Vp, &row) ? dm_alloc(row, sizeof(*j->logits)) : NULL;
-        j->seen = dm_alloc(Vp, sizeof(*j->seen));
-        if (!j->logits || !j->seen)
+        j->since = dm_alloc(Vp, sizeof(*j->since));
+        j->seen = dm_alloc(T, sizeof(*j->seen));
+        j->n_seen = dm_alloc(T, sizeof(*j->n_seen));
+        j->rows = dm_alloc(T, sizeof(*j->rows));
+        if (!j->logits || !j->since || !j->seen || !j->n_seen || !j->rows)
             st = dm_fail(e, DM_ENOMEM, "out of memory for %zu x %zu logits of the judge", T, Vp);
     }
     if (st) {
@@ -45,33 +58,95 @@ void dm_judge_free(struct dm_judge *j)
         return;
     dm_pass_free(j->pass);
     free(j->logits);
+    free(j->since);
     free(j->seen);
+    free(j->n_seen);
+    free(j->rows);
     free(j);
 }
 
-/* log p of id under softmax(row) over n ids. */
-static double plain_logp(const float *row, size_t n, int32_t id)
+/* Sum over n ids of exp((x - max) * scale). */
+static double exp_sum(const float *x, float max, float scale, size_t n)
 {
-    double max = -DBL_MAX, sum = 0.0;
-    for (size_t v = 0; v < n; v++)
-        max = fmax(max, (double)row[v]);
-    for (size_t v = 0; v < n; v++)
-        sum += exp((double)row[v] - max);
-    return (double)row[id] - max - log(sum);
+    const struct dm_kern *k = dm_kern();
+    float work[BLOCK];
+    double sum = 0.0;
+    for (size_t i = 0; i < n; i += BLOCK) {
+        const size_t len = n - i < BLOCK ? n - i : BLOCK;
+        for (size_t v = 0; v < len; v++)
+            work[v] = (x[i + v] - max) * scale;
+        sum += (double)k->exp_sum(work, 0.0f, len);
+    }
+    return sum;
 }
 
-/* log p of id when p = softmax(row / temperature) is divided by the penalty for seen ids and
- * renormalised. */
-static double sampler_logp(const float *row, size_t n, int32_t id, double temperature,
-                           const bool *seen, double penalty)
+/* log p of id when p = softmax(x / temperature) over n ids is divided by the penalty for those
+ * that were seen and renormalised. */
+static double sampler_logp(const struct dm_judge *j, const float *x, float max, size_t n,
+                           size_t pos, int32_t id, const struct dm_gen_opt *o)
 {
-    const double cut = log(penalty);
-    double max = -DBL_MAX, sum = 0.0;
+    const double scale = 1.0 / o->temperature;
+    double sum = exp_sum(x, max, (float)scale, n);
+    for (size_t s = 0; s < j->n_seen[pos]; s++)
+        if ((size_t)j->seen[s] < n)
+            sum -= exp(((double)x[j->seen[s]] - (double)max) * scale) * (1.0 - 1.0 / o->penalty);
+    const bool again = j->since[id] < pos;
+    return ((double)x[id] - (double)max) * scale - (again ? log(o->penalty) : 0.0) - log(sum);
+}
+
+/* Whether greedy decoding writes id: log p less the penalty's logarithm is the largest, the
+ * smallest id of equals. Candidates are cut to top_k before the penalty, as in decoding. */
+static bool is_first(const struct dm_judge *j, const float *x, size_t n, size_t pos, int32_t id,
+                     const struct dm_gen_opt *o)
+{
+    const float cut = (float)log(o->penalty);
+    const float mine = x[id] - (j->since[id] < pos ? cut : 0.0f);
+    for (size_t v = 0; v < n; v++) {
+        if (x[v] < mine)
+            continue;
+        const float other = x[v] - (j->since[v] < pos ? cut : 0.0f);
+        if (other > mine || (other == mine && v < (size_t)id))
+            return false;
+    }
+    return true;
+}
+
+/* How many of n ids come before `id` in the order of candidates.h. */
+static size_t rank(const float *x, size_t n, int32_t id)
+{
+    const float mine = x[id];
+    size_t r = 0;
     for (size_t v = 0; v < n; v++)
-        max = fmax(max, (double)row[v] / temperature);
-    for (size_t v = 0; v < n; v++)
-        sum += exp((double)row[v] / temperature - max) / (seen[v] ? penalty : 1.0);
-    return (double)row[id] / temperature - max - (seen[id] ? cut : 0.0) - log(sum);
+        r += x[v] > mine || (x[v] == mine && v < (size_t)id);
+    return r;
+}
+
+/* What every row needs. */
+struct text {
+    struct dm_judge *j;
+    const int32_t *ids;
+    size_t n_prompt;
+    const struct dm_gen_opt *o;
+};
+
+static void judge_rows(void *ctx, size_t part, size_t begin, size_t end)
+{
+    const struct text *t = ctx;
+    const struct dm_judge *j = t->j;
+    const struct dm_config *c = &j->m->cfg;
+    (void)part;
+    for (size_t i = begin; i < end; i++) {
+        const size_t pos = t->n_prompt + i;
+        const int32_t id = t->ids[pos];
+        const float *x = j->logits + (pos - 1) * c->Vp, max = dm_kern()->max(x, c->Vp);
+        struct dm_verdict *v = &j->rows[i];
+        const bool padding = (size_t)id >= c->V;
+        v->logp = (double)x[id] - (double)max - log(exp_sum(x, max, 1.0f, c->Vp));
+        v->sampler_logp = t->o->temperature > 0.0 ? sampler_logp(j, x, max, c->V, pos, id, t->o)
+                                                  : (double)NAN;
+        v->outside = padding || rank(x, c->V, id) >= t->o->top_k;
+        v->first = !v->outside && is_first(j, x, c->V, pos, id, t->o);
+    }
 }
 
 static enum dm_status check(const struct dm_judge *j, const int32_t *ids, size_t n_prompt, size_t n,
@@ -89,43 +164,38 @@ static enum dm_status check(const struct dm_judge *j, const int32_t *ids, size_t
     return DM_OK;
 }
 
-enum dm_status dm_judge_text(struct dm_judge *j, const int32_t *ids, size_t n_prompt, size_t n,
-                             double temperature, double penalty, struct dm_verdict *out,
-                             struct dm_err *e)
+/* What every position has seen before it. */
+static void look_back(struct dm_judge *j, const int32_t *ids, size_t n)
 {
-    const struct dm_config *c = &j->m->cfg;
+    size_t seen = 0;
+    for (size_t v = 0; v < j->m->cfg.Vp; v++)
+        j->since[v] = NEVER;
+    for (size_t i = 0; i < n; i++) {
+        j->n_seen[i] = seen;
+        if (j->since[ids[i]] == NEVER) {
+            j->since[ids[i]] = i;
+            j->seen[seen++] = ids[i];
+        }
+    }
+}
+
+enum dm_status dm_judge_text(struct dm_judge *j, const int32_t *ids, size_t n_prompt, size_t n,
+                             const struct dm_gen_opt *o, struct dm_verdict *out, struct dm_err *e)
+{
+    struct text t = {j, ids, n_prompt, o};
+    const size_t rows = n > n_prompt ? n - n_prompt : 0;
     DM_TRY(check(j, ids, n_prompt, n, e));
     dm_pass_logits(j->pass, j->m, ids, 1, n - 1, 1, j->logits);
-    memset(j->seen, 0, c->Vp * sizeof(*j->seen));
-    for (size_t i = 0; i < n_prompt; i++)
-        j->seen[ids[i]] = true;
-    *out = (struct dm_verdict){.repeats = dm_judge_repeats(ids + n_prompt, n - n_prompt)};
-    for (size_t i = n_prompt; i < n; i++) {
-        const float *row = j->logits + (i - 1) * c->Vp;
-        out->logp += plain_logp(row, c->Vp, ids[i]);
-        if (temperature > 0.0)
-            out->sampler_logp += sampler_logp(row, c->V, ids[i], temperature, j->seen, penalty);
-        j->seen[ids[i]] = true;
+    look_back(j, ids, n);
+    dm_par_for(rows, 1, judge_rows, &t);
+    *out = (struct dm_verdict){0};
+    for (size_t i = 0; i < rows; i++) {
+        out->logp += j->rows[i].logp / (double)rows;
+        out->sampler_logp += j->rows[i].sampler_logp / (double)rows;
+        out->outside += j->rows[i].outside / (double)rows;
+        out->first += j->rows[i].first / (double)rows;
     }
-    out->logp /= (double)(n - n_prompt);
-    out->sampler_logp = temperature > 0.0 ? out->sampler_logp / (double)(n - n_prompt)
-                                          : (double)NAN;
     if (!isfinite(out->logp))
         return dm_fail(e, DM_ENAN, "the judge's log-likelihood is not a number");
     return DM_OK;
-}
-
-double dm_judge_repeats(const int32_t *ids, size_t n)
-{
-    if (n < 3)
-        return 0.0;
-    size_t repeats = 0;
-    // Quadratic, but a text of one context is judged in far more time than this takes.
-    for (size_t i = 1; i + 2 < n; i++)
-        for (size_t k = 0; k < i; k++)
-            if (!memcmp(ids + k, ids + i, 3 * sizeof(*ids))) {
-                repeats++;
-                break;
-            }
-    return (double)repeats / (double)(n - 2);
 }

@@ -1,20 +1,22 @@
 /* SPDX-License-Identifier: MIT */
-/* judge.h - how good a generated text is in the eyes of a base model, and how repetitive. */
+/* judge.h - how good a generated text is in the eyes of a base model. */
 #ifndef DM_EVAL_JUDGE_H
 #define DM_EVAL_JUDGE_H
 
+#include "src/decode/options.h"
 #include "src/model/model.h"
 
+/* Means over the generated tokens x, each given all tokens before it, head 1. */
 struct dm_verdict {
-    /* Mean over the generated tokens of log p(x | all before), head 1, temperature 1, in nats: the
-     * judge's log-likelihood. Repetitive text scores high, so look at repeats and fidelity too. */
+    /* log p(x) at temperature 1, in nats: the judge's log-likelihood. Repetitive text scores high,
+     * so look at diversity.h and the divergence too. */
     double logp;
-    /* The same under the base's sampler: temperature and repetition penalty applied, no top_k cut,
+    /* log p(x) under the base's sampler: temperature and repetition penalty applied, no top_k cut,
      * ids < V. With log q of the sampler that made the text, (log q - log p) per token estimates
      * KL(that sampler || the base's), which cannot be flattered. NaN at temperature 0. */
     double sampler_logp;
-    /* Share of the text's trigrams that occurred earlier in it; 0 below 3 tokens. */
-    double repeats;
+    double outside; /* share of tokens that are not among the base's top_k */
+    double first;   /* share of tokens that the base's greedy decoding would have written there */
 };
 
 struct dm_judge; /* the judging model's pass and logits */
@@ -26,11 +28,9 @@ enum dm_status dm_judge_new(struct dm_judge **out, const struct dm_model *m, siz
 void dm_judge_free(struct dm_judge *j);
 
 /* ids (n): a prompt of n_prompt >= 1 tokens and the text after it, at least one token, ids < Vp.
- * penalty >= 1 as in decode/penalty.h. DM_ERANGE for other ids or lengths. */
+ * Temperature, penalty and top_k of the base's sampler are those of o. The bits do not depend on
+ * the thread count. DM_ERANGE for other ids or lengths, DM_ENAN. */
 enum dm_status dm_judge_text(struct dm_judge *j, const int32_t *ids, size_t n_prompt, size_t n,
-                             double temperature, double penalty, struct dm_verdict *out,
-                             struct dm_err *e);
-
-double dm_judge_repeats(const int32_t *ids, size_t n);
+                             const struct dm_gen_opt *o, struct dm_verdict *out, struct dm_err *e);
 
 #endif

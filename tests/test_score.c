@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "eval/ids.h"
-#include "eval/judge.h"
 #include "eval/score.h"
 #include "src/base/par.h"
 #include "tests/tiny.h"
@@ -153,78 +152,6 @@ static void test_nothing_scored_is_not_a_number(void **state)
     json_decref(root);
 }
 
-/* The judge's definition, token by token, from the full logits. */
-static void test_judge_is_the_mean_log_p_of_the_generated_tokens(void **state)
-{
-    (void)state;
-    enum { PROMPT = 4 };
-    const double temperature = 0.7, penalty = 1.3;
-    struct dm_err e;
-    struct dm_model m;
-    struct dm_judge *j;
-    struct dm_verdict v;
-    struct dm_config c = tiny_config();
-    c.V = VP - 3; // the last rows are padding
-    tiny_model(&m, &c);
-    assert_ok(dm_judge_new(&j, &m, TINY_T, &e), e);
-    assert_ok(dm_judge_text(j, tiny_ids + TINY_T + 3, PROMPT, 10, temperature, penalty, &v, &e), e);
-    const int32_t *x = tiny_ids + TINY_T + 3;
-    float *logits = tiny_logits(&m, x, 1, 9, 1);
-    double want = 0.0, sampler = 0.0;
-    for (size_t i = PROMPT; i < 10; i++) {
-        const float *row = logits + (i - 1) * VP;
-        double p[VP], sum = 0.0;
-        want += (double)row[x[i]] - tiny_lse(row, VP);
-        for (size_t t = 0; t < c.V; t++) {
-            p[t] = exp((double)row[t] / temperature);
-            for (size_t k = 0; k < i; k++)
-                if (x[k] == (int32_t)t) {
-                    p[t] /= penalty;
-                    break;
-                }
-            sum += p[t];
-        }
-        sampler += log(p[x[i]] / sum);
-    }
-    assert_true(fabs(v.logp - want / 6.0) < 1e-6);
-    assert_true(fabs(v.sampler_logp - sampler / 6.0) < 1e-6);
-    assert_ok(dm_judge_text(j, x, PROMPT, 10, 0.0, 1.0, &v, &e), e);
-    assert_true(isnan(v.sampler_logp));
-    free(logits);
-    dm_judge_free(j);
-    dm_model_release(&m);
-}
-
-static void test_judge_refuses_texts_without_prompt_or_tokens(void **state)
-{
-    (void)state;
-    struct dm_err e;
-    struct dm_model m;
-    struct dm_judge *j;
-    struct dm_verdict v;
-    const struct dm_config c = tiny_config();
-    const int32_t bad[] = {1, 2, VP};
-    tiny_model(&m, &c);
-    assert_int_equal(dm_judge_new(&j, &m, 25, &e), DM_ERANGE);
-    assert_ok(dm_judge_new(&j, &m, 6, &e), e);
-    assert_int_equal(dm_judge_text(j, tiny_ids, 0, 3, 1.0, 1.0, &v, &e), DM_ERANGE);
-    assert_int_equal(dm_judge_text(j, tiny_ids, 3, 3, 1.0, 1.0, &v, &e), DM_ERANGE);
-    assert_int_equal(dm_judge_text(j, tiny_ids, 3, 7, 1.0, 1.0, &v, &e), DM_ERANGE);
-    assert_int_equal(dm_judge_text(j, bad, 1, 3, 1.0, 1.0, &v, &e), DM_ERANGE);
-    dm_judge_free(j);
-    dm_model_release(&m);
-}
-
-static void test_repeats_count_trigrams_seen_before(void **state)
-{
-    (void)state;
-    const int32_t none[] = {1, 2, 3, 4, 5}, some[] = {1, 2, 3, 1, 2, 3, 1}, all[] = {7, 7, 7, 7};
-    assert_true(dm_judge_repeats(none, 5) == 0.0);
-    assert_true(dm_judge_repeats(none, 2) == 0.0);
-    assert_true(dm_judge_repeats(some, 7) == 2.0 / 5.0);
-    assert_true(dm_judge_repeats(all, 4) == 0.5);
-}
-
 static void test_ids_are_read_from_text(void **state)
 {
     (void)state;
@@ -258,9 +185,6 @@ int main(void)
         cmocka_unit_test(test_scores_do_not_depend_on_threads),
         cmocka_unit_test(test_scoring_refuses_what_the_model_has_not),
         cmocka_unit_test(test_nothing_scored_is_not_a_number),
-        cmocka_unit_test(test_judge_is_the_mean_log_p_of_the_generated_tokens),
-        cmocka_unit_test(test_judge_refuses_texts_without_prompt_or_tokens),
-        cmocka_unit_test(test_repeats_count_trigrams_seen_before),
         cmocka_unit_test(test_ids_are_read_from_text),
     };
     return cmocka_run_group_tests_name("score", tests, NULL, NULL);
