@@ -16,7 +16,7 @@
 #include "src/base/stop.h"
 #include "src/cmd.h"
 #include "src/decode/generate.h"
-#include "src/decode/stream.h"
+#include "src/decode/record.h"
 #include "src/io/template.h"
 #include "src/model/file.h"
 
@@ -25,7 +25,7 @@ enum { MAX_PROMPT = 1 << 24 }; /* bytes */
 struct options {
     struct dm_gen_opt gen;
     const char *model, *cooc, *prompt, *prompt_file, *input, *trace;
-    size_t threads;
+    size_t threads, joint;
     int format;
     bool chat, echo, stats, json;
 };
@@ -48,6 +48,7 @@ enum {
     OPT_STATS,
     OPT_JSON,
     OPT_TRACE,
+    OPT_JOINT,
     OPT_FORMAT,
     OPT_THREADS
 };
@@ -89,8 +90,12 @@ static const struct argp_option arguments[] = {
     {0, 0, 0, 0, "Output", 4},
     {"echo", OPT_ECHO, 0, 0, "Print the prompt before its continuation", 0},
     {"stats", OPT_STATS, 0, 0, "Report tokens per forward, mixture and speed on stderr", 0},
-    {"json", OPT_JSON, 0, 0, "Print one JSON object: text, ids, options, stats", 0},
+    {"json", OPT_JSON, 0, 0, "Print one JSON object: text, ids, options, stats, blocks", 0},
     {"trace", OPT_TRACE, "FILE", 0, "Write every step's decision as JSON lines", 0},
+    {"joint", OPT_JOINT, "N", 0,
+     "With --json: what became of the joint of step N's first two tokens, stage by stage; all "
+     "orders are looked at as with --trace",
+     0},
     {"format", OPT_FORMAT, "FORMAT", 0,
      "Numbers to compute with: auto (the model file's), f32, bf16, int8, int4 (auto)", 0},
     {"threads", OPT_THREADS, "N", 0, "Number of threads; 0 = all cores (0)", 0},
@@ -190,6 +195,10 @@ static error_t parse(int key, char *arg, struct argp_state *s)
         o->trace = arg;
         o->gen.trace = true;
         break;
+    case OPT_JOINT:
+        o->joint = dm_opt_size(s, "--joint", arg, 1, SIZE_MAX);
+        o->gen.trace = true;
+        break;
     case OPT_FORMAT:
         o->format = dm_opt_word(s, "--format", arg, dm_load_formats) - 1;
         break;
@@ -203,6 +212,8 @@ static error_t parse(int key, char *arg, struct argp_state *s)
         dm_opt_need(s, "MODEL", o->model);
         if (o->prompt && o->prompt_file)
             argp_error(s, "--prompt and --prompt-file exclude each other");
+        if (o->joint && !o->json)
+            argp_error(s, "--joint needs --json");
         if (o->input && !o->chat)
             argp_error(s, "--input needs --chat");
         break;
@@ -228,11 +239,13 @@ struct job {
     size_t n_prompt;
     struct dm_ids ids, out;
     struct dm_gen_stats stats;
-    char held[4]; // the start of a UTF-8 sequence that the next token may complete
-    size_t n_held;
+    struct dm_utf8 shown;
     FILE *trace;
     char *trace_tmp;
     size_t steps;
+    struct dm_record record;
+    json_t *blocks, *joint; // of --json
+    enum dm_status failed;  // in a callback
     struct dm_err e;
 };
 
@@ -243,6 +256,8 @@ static void job_release(struct job *j)
     if (j->trace_tmp)
         remove(j->trace_tmp);
     free(j->trace_tmp);
+    json_decref(j->blocks);
+    json_decref(j->joint);
     dm_gen_free(j->gen);
     dm_ids_release(&j->ids);
     dm_ids_release(&j->out);
@@ -373,72 +388,54 @@ static enum dm_status trace_close(struct job *j)
     return st;
 }
 
-static json_t *ids_json(const int32_t *id, size_t n)
-{
-    json_t *a = json_array();
-    for (size_t i = 0; i < n; i++)
-        json_array_append_new(a, json_integer(id[i]));
-    return a;
-}
-
-static void trace_step(struct job *j, const struct dm_block *b)
-{
-    json_t *orders = json_array();
-    for (size_t n = DM_ORDER_MAX; n > 0; n--) {
-        const struct dm_try *t = &b->order[n];
-        if (t->tried)
-            json_array_append_new(
-                orders, json_pack("{s:I, s:f, s:o, s:I, s:b}", "n", (json_int_t)n, "max_j", t->max,
-                                  "threshold", t->otsu < 0 ? json_null() : json_integer(t->otsu),
-                                  "cells", (json_int_t)t->n_cells, "passed", t->passed));
-    }
-    json_t *root = json_pack("{s:I, s:I, s:I, s:I, s:f, s:o, s:o}", "step", (json_int_t)j->steps,
-                             "pos", (json_int_t)b->pos, "n", (json_int_t)b->n, "kept",
-                             (json_int_t)b->kept, "q", b->q, "tokens", ids_json(b->id, b->n),
-                             "orders", orders);
-    json_dumpf(root, j->trace, JSON_COMPACT);
-    fputc('\n', j->trace);
-    json_decref(root);
-}
-
 /* Writes the bytes of a token but for the start of a sequence that is not complete yet. */
 static void show(struct job *j, int32_t id)
 {
     size_t n;
     const char *s = dm_tokenizer_bytes(j->tokenizer, id, &n);
-    if (id == j->model.cfg.eos)
-        return;
-    while (n > 0) {
-        // held is at most 3 bytes of one sequence, so one more byte at a time decides
-        j->held[j->n_held++] = *s++;
-        n--;
-        const size_t done = dm_utf8_complete(j->held, j->n_held);
-        fwrite(j->held, 1, done, stdout);
-        memmove(j->held, j->held + done, j->n_held - done);
-        j->n_held -= done;
+    for (size_t i = 0; i < n && id != j->model.cfg.eos; i++) {
+        char out[4];
+        fwrite(out, 1, dm_utf8_push(&j->shown, s[i], out), stdout);
     }
+}
+
+/* Keeps the step's record for --json and --trace, and its joint if it was asked for. */
+static enum dm_status record(struct job *j, const struct dm_block *b)
+{
+    const struct options *o = j->o;
+    json_t *step = dm_record_block(&j->record, b, j->steps);
+    if (!step)
+        return dm_fail(&j->e, DM_ENOMEM, "out of memory for a step's record");
+    if (j->trace) {
+        json_dumpf(step, j->trace, JSON_COMPACT | JSON_REAL_PRECISION(9));
+        fputc('\n', j->trace);
+    }
+    if (o->json)
+        json_array_append(j->blocks, step);
+    json_decref(step);
+    if (o->joint != j->steps)
+        return DM_OK;
+    struct dm_stages stages;
+    struct dm_err why;
+    const enum dm_status st = dm_gen_stages(j->gen, &o->gen, &stages, &why);
+    if (st)
+        return dm_fail(&j->e, st, "--joint %zu: %s", o->joint, why.msg);
+    j->joint = dm_record_stages(&stages, j->tokenizer);
+    json_object_set_new(j->joint, "step", json_integer((json_int_t)j->steps));
+    return DM_OK;
 }
 
 static bool on_block(void *ctx, const struct dm_block *b)
 {
     struct job *j = ctx;
     j->steps++;
-    if (j->trace)
-        trace_step(j, b);
+    if (j->trace || j->o->json)
+        j->failed = record(j, b);
     for (size_t i = 0; i < b->kept && !j->o->json; i++)
         show(j, b->id[i]);
     if (!j->o->json)
         fflush(stdout);
-    return !dm_stop_requested() && !ferror(stdout);
-}
-
-/* A JSON string of any bytes; invalid UTF-8 becomes U+FFFD. */
-static json_t *text_json(const char *s, size_t n)
-{
-    char *clean = dm_utf8_clean(s, n, &n);
-    json_t *v = clean ? json_stringn(clean, n) : NULL;
-    free(clean);
-    return v;
+    return !dm_stop_requested() && !ferror(stdout) && !j->failed;
 }
 
 static enum dm_status report_json(struct job *j)
@@ -451,13 +448,16 @@ static enum dm_status report_json(struct job *j)
     json_object_set_new(options, "mode", json_string(dm_gen_mode_names[j->o->gen.mode]));
     json_object_set_new(options, "seed", json_integer((json_int_t)j->o->gen.seed));
     json_t *root = json_pack("{s:o, s:o, s:o, s:o, s:o, s:s, s:s?}", "prompt",
-                             text_json(j->prompt, j->n_prompt), "text", text_json(text, n), "ids",
-                             ids_json(j->out.id, j->out.n), "options", options, "stats",
-                             dm_gen_stats_to_json(&j->stats), "model", j->o->model, "cooc",
-                             j->has_table ? j->o->cooc : NULL);
+                             dm_record_text(j->prompt, j->n_prompt), "text",
+                             dm_record_text(text, n), "ids", dm_record_ids(j->out.id, j->out.n),
+                             "options", options, "stats", dm_gen_stats_to_json(&j->stats), "model",
+                             j->o->model, "cooc", j->has_table ? j->o->cooc : NULL);
     free(text);
     if (!root)
         return dm_fail(&j->e, DM_ENOMEM, "out of memory for the report");
+    json_object_set(root, "blocks", j->blocks);
+    if (j->joint)
+        json_object_set(root, "joint", j->joint);
     dm_json_print(root);
     return DM_OK;
 }
@@ -483,15 +483,28 @@ static enum dm_status answer(struct job *j)
     if (o->chat)
         DM_TRY(apply_template(j));
     DM_TRY(encode_prompt(j));
-    j->out.n = j->n_held = 0;
+    j->out.n = 0;
+    j->steps = 0;
+    j->shown.n = 0;
+    j->record = (struct dm_record){
+        .tokenizer = j->tokenizer, .eos = j->model.cfg.eos, .traced = o->gen.trace};
+    json_decref(j->blocks);
+    json_decref(j->joint);
+    j->blocks = json_array();
+    j->joint = NULL;
     if (o->echo && !o->json)
         fwrite(j->prompt, 1, j->n_prompt, stdout);
     DM_TRY(
         dm_gen_run(j->gen, &o->gen, j->ids.id, j->ids.n, &j->out, on_block, j, &j->stats, &j->e));
+    if (j->failed)
+        return j->failed;
+    if (o->joint && !j->joint)
+        return dm_fail(&j->e, DM_ERANGE, "--joint %zu: the text has %zu steps only", o->joint,
+                       j->steps);
     if (o->json) {
         DM_TRY(report_json(j));
     } else {
-        fwrite(j->held, 1, j->n_held, stdout);
+        fwrite(j->shown.held, 1, j->shown.n, stdout);
         putchar('\n');
     }
     if (o->stats)

@@ -360,8 +360,17 @@ static void test_incomplete_utf8_is_held_back(void **state)
                  {"a\xed\xa0", 3}, // surrogate
                  {"a\xf4\x90", 3}, // beyond U+10FFFF
                  {"a\xf0\x9f\x98\x80\x80", 6}};
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        char out[16];
+        size_t n = 0;
+        struct dm_utf8 u = {0};
         assert_int_equal(dm_utf8_complete(cases[i].s, strlen(cases[i].s)), cases[i].show);
+        for (const char *c = cases[i].s; *c; c++)
+            n += dm_utf8_push(&u, *c, out + n);
+        assert_int_equal(n, cases[i].show); // byte by byte the same
+        assert_memory_equal(out, cases[i].s, n);
+        assert_int_equal(n + u.n, strlen(cases[i].s));
+    }
 }
 
 static void test_invalid_bytes_become_replacement_characters(void **state)

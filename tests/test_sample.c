@@ -7,6 +7,7 @@
 #include "src/base/rng.h"
 #include "src/decode/decoder.h"
 #include "src/decode/penalty.h"
+#include "src/decode/stages.h"
 #include "tests/tablet.h"
 #include "tests/util.h"
 
@@ -372,6 +373,65 @@ static void test_running_out_of_memory_is_reported(void **state)
     }
 }
 
+/* Three candidates per head, in this order: 1, 4, 8 and 2, 6, 7; the table holds (1,2), (4,2). */
+static void test_stages_are_those_of_the_step(void **state)
+{
+    struct fixture *f = *state;
+    const int32_t seen[] = {1, 2, 0, 4, 2, 0, 6, 1, 1}, context = 4;
+    static const int32_t id[2][3] = {{1, 4, 8}, {2, 6, 7}};
+    static const double p[2][3] = {{0.6, 0.3, 0.1}, {0.5, 0.3, 0.2}};
+    struct dm_cooc table;
+    struct dm_stages s;
+    struct dm_err e;
+    tablet_count(&table, seen, 9, V);
+    for (size_t h = 0; h < 2; h++)
+        for (size_t i = 0; i < 3; i++)
+            set(f, h + 1, id[h][i], p[h][i]);
+    set(f, 3, 3, 1);
+    f->o.top_k = 3;
+    f->o.eps_b = 0.999; // order 3 does not pass
+    f->o.threshold = f->o.blur = true;
+    f->o.unseen = DM_UNSEEN_MIX;
+    dm_decoder_add(&f->d, &context, 1);
+    const struct dm_try want = step(f, &table, 0).order[2];
+    assert_true(want.tried);
+    assert_ok(dm_stages_of(&s, &f->d, &f->o, &table, &e), e);
+    double Z = 0, w[3][3], max = 0;
+    assert_true(s.n[0] == 3 && s.n[1] == 3 && s.otsu >= 0);
+    for (int i = 0; i < 3; i++)
+        for (int m = 0; m < 3; m++) {
+            assert_true(s.id[0][i] == id[0][i] && s.id[1][m] == id[1][m]);
+            Z += w[i][m] = p[0][i] * p[1][m] * (0.9 * tablet_r2(&table, id[0][i], id[1][m]) + 0.1);
+            assert_near(s.J[DM_STAGE_PRODUCT][i][m], p[0][i] * p[1][m], 1e-6);
+        }
+    for (int i = 0; i < 3; i++)
+        for (int m = 0; m < 3; m++) {
+            const double J = s.J[DM_STAGE_THRESHOLD][i][m], out = s.J[DM_STAGE_PENALTY][i][m];
+            assert_near(s.J[DM_STAGE_MASK][i][m], w[i][m] / Z, 1e-6);
+            if (round(255 * s.J[DM_STAGE_BLUR][i][m]) > s.otsu)
+                assert_near(J, w[i][m] / Z, 1e-6);
+            else
+                assert_true(J == 0);
+            assert_near(out, i == 1 ? J / f->o.penalty : J, 1e-12);
+            max = fmax(max, out);
+        }
+    assert_near(s.mass[DM_STAGE_MASK], 1, 1e-9);
+    assert_int_equal(s.cells[DM_STAGE_MASK], 9);
+    assert_int_equal(s.cells[DM_STAGE_THRESHOLD], want.n_cells);
+    assert_int_equal(s.otsu, want.otsu);
+    assert_true(s.max == max && s.max == want.max);
+    f->o.unseen = DM_UNSEEN_ZERO;
+    set(f, 2, 2, 1e-30);
+    set(f, 2, 9, 0.5); // no pair of the table is left
+    assert_int_equal(step(f, &table, 0).n, 1);
+    assert_ok(dm_stages_of(&s, &f->d, &f->o, &table, &e), e);
+    assert_true(s.max == 0 && s.mass[DM_STAGE_MASK] == 0 && s.mass[DM_STAGE_PRODUCT] > 0);
+    f->o.eps_b = 1;
+    step(f, &table, 0);
+    assert_int_equal(dm_stages_of(&s, &f->d, &f->o, &table, &e), DM_ERANGE);
+    tablet_free(&table);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -389,6 +449,7 @@ int main(void)
         T(test_backing_off_uses_no_random_number),
         T(test_blocks_are_the_same_with_and_without_trace),
         T(test_logits_that_are_not_finite_are_an_error),
+        T(test_stages_are_those_of_the_step),
         T(test_running_out_of_memory_is_reported),
     };
     return cmocka_run_group_tests_name("sample", tests, NULL, NULL);

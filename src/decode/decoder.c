@@ -16,6 +16,7 @@ enum dm_status dm_decoder_init(struct dm_decoder *d, size_t V, size_t top_k, siz
     d->V = V;
     d->top_k = top_k < V ? top_k : V;
     d->n_max = n_max;
+    d->n_cand = 0;
     d->joint = NULL;
     d->seen = dm_alloc(V, sizeof(*d->seen));
     if (!d->seen)
@@ -155,6 +156,7 @@ enum dm_status dm_decoder_step(struct dm_decoder *d, const struct dm_gen_opt *o,
     // J <= 1, so eps_b = 1 cannot pass: no need to look
     if (o->mode == DM_GEN_AR || o->eps_b >= 1)
         n = 1;
+    d->n_cand = n;
     for (size_t i = 0; i < n; i++)
         if (!dm_cand_select(&d->cand[i], logits + i * Vp, d->V, o->top_k,
                             o->temperature > 0 ? o->temperature : 1))

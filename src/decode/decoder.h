@@ -37,7 +37,8 @@ struct dm_block {
 struct dm_decoder {
     size_t V, top_k, n_max;
     struct dm_joint *joint;
-    bool *seen; /* (V) tokens of the context, for the penalty */
+    bool *seen;    /* (V) tokens of the context, for the penalty */
+    size_t n_cand; /* heads whose candidates the last step took */
     struct dm_cand cand[DM_ORDER_MAX];
     uint32_t one_cell[DM_TOP_K_MAX]; /* the order-1 "grid" */
     double one_J[DM_TOP_K_MAX];

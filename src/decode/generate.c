@@ -94,6 +94,14 @@ static enum dm_status need_decoder(struct dm_gen *g, const struct dm_gen_opt *o,
     return st;
 }
 
+enum dm_status dm_gen_stages(struct dm_gen *g, const struct dm_gen_opt *o, struct dm_stages *out,
+                             struct dm_err *e)
+{
+    if (o->mode != DM_GEN_DYNAMO)
+        return dm_fail(e, DM_ERANGE, "mode %s has no joint to show", dm_gen_mode_names[o->mode]);
+    return dm_stages_of(out, &g->decoder, o, g->cooc, e);
+}
+
 static enum dm_status check_prompt(const struct dm_config *c, const int32_t *prompt, size_t n,
                                    struct dm_err *e)
 {

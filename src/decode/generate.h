@@ -3,7 +3,7 @@
 #ifndef DM_DECODE_GENERATE_H
 #define DM_DECODE_GENERATE_H
 
-#include "src/decode/decoder.h"
+#include "src/decode/stages.h"
 #include "src/io/tokenizer.h"
 #include "src/model/model.h"
 
@@ -45,6 +45,11 @@ struct dm_gen;
 enum dm_status dm_gen_new(struct dm_gen **out, const struct dm_model *m, const struct dm_cooc *cooc,
                           size_t n_heads, struct dm_err *e);
 void dm_gen_free(struct dm_gen *g);
+
+/* For fn: the joint of the step that it is called with, stage by stage (stages.h); o as given to
+ * dm_gen_run(). */
+enum dm_status dm_gen_stages(struct dm_gen *g, const struct dm_gen_opt *o, struct dm_stages *out,
+                             struct dm_err *e);
 
 /* Continues the prompt (1 to T_max - 1 ids < Vp) from an empty context. The tokens are appended to
  * `out`; fn and stats may be NULL. At most max_tokens are made, and never more than the context

@@ -57,3 +57,13 @@ char *dm_utf8_clean(const char *s, size_t n, size_t *len)
     *len = o;
     return out;
 }
+
+size_t dm_utf8_push(struct dm_utf8 *u, char c, char *out)
+{
+    u->held[u->n++] = c; // at most 3 bytes of one sequence were held, so this one decides
+    const size_t done = dm_utf8_complete(u->held, u->n);
+    memcpy(out, u->held, done);
+    memmove(u->held, u->held + done, u->n - done);
+    u->n -= done;
+    return done;
+}

@@ -13,4 +13,14 @@ size_t dm_utf8_complete(const char *s, size_t n);
  * bytes plus a NUL, release with free(); NULL when out of memory. */
 char *dm_utf8_clean(const char *s, size_t n, size_t *len);
 
+/* Text byte by byte; zero before the first. */
+struct dm_utf8 {
+    char held[4]; /* the start of a sequence that the next byte may complete */
+    size_t n;
+};
+
+/* Takes the next byte and writes what may be shown now to out (4); returns how many bytes that is.
+ * What is held in the end never became valid. */
+size_t dm_utf8_push(struct dm_utf8 *u, char c, char *out);
+
 #endif

@@ -64,6 +64,25 @@ grep -o '"tokens":\[[^]]*\]' t.jsonl | tr -dc '0-9,\n' | tr ',\n' '  ' | tr -s '
 [ "$(cat traced.txt)" = "$(cat ids.txt) " ] || fail "the trace has other tokens"
 ls | grep -q tmp && fail "a temporary file is left"
 
+# The texts of the steps are the text; the joint of a step is there when it is asked for.
+gen m.h5 --cooc cooc.h5 -p "In the" -n 50 --json --joint 2 > j.json
+sed 's/.*"blocks":\[\(.*\)\],"joint".*/\1/' j.json > blocks.txt
+paste -sd, t.jsonl | cmp - blocks.txt || fail "the blocks of --json are not those of --trace"
+for f in r.json j.json; do # without quotes and commas between the strings the texts are one
+    grep -o '"text":\[[^]]*\]' $f | sed 's/"text":\["//; s/"\]$//; s/","//g' | tr -d '\n'
+    echo
+done > pieces.txt
+sed 's/.*"text":"\([^"]*\)","ids".*/\1/' r.json j.json | cmp - pieces.txt || fail "the texts of the steps are not the text"
+grep -q '"joint"' r.json && fail "a joint that nobody asked for"
+[ "$(grep -o '"name":"[a-z]*"' j.json | tr -d '\n' | tr -d '":' | sed 's/name/ /g')" = " product mask blur threshold penalty" ] ||
+    fail "stages: $(cat j.json)"
+[ "$(grep -o '"J":\[\[[^"]*' j.json | tr -dc '\[\n' | sort -u)" = "$(printf '%011d' 0 | tr 0 '[')" ] ||
+    fail "a stage is not a list of ten lists"
+grep -q '"joint":.*"step":2}' j.json || fail "the joint of another step"
+refused 2 '--joint needs --json' m.h5 -p a --joint 1
+refused 1 '--joint 9: the text has 2 steps' m.h5 --cooc cooc.h5 -p a -n 2 --eps-b 0.99 --json --joint 9
+refused 1 'mode ar has no joint' m.h5 -p a --mode ar --json --joint 1
+
 # Calibration gives the defaults; options go over it.
 "$make_tiny" t.json c.h5 3 '{"eps_b": 0, "top_k": 7, "unseen": "mix", "evidence": []}'
 gen c.h5 -p "In the" -n 48 --ignore-eos --json > r.json
