@@ -126,7 +126,8 @@ static void test_gemm_matches_double_at_odd_sizes(void **state)
         check_product(formats[f], sizes[i][0], sizes[i][1], sizes[i][2]);
 }
 
-/* Beyond every block: 252 rows, 768 columns and DM_KC words of K (1024 values in bf16). */
+/* Beyond every block but the 1024 rows of amx: 252 rows, 1024 columns, DM_KC words of K (1024
+ * values in bf16). */
 static void test_gemm_matches_double_across_blocks(void **state)
 {
     (void)state;
@@ -205,10 +206,56 @@ static void test_gemm_bits_depend_on_neither_threads_nor_rows_nor_packing(void *
             check_bits(fmt, M, 37, 29);
         check_bits(fmt, 3, slow ? 67 : 2085, slow ? 529 : 1031);
         check_bits(fmt, slow ? 9 : 43, 147, fmt == DM_FMT_F32 ? 530 : 1054);
-        if (!slow)
+        if (!slow) {
             check_bits(fmt, 290, 131, 523);
+            check_bits(fmt, 1061, 33, 31);
+            check_bits(fmt, 35, 3109, 31); // more columns than a thread has at once
+        }
         check_bits(fmt, 6, 5, 25000); // few rows, but too long to be held at once
     }
+}
+
+static float no_subnormal(float x)
+{
+    return isnormal(x) ? x : copysignf(0.0f, x);
+}
+
+/* kern_bf16_tmpl.c: of 32 values of k the even ones are a chain from zero, so are the odd ones, and
+ * their sum is added. */
+static void test_tiles_sum_in_blocks_of_32(void **state)
+{
+    (void)state;
+    enum { M = 37, N = 33, K = 75 };
+    const struct dm_kern *amx = NULL;
+    for (const struct dm_kern *const *k = dm_kern_all(); *k; k++)
+        if (strcmp((*k)->name, "amx") == 0)
+            amx = *k;
+    if (!amx)
+        skip();
+    float *am = named(M * K, "a", 1.0f), *bm = named(N * K, "b", 1.0f), c[M * N];
+    for (size_t i = 0; i < M * K; i++)
+        am[i] = i % 5 ? am[i] : ldexpf(am[i], i % 2 ? -70 : -130); // products that are subnormal
+    for (size_t i = 0; i < N * K; i++)
+        bm[i] = i % 3 ? bm[i] : ldexpf(bm[i], -70);
+    dm_kern_force(amx);
+    dm_gemm(
+        &(struct dm_gemm){DM_FMT_BF16, c, N, false, NULL, {am, K, 1}, {bm, 1, K}, NULL, M, N, K});
+    dm_kern_force(NULL);
+    rounded(am, am, M * K, DM_FMT_BF16);
+    rounded(bm, bm, N * K, DM_FMT_BF16);
+    for (size_t i = 0; i < M * N; i++) {
+        float want = 0.0f;
+        for (size_t k0 = 0; k0 < K; k0 += 32) {
+            float sum[2] = {0.0f, 0.0f};
+            for (size_t k = k0; k < K && k < k0 + 32; k++)
+                sum[k % 2] = no_subnormal(fmaf(no_subnormal(am[i / N * K + k]),
+                                               no_subnormal(bm[i % N * K + k]), sum[k % 2]));
+            want = no_subnormal(want + no_subnormal(sum[0] + sum[1]));
+        }
+        assert_memory_equal(&c[i], &want, sizeof(want));
+    }
+    test_free(am);
+    test_free(bm);
 }
 
 static void test_gemm_of_nothing(void **state)
@@ -533,6 +580,7 @@ int main(void)
         cmocka_unit_test(test_gemm_matches_double_at_odd_sizes),
         cmocka_unit_test(test_gemm_matches_double_across_blocks),
         cmocka_unit_test(test_gemm_bits_depend_on_neither_threads_nor_rows_nor_packing),
+        cmocka_unit_test(test_tiles_sum_in_blocks_of_32),
         cmocka_unit_test(test_gemm_of_nothing),
         cmocka_unit_test(test_gemm_passes_nan_and_infinity),
         cmocka_unit_test(test_packs_from_raw_rows_are_the_same_bytes),

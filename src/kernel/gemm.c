@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* Blocks of C, columns by NC and rows by MC, k by KC: all threads pack a block of B and one of A
- * into the caller's buffers, then each takes its share of the block's columns (or rows), panels of
- * B by panels of A. A block of A stays in L2 (1 MiB) while the panels of B pass through; a panel of
- * B serves all the rows of the block. K is never split between threads, and a later KC block
- * continues the sums from C, so blocking does not show in the bits.
+/* Blocks of C, columns by nc and rows by mc, k by kc (kern.h): all threads pack a block of B and
+ * one of A into the caller's buffers, then each takes its share of the block's columns (or rows),
+ * panels of B by panels of A. A block of A stays in L2 while the panels of B pass through, or the
+ * other way round; a panel of B serves all the rows of the block. K is never split between threads,
+ * and a later kc block continues the sums from C, so blocking does not show in the bits.
  * Lengths along k are in words of 4 bytes: one float32 or two bf16. */
 #include "src/kernel/gemm.h"
 
@@ -16,12 +16,8 @@
 #include "src/kernel/kern.h"
 
 #define WORD sizeof(float)
-#define LINE ((size_t)64)            /* bytes of a cache line */
-#define MC ((size_t)252)             /* a multiple of every mr */
-#define A_BYTES (MC * DM_KC * WORD)  /* half of L2 */
-#define B_BYTES (DM_KC * 768 * WORD) /* 1.5 MiB */
-#define FEW_ROWS ((size_t)252)       /* blocks of DM_KC words of few rows, in the place of B */
-#define NC_PACKED ((size_t)4096)
+#define LINE ((size_t)64)       /* bytes of a cache line */
+#define FEW_ROWS ((size_t)252)  /* blocks of DM_KC words of few rows, in the place of the others */
 #define SMALL ((size_t)1 << 18) /* multiply-adds below which waking a thread costs more */
 
 struct product {
@@ -34,14 +30,14 @@ struct product {
     size_t m0, m, n0, n, w0, w, stride;
     char *a, *own_b;
     const char *b;
+    bool have_a; /* packed already */
 };
 
 /* Packed operands of a product of the calling thread: one huge page somewhere in 4 MiB
  * that come out of a thread's stack (8 MiB unless OMP_STACKSIZE says less). With pages of 4 KiB a
  * product takes 3 % longer. */
 #define HUGE_PAGE ((size_t)2 << 20)
-_Static_assert(A_BYTES + B_BYTES <= HUGE_PAGE && FEW_ROWS * DM_A_STRIDE * WORD <= B_BYTES,
-               "packed operands fit one huge page");
+_Static_assert(FEW_ROWS *DM_A_STRIDE *WORD <= HUGE_PAGE, "few rows fit one huge page");
 static char *buffers(void)
 {
     static _Thread_local char room[2 * HUGE_PAGE];
@@ -51,16 +47,6 @@ static char *buffers(void)
         madvise(page, HUGE_PAGE, MADV_HUGEPAGE); // only a hint
     }
     return page;
-}
-
-static char *a_buf(void)
-{
-    return buffers();
-}
-
-static char *b_buf(void)
-{
-    return buffers() + A_BYTES;
 }
 
 static const struct dm_kern_mm *kernels(enum dm_format fmt)
@@ -74,11 +60,22 @@ static size_t min_size(size_t x, size_t y)
     return x < y ? x : y;
 }
 
+static size_t round_up(size_t n, size_t unit)
+{
+    return (n + unit - 1) / unit * unit;
+}
+
 /* n in equal steps of at most max, each a multiple of unit (as max is). */
 static size_t even_step(size_t n, size_t max, size_t unit)
 {
     const size_t steps = (n + max - 1) / max, step = (n + steps - 1) / steps;
-    return (step + unit - 1) / unit * unit;
+    return round_up(step, unit);
+}
+
+/* Bytes of a row in the packed block of A. */
+static size_t a_row(const struct product *p)
+{
+    return round_up(p->w, p->mm->step) * WORD;
 }
 
 /* Values of k in the `w` words from word w0. */
@@ -92,9 +89,9 @@ static void pack_a(void *ctx, size_t id, size_t begin, size_t end)
     (void)id;
     const struct product *p = ctx;
     const struct dm_mat a = p->g.a;
-    p->mm->pack_panels(p->a + begin * p->w * WORD, p->mm->mr * p->w, p->mm->mr,
-                       a.p + (p->m0 + begin) * a.rs + p->w0 * p->mm->unit * a.cs, a.rs, a.cs,
-                       end - begin, values(p, p->w0, p->w));
+    p->mm->pack_a(p->a + begin * a_row(p), p->mm->mr * a_row(p) / WORD,
+                  a.p + (p->m0 + begin) * a.rs + p->w0 * p->mm->unit * a.cs, a.rs, a.cs,
+                  end - begin, values(p, p->w0, p->w));
 }
 
 static void pack_b(void *ctx, size_t id, size_t begin, size_t end)
@@ -102,32 +99,69 @@ static void pack_b(void *ctx, size_t id, size_t begin, size_t end)
     (void)id;
     const struct product *p = ctx;
     const struct dm_mat b = p->g.b;
-    p->mm->pack_panels(p->own_b + begin * p->w * WORD, p->mm->nr * p->w, p->mm->nr,
-                       b.p + (p->n0 + begin) * b.cs + p->w0 * p->mm->unit * b.rs, b.cs, b.rs,
-                       end - begin, values(p, p->w0, p->w));
+    p->mm->pack_b(p->own_b + begin * p->w * WORD, p->mm->nr * p->w,
+                  b.p + (p->n0 + begin) * b.cs + p->w0 * p->mm->unit * b.rs, b.cs, b.rs,
+                  end - begin, values(p, p->w0, p->w));
 }
 
-/* Rows i0 .. i1 and columns j0 .. j1 of the block. While the tiles of one panel run, each fetches
- * its share of the next panel, which comes from L3 or memory, and the part of C that the next tile
- * works on. */
-static void tiles(const struct product *p, size_t i0, size_t i1, size_t j0, size_t j1)
+static void tile(const struct product *p, size_t i, size_t i1, size_t j, size_t j1,
+                 const struct dm_ahead *ahead)
 {
     const struct dm_gemm *g = &p->g;
-    const size_t mr = p->mm->mr, nr = p->mm->nr, count = (i1 - i0 + mr - 1) / mr;
-    const size_t lines = (nr * p->w * WORD + LINE - 1) / LINE, share = (lines + count - 1) / count;
     const bool add = g->add || p->w0;
-    float *c = g->c + p->m0 * g->ldc + p->n0;
-    const char *b = p->b + j0 / nr * p->stride;
-    for (size_t j = j0; j < j1; j += nr, b += p->stride) {
-        const float *bias = g->bias ? g->bias + p->n0 + j : NULL;
-        struct dm_ahead ahead = {.b = b + p->stride, .b_lines = j + nr < j1 ? share : 0};
-        for (size_t i = i0; i < i1; i += mr, ahead.b += share * LINE) {
-            float *at = c + i * g->ldc + j;
-            ahead.c = i + mr < i1 ? at + mr * g->ldc : c + i0 * g->ldc + j + nr;
-            p->mm->tile(at, g->ldc, add ? at : bias, add ? g->ldc : 0, p->a + i * p->w * WORD, b,
-                        min_size(mr, i1 - i), min_size(nr, j1 - j), p->w, &ahead);
+    float *c = g->c + (p->m0 + i) * g->ldc + p->n0 + j;
+    const float *bias = g->bias ? g->bias + p->n0 + j : NULL;
+    p->mm->tile(c, g->ldc, add ? c : bias, add ? g->ldc : 0, p->a + i * a_row(p),
+                p->b + j / p->mm->nr * p->stride, min_size(p->mm->mr, i1 - i),
+                min_size(p->mm->nr, j1 - j), p->w, ahead);
+}
+
+/* A share of a panel of `words` for each of n tiles, in lines. */
+static size_t share(size_t words, size_t n)
+{
+    const size_t lines = (words * WORD + LINE - 1) / LINE;
+    return (lines + n - 1) / n;
+}
+
+/* Rows i0 .. i1 and columns j0 .. j1 of the block. While the tiles of one panel of B run, each
+ * fetches its share of the next panel, which comes from L3 or memory, and the part of C that the
+ * next tile works on. */
+static void tiles_down(const struct product *p, size_t i0, size_t i1, size_t j0, size_t j1)
+{
+    const size_t mr = p->mm->mr, nr = p->mm->nr, ldc = p->g.ldc;
+    const size_t lines = share(nr * p->w, (i1 - i0 + mr - 1) / mr);
+    const float *c = p->g.c + p->m0 * ldc + p->n0;
+    for (size_t j = j0; j < j1; j += nr) {
+        struct dm_ahead ahead = {.panel = p->b + (j / nr + 1) * p->stride,
+                                 .lines = j + nr < j1 ? lines : 0};
+        for (size_t i = i0; i < i1; i += mr, ahead.panel += lines * LINE) {
+            ahead.c = i + mr < i1 ? c + (i + mr) * ldc + j : c + i0 * ldc + j + nr;
+            tile(p, i, i1, j, j1, &ahead);
         }
     }
+}
+
+/* The same along the rows: C is written in long runs, which the processor fetches by itself, and
+ * tiles fetch the next panel of A. */
+static void tiles_along(const struct product *p, size_t i0, size_t i1, size_t j0, size_t j1)
+{
+    const size_t mr = p->mm->mr, nr = p->mm->nr, panel = mr * a_row(p);
+    const size_t lines = share(panel / WORD, (j1 - j0 + nr - 1) / nr);
+    for (size_t i = i0; i < i1; i += mr) {
+        struct dm_ahead ahead = {.panel = p->a + (i / mr + 1) * panel,
+                                 .lines = i + mr < i1 ? lines : 0};
+        for (size_t j = j0; j < j1; j += nr, ahead.panel += lines * LINE)
+            tile(p, i, i1, j, j1, &ahead);
+    }
+}
+
+static void tiles(const struct product *p, size_t i0, size_t i1, size_t j0, size_t j1)
+{
+    if (p->mm->begin)
+        p->mm->begin();
+    (p->mm->by_rows ? tiles_along : tiles_down)(p, i0, i1, j0, j1);
+    if (p->mm->end)
+        p->mm->end();
 }
 
 static void tile_rows(void *ctx, size_t id, size_t begin, size_t end)
@@ -160,7 +194,7 @@ static double balance(size_t n, size_t grain)
 static void column_block(struct product *p)
 {
     const struct dm_gemm *g = &p->g;
-    const size_t mr = p->mm->mr, nr = p->mm->nr, mc = even_step(g->M, MC, mr);
+    const size_t mr = p->mm->mr, nr = p->mm->nr, mc = even_step(g->M, p->mm->mc, mr);
     p->b = p->own_b;
     p->stride = (g->pack ? p->W : p->w) * nr * WORD;
     if (g->pack)
@@ -169,7 +203,9 @@ static void column_block(struct product *p)
         split(p, p->n, nr, pack_b);
     for (p->m0 = 0; p->m0 < g->M; p->m0 += mc) {
         p->m = min_size(mc, g->M - p->m0);
-        split(p, p->m, mr, pack_a);
+        if (!p->have_a)
+            split(p, p->m, mr, pack_a);
+        p->have_a = mc >= g->M && p->w == p->W; // all of it, for the next columns
         if (balance(p->m, mr) > balance(p->n, nr))
             split(p, p->m, mr, tile_rows);
         else
@@ -179,10 +215,16 @@ static void column_block(struct product *p)
 
 static void blocks(struct product *p)
 {
-    const size_t nr = p->mm->nr, N = p->g.N, kc = even_step(p->W, DM_KC, 4);
-    const size_t nc = even_step(N, p->g.pack ? NC_PACKED : B_BYTES / WORD / kc / nr * nr, nr);
-    p->a = a_buf();
-    p->own_b = b_buf();
+    const struct dm_kern_mm *mm = p->mm;
+    const size_t N = p->g.N, kc = even_step(p->W, mm->kc, mm->step % 4 ? 4 : mm->step);
+    // what L2 holds of B is each thread's own; a short kc leaves room for more columns
+    const size_t most = !p->g.pack     ? mm->nc * mm->kc / kc / mm->nr * mm->nr
+                        : !mm->by_rows ? mm->nc_pack
+                                       : mm->nc_pack * dm_par_threads();
+    const size_t nc = even_step(N, most, mm->nr);
+    assert((mm->mc + mm->nc) * mm->kc * WORD <= HUGE_PAGE);
+    p->a = buffers();
+    p->own_b = p->a + mm->mc * mm->kc * WORD;
     for (p->n0 = 0; p->n0 < N; p->n0 += nc) {
         p->n = min_size(nc, N - p->n0);
         for (p->w0 = 0; p->w0 < p->W; p->w0 += kc) {
@@ -199,16 +241,17 @@ static void few_part(void *ctx, size_t id, size_t begin, size_t end)
     const struct product *p = ctx;
     const struct dm_gemm *g = &p->g;
     for (size_t w = 0; w < p->W; w += DM_KC)
-        p->mm->pack_rows(b_buf() + w / DM_KC * g->M * DM_A_STRIDE * WORD, g->a.p + w * p->mm->unit,
-                         g->a.rs, g->M, values(p, w, min_size(DM_KC, p->W - w)));
+        p->mm->pack_rows(buffers() + w / DM_KC * g->M * DM_A_STRIDE * WORD,
+                         g->a.p + w * p->mm->unit, g->a.rs, g->M,
+                         values(p, w, min_size(DM_KC, p->W - w)));
     const float *from = g->add ? g->c : g->bias;
-    p->mm->few(g->c + begin, g->ldc, from ? from + begin : NULL, g->add ? g->ldc : 0, b_buf(),
+    p->mm->few(g->c + begin, g->ldc, from ? from + begin : NULL, g->add ? g->ldc : 0, buffers(),
                (const char *)g->pack + begin * p->W * WORD, g->M, end - begin, p->W);
 }
 
 static bool is_few(const struct product *p)
 {
-    return p->g.pack && p->g.M <= p->mm->mr && (p->g.a.cs == 1 || p->g.K == 1) &&
+    return p->g.pack && p->g.M <= p->mm->few_rows && (p->g.a.cs == 1 || p->g.K == 1) &&
            (p->W + DM_KC - 1) / DM_KC * p->g.M <= FEW_ROWS;
 }
 
@@ -270,8 +313,8 @@ static void pack_part(void *ctx, size_t id, size_t begin, size_t end)
 {
     (void)id;
     const struct packing *p = ctx;
-    p->mm->pack_panels(p->pack + begin * p->W * WORD, p->W * p->mm->nr, p->mm->nr,
-                       p->b.p + begin * p->b.cs, p->b.cs, p->b.rs, end - begin, p->K);
+    p->mm->pack_b(p->pack + begin * p->W * WORD, p->W * p->mm->nr, p->b.p + begin * p->b.cs,
+                  p->b.cs, p->b.rs, end - begin, p->K);
 }
 
 static struct packing packing(enum dm_format fmt, void *pack, size_t n0, size_t K)
@@ -300,14 +343,14 @@ static void raw_part(void *ctx, size_t id, size_t begin, size_t end)
         p->mm->pack_raw(pack, p->W * nr, raw, p->K, end - begin, p->K);
         return;
     }
-    float *block_of = (float *)(void *)b_buf();
+    float *block_of = (float *)(void *)buffers();
     for (size_t n = begin; n < end; n += nr, pack += p->W * nr * WORD, raw += nr * p->K * size)
         for (size_t k = 0; k < p->K; k += step) {
             const size_t rows = min_size(nr, end - n), kk = min_size(step, p->K - k);
             for (size_t i = 0; i < rows; i++)
                 dm_dtype_to_f32(block_of + i * step, raw + (i * p->K + k) * size, p->dtype, kk);
-            p->mm->pack_panels(pack + k / p->mm->unit * nr * WORD, p->W * nr, nr, block_of, step, 1,
-                               rows, kk);
+            p->mm->pack_b(pack + k / p->mm->unit * nr * WORD, p->W * nr, block_of, step, 1, rows,
+                          kk);
         }
 }
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* kern.h - the inner loops, compiled once per instruction set and chosen at run time.
  *
- * DM_ISA=ref|avx2|avx512|avx512bf16 in the environment forces a table (for tests); otherwise, and
- * for a name that this processor lacks, the widest one that it has. Bits may differ between tables,
- * never between thread counts. */
+ * DM_ISA=ref|avx2|avx512|avx512bf16|amx in the environment forces a table (for tests); otherwise,
+ * and for a name that this processor lacks, the widest one that it has. Bits may differ between
+ * tables, never between thread counts. */
 #ifndef DM_KERNEL_KERN_H
 #define DM_KERNEL_KERN_H
 
@@ -14,43 +14,54 @@
 #include "src/kernel/kern_int.h"
 #include "src/kernel/kern_select.h"
 
-/* Blocks of a packed A: DM_KC words of k; few rows, which lie along k, are DM_A_STRIDE words apart,
+/* Few rows of a packed A, which lie along k in blocks of DM_KC words, are DM_A_STRIDE words apart,
  * which is no multiple of a page, so that they spread over L1, and a constant, so that addresses
  * are. */
 enum { DM_KC = 512, DM_A_STRIDE = DM_KC + 16 };
 
-/* What a full tile fetches on the way: lines of the next panel of b, into L2; and of the next tile
- * of c, mr rows of nr sums, ldc apart. */
+/* What a full tile fetches on the way: lines of the next panel, into L2; and of the next tile of c,
+ * mr rows of nr sums, ldc apart. */
 struct dm_ahead {
     const float *c;
-    const char *b;
-    size_t b_lines;
+    const char *panel;
+    size_t lines;
 };
 
 /* Products C = A B in one number format; driver: gemm.h. k is counted in words of 4 bytes: `unit`
  * values of k in each, one float32 or two bf16, the last one zero-padded. A and B come packed:
- *   A: panels of mr rows, word w of row i at (i/mr*W + w)*mr + i%mr; few rows: word w of row i at
- *     i*DM_A_STRIDE + w (w < DM_KC)
+ *   A: panels of mr rows, W rounded up to `step` words each, in an order that only `tile` knows;
+ *     few rows: word w of row i at i*DM_A_STRIDE + w (w < DM_KC)
  *   B: panels of nr columns, word w of column j at (j/nr*W + w)*nr + j%nr
- * Every element of C is one chain of sums in the order of k (inside a word the instruction's
+ * Every element of C is one chain of sums in the order of k (inside `step` words the instruction's
  * order), so its bits depend neither on m, n nor on its place, nor on the function. */
 struct dm_kern_mm {
-    size_t mr, nr, unit;
+    size_t mr, nr, unit, step;
+    size_t few_rows; /* that `few` takes */
+    /* Blocks that suit the caches: kc words of k, a multiple of step; mc rows; nc columns that are
+     * packed in every call, or of a pack. by_rows: a panel of A stays in L1 and a block of B in L2
+     * while the tiles go along the rows of C; else a panel of B and a block of A. */
+    size_t kc, mc, nc, nc_pack;
+    bool by_rows;
 
     /* Element (i,k) is src[i*is + k*ks], i < n, k < K; ks = 1 for pack_rows. Missing rows of the
      * last panel are zero; `stride` is from panel to panel in words. */
     void (*pack_rows)(void *dst, const float *src, size_t is, size_t n, size_t K);
-    void (*pack_panels)(void *dst, size_t stride, size_t width, const float *src, size_t is,
-                        size_t ks, size_t n, size_t K); /* width = mr or nr */
-    /* pack_panels of nr rows along k that are bf16 already, unaligned if need be; NULL in f32. */
+    void (*pack_a)(void *dst, size_t stride, const float *src, size_t is, size_t ks, size_t n,
+                   size_t K);
+    void (*pack_b)(void *dst, size_t stride, const float *src, size_t is, size_t ks, size_t n,
+                   size_t K);
+    /* pack_b of rows along k that are bf16 already, unaligned if need be; NULL in f32. */
     void (*pack_raw)(void *dst, size_t stride, const void *src, size_t is, size_t n, size_t K);
 
+    /* What a thread calls before its first tile and after its last one; NULL: nothing. */
+    void (*begin)(void);
+    void (*end)(void);
     /* One micro-tile: c (m <= mr, n <= nr; leading dimension ldc) = start + A B over W words. Rows
      * of start are ld apart: c itself, one row for all (ld = 0), or NULL for 0. */
     void (*tile)(float *c, size_t ldc, const float *start, size_t ld, const void *a, const void *b,
                  size_t m, size_t n, size_t W, const struct dm_ahead *ahead);
-    /* m <= mr rows against n columns in panels W*nr words apart, streamed in order. A by rows, in
-     * blocks of DM_KC words: m*DM_A_STRIDE words, then the next block. */
+    /* m <= few_rows rows against n columns in panels W*nr words apart, streamed in order. A by
+     * rows, in blocks of DM_KC words: m*DM_A_STRIDE words, then the next block. */
     void (*few)(float *c, size_t ldc, const float *start, size_t ld, const void *a, const void *b,
                 size_t m, size_t n, size_t W);
 };

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /* Products in bf16: a word is a pair of values of k, the even one in its low half. Sums are
- * float32. The instruction multiplies a pair and adds it in its own order, with subnormals taken as
- * zero; the other tables add the odd product, then the even one. */
+ * float32. The instructions (vdpbf16ps, tdpbf16ps) multiply pairs and add them in their own order,
+ * with subnormals taken as zero; the other tables add the odd product, then the even one. */
 #include "src/kernel/kern_tables.h"
 
 #include <assert.h>
 
 #include "src/kernel/simd.h"
 
-#if defined(__AVX512BF16__)
+#if defined(__AMX_BF16__)
+#define MR 32
+#elif defined(__AVX512BF16__)
 #define MR 14
 #define NV 2
 #elif DM_VW == 16
@@ -94,7 +96,9 @@ INLINE vf vb_odd(vb x)
 }
 #endif
 
-#ifdef __AVX512BF16__
+#if defined(__AMX_BF16__)
+/* Tiles take the words from memory. */
+#elif defined(__AVX512BF16__)
 typedef __m512bh vw;
 INLINE vw vw_load(const void *p)
 {
@@ -126,7 +130,11 @@ INLINE vf vw_dot(vw a, vw b, vf c)
 }
 #endif
 
+#ifdef __AMX_BF16__
+#include "src/kernel/mm_amx.h"
+#else
 #include "src/kernel/mm.h"
+#endif
 
 /* Conversion to the nearest, ties to even; NaN stays NaN, a subnormal becomes zero of its sign. The
  * result is the upper half of the lane, the lower one is 0. */
@@ -364,10 +372,9 @@ INLINE void pack_all(char *dst, size_t stride, size_t width, const float *src, s
         }
 }
 
-static void pack_panels(void *dst, size_t stride, size_t width, const float *src, size_t is,
+INLINE void pack_panels(void *dst, size_t stride, size_t width, const float *src, size_t is,
                         size_t ks, size_t n, size_t K)
 {
-    assert(width == MR || width == NR);
     if (is != 1 && ks != 1) {
         for (size_t i = 0; i < (n + width - 1) / width * width; i++)
             for (size_t k = 0; k < K; k += 2) {
@@ -375,12 +382,87 @@ static void pack_panels(void *dst, size_t stride, size_t width, const float *src
                 memcpy((char *)dst + (i / width * stride + k / 2 * width + i % width) * WORD, &x,
                        sizeof(x));
             }
-    } else if (width == MR) {
-        pack_all(dst, stride, MR, src, is, ks, n, K);
     } else {
-        pack_all(dst, stride, NR, src, is, ks, n, K);
+        pack_all(dst, stride, width, src, is, ks, n, K);
     }
 }
+
+static void pack_b(void *dst, size_t stride, const float *src, size_t is, size_t ks, size_t n,
+                   size_t K)
+{
+    pack_panels(dst, stride, NR, src, is, ks, n, K);
+}
+
+#ifdef __AMX_BF16__
+/* STEP words of row i of a panel of A. */
+INLINE void put_words(char *panel, size_t i, size_t w, vb x)
+{
+    _mm512_storeu_si512(panel + mm_a_offset(i, w), x);
+}
+
+/* Rows along k: words lie as they are. */
+INLINE void a_along(char *panel, const float *src, size_t is, size_t n, size_t K)
+{
+    for (size_t i = 0; i < MR; i++) {
+        const float *row = src + i * is;
+        size_t k = 0;
+        for (; i < n && k + 2 * STEP <= K; k += 2 * STEP)
+            put_words(panel, i, k / 2, vb_along(row + k));
+        for (; k < K; k += 2 * STEP) {
+            uint32_t x[STEP] = {0};
+            for (size_t w = 0; i < n && w < STEP && k + 2 * w < K; w++)
+                x[w] = word_at(row, 1, k + 2 * w, K);
+            put_words(panel, i, k / 2, vb_load(x));
+        }
+    }
+}
+
+/* Rows across k: STEP words of 16 rows at a time are transposed. */
+INLINE void a_across(char *panel, const float *src, size_t ks, size_t n, size_t w0, size_t K)
+{
+    for (size_t i = 0; i < MR; i += 16) {
+        const size_t have = lanes_left(n, i);
+        vf x[STEP], row[STEP];
+#pragma GCC unroll 16
+        for (size_t w = 0; w < STEP; w++) {
+            const size_t k = 2 * (w0 + w);
+            const float *even = src + k * ks + i;
+            x[w] = vb_floats(vb_pair(k < K ? vf_load_n(even, have) : vf_set1(0.0f),
+                                     k + 1 < K ? vf_load_n(even + ks, have) : vf_set1(0.0f)));
+        }
+        vf_transpose(row, x);
+#pragma GCC unroll 16
+        for (size_t r = 0; r < 16; r++)
+            put_words(panel, i + r, w0, _mm512_castps_si512(row[r]));
+    }
+}
+
+static void pack_a(void *dst, size_t stride, const float *src, size_t is, size_t ks, size_t n,
+                   size_t K)
+{
+    const size_t W = (K + 1) / 2;
+    if (ks == 1) {
+        for (size_t i = 0; i < n; i += MR)
+            a_along((char *)dst + i / MR * stride * WORD, src + i * is, is, n - i, K);
+    } else if (is == 1) {
+        for (size_t w = 0; w < W; w += STEP)
+            for (size_t i = 0; i < n; i += MR)
+                a_across((char *)dst + i / MR * stride * WORD, src + i, ks, n - i, w, K);
+    } else {
+        for (size_t i = 0; i < (n + MR - 1) / MR * MR; i++)
+            for (size_t w = 0; w < (W + STEP - 1) / STEP * STEP; w++) {
+                const uint32_t x = i < n && w < W ? word_at(src + i * is, ks, 2 * w, K) : 0;
+                memcpy((char *)dst + i / MR * stride * WORD + mm_a_offset(i % MR, w), &x, WORD);
+            }
+    }
+}
+#else
+static void pack_a(void *dst, size_t stride, const float *src, size_t is, size_t ks, size_t n,
+                   size_t K)
+{
+    pack_panels(dst, stride, MR, src, is, ks, n, K);
+}
+#endif
 
 static void pack_raw(void *dst, size_t stride, const void *src, size_t is, size_t n, size_t K)
 {
@@ -390,12 +472,7 @@ static void pack_raw(void *dst, size_t stride, const void *src, size_t is, size_
 }
 
 const struct dm_kern_mm DM_EXPORT(dm_kern_bf16) = {
-    .mr = MR,
-    .nr = NR,
-    .unit = 2,
-    .pack_rows = pack_rows,
-    .pack_panels = pack_panels,
-    .pack_raw = pack_raw,
-    .tile = mm_tile,
-    .few = mm_few,
+    MM_BLOCKS,        .unit = 2,        .pack_rows = pack_rows,
+    .pack_a = pack_a, .pack_b = pack_b, .pack_raw = pack_raw,
+    .tile = mm_tile,  .few = mm_few,
 };

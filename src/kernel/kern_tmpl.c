@@ -133,27 +133,37 @@ INLINE void pack_all(float *dst, size_t stride, size_t width, const float *src, 
         }
 }
 
-static void mm_pack_panels(void *to, size_t stride, size_t width, const float *src, size_t is,
-                           size_t ks, size_t n, size_t K)
+INLINE void pack_panels(void *to, size_t stride, size_t width, const float *src, size_t is,
+                        size_t ks, size_t n, size_t K)
 {
-    assert(width == MR || width == NR);
     float *dst = to;
     if (is != 1 && ks != 1) {
         for (size_t p = 0; p < n; p += width, dst += stride)
             for (size_t k = 0; k < K; k++)
                 for (size_t i = 0; i < width; i++)
                     dst[k * width + i] = p + i < n ? src[(p + i) * is + k * ks] : 0.0f;
-    } else if (width == MR) {
-        pack_all(dst, stride, MR, src, is, ks, n, K);
     } else {
-        pack_all(dst, stride, NR, src, is, ks, n, K);
+        pack_all(dst, stride, width, src, is, ks, n, K);
     }
+}
+
+static void mm_pack_a(void *to, size_t stride, const float *src, size_t is, size_t ks, size_t n,
+                      size_t K)
+{
+    pack_panels(to, stride, MR, src, is, ks, n, K);
+}
+
+static void mm_pack_b(void *to, size_t stride, const float *src, size_t is, size_t ks, size_t n,
+                      size_t K)
+{
+    pack_panels(to, stride, NR, src, is, ks, n, K);
 }
 
 static void pack(float *dst, size_t width, const float *src, size_t is, size_t ks, size_t n,
                  size_t K)
 {
-    mm_pack_panels(dst, K * width, width, src, is, ks, n, K);
+    assert(width == MR || width == NR);
+    (width == MR ? mm_pack_a : mm_pack_b)(dst, K * width, src, is, ks, n, K);
 }
 
 static void mm_pack_rows(void *dst, const float *src, size_t is, size_t n, size_t K)
@@ -332,12 +342,8 @@ static void gelu_grad(float *d, const float *x, size_t n)
 }
 
 static const struct dm_kern_mm mm = {
-    .mr = MR,
-    .nr = NR,
-    .unit = 1,
-    .pack_rows = mm_pack_rows,
-    .pack_panels = mm_pack_panels,
-    .tile = mm_tile,
+    MM_BLOCKS,           .unit = 1,           .pack_rows = mm_pack_rows,
+    .pack_a = mm_pack_a, .pack_b = mm_pack_b, .tile = mm_tile,
     .few = mm_few,
 };
 

@@ -14,6 +14,12 @@
 #include "src/kernel/simd.h"
 
 #define WORD ((size_t)4)
+/* Half of an L2 of 1 MiB for a block of A; 1.5 MiB of B that is packed in every call. MC is a
+ * multiple of every MR. */
+#define MC ((size_t)252)
+#define MM_BLOCKS \
+    .mr = MR, .nr = NR, .step = 1, .few_rows = MR, .kc = DM_KC, .mc = MC, .nc = 768, .nc_pack = 4096
+_Static_assert(MC % MR == 0, "rows of a block in whole panels");
 #define COLUMNS ((size_t)NV * DM_VW) /* of a panel that pass at once */
 #define C_LINES ((COLUMNS + 15) / 16)
 /* Words before the end of a tile at which it begins to fetch the next one's part of C: time for the
@@ -69,14 +75,13 @@ INLINE void mm_columns(float *c, size_t ldc, const float *start, size_t ld, cons
 /* The same for MR rows and all COLUMNS: no masks. Lines are fetched one per word: a burst of them
  * would hold up the loads of a and b. */
 INLINE void mm_full(float *c, size_t ldc, const float *start, size_t ld, const char *a,
-                    const char *b, size_t W, const float *c_next, const char *b_next,
-                    size_t b_lines)
+                    const char *b, size_t W, const float *c_next, const char *panel, size_t lines)
 {
     vf acc[MR][NV];
     size_t w = 0;
     mm_start(acc, start, ld, MR, COLUMNS);
-    for (; w < b_lines && w < W; w++) {
-        __builtin_prefetch(b_next + 64 * w, 0, 2);
+    for (; w < lines && w < W; w++) {
+        __builtin_prefetch(panel + 64 * w, 0, 2);
         mm_step(acc, a + w * MR * WORD, WORD, b + w * NR * WORD, MR);
     }
     if (w + C_AHEAD <= W) {
@@ -100,8 +105,8 @@ static void mm_tile(float *c, size_t ldc, const float *start, size_t ld, const v
     for (size_t j = 0; j < n; j += COLUMNS) {
         const char *bj = (const char *)b + j * WORD;
         if (m == MR && n - j >= COLUMNS) {
-            mm_full(c + j, ldc, start ? start + j : NULL, ld, a, bj, W, ahead->c + j, ahead->b,
-                    j ? 0 : ahead->b_lines);
+            mm_full(c + j, ldc, start ? start + j : NULL, ld, a, bj, W, ahead->c + j, ahead->panel,
+                    j ? 0 : ahead->lines);
             continue;
         }
 #define EDGE(rows) mm_columns(c + j, ldc, start ? start + j : NULL, ld, a, bj, rows, n - j, W)

@@ -52,6 +52,26 @@ enum { OPERATIONS = 12 };
     "vpmaddwd %%zmm12, %%zmm13, %%zmm14\n\t" \
     "vpaddd %%zmm14, %%zmm" i ", %%zmm" i "\n\t"
 
+/* 6 independent chains, as many as leave registers for the operands. */
+#define DPBF16_TILE(i) "tdpbf16ps %%tmm7, %%tmm6, %%tmm" i "\n\t"
+#define SIX(op) op("0") op("1") op("2") op("3") op("4") op("5")
+static void dpbf16_tile(size_t rounds)
+{
+    static const struct {
+        unsigned char palette, start, zero[14];
+        unsigned short row_bytes[16];
+        unsigned char rows[16];
+    } shape = {.palette = 1,
+               .row_bytes = {64, 64, 64, 64, 64, 64, 64, 64},
+               .rows = {16, 16, 16, 16, 16, 16, 16, 16}};
+    // Configuring makes them 0.
+    __asm__ volatile("ldtilecfg %1\n\t1:\n\t" SIX(DPBF16_TILE)
+                         SIX(DPBF16_TILE) "dec %0\n\tjnz 1b\n\ttilerelease"
+                     : "+r"(rounds)
+                     : "m"(shape)
+                     : "cc");
+}
+
 LOOP(fma_ymm, FMA_YMM)
 LOOP(fma_zmm, FMA_ZMM)
 LOOP(dpbf16_zmm, DPBF16_ZMM)
@@ -88,7 +108,7 @@ static void int_plain(size_t rounds)
     int_sink = s[0];
 }
 
-enum { VECTOR_ROUNDS = 1 << 20, PLAIN_ROUNDS = 1 << 17 };
+enum { VECTOR_ROUNDS = 1 << 20, TILE_ROUNDS = 1 << 16, PLAIN_ROUNDS = 1 << 17 };
 
 /* bf16 without vdpbf16ps is two multiply-adds per pair, so its limit is float32's. */
 static struct loop find_loop(enum dm_format fmt)
@@ -96,11 +116,14 @@ static struct loop find_loop(enum dm_format fmt)
     const bool dot = fmt == DM_FMT_INT8 || fmt == DM_FMT_INT4;
 #ifdef __x86_64__
     const char *isa = dm_kern()->name;
-    if (strcmp(isa, "avx512bf16") == 0 && fmt == DM_FMT_BF16)
+    const bool amx = strcmp(isa, "amx") == 0, dots = amx || strcmp(isa, "avx512bf16") == 0;
+    if (amx && fmt == DM_FMT_BF16)
+        return (struct loop){"tdpbf16ps", dpbf16_tile, 16.0 * 16.0 * 32.0, TILE_ROUNDS};
+    if (dots && fmt == DM_FMT_BF16)
         return (struct loop){"vdpbf16ps zmm", dpbf16_zmm, 32.0, VECTOR_ROUNDS};
-    if (strcmp(isa, "avx512bf16") == 0 && dot)
+    if (dots && dot)
         return (struct loop){"vpdpbusd zmm", dpbusd_zmm, 64.0, VECTOR_ROUNDS};
-    if (strncmp(isa, "avx512", 6) == 0) {
+    if (dots || strcmp(isa, "avx512") == 0) {
         if (dot)
             return (struct loop){"vpmaddwd zmm", maddwd_zmm, 32.0, VECTOR_ROUNDS};
         return (struct loop){"vfmadd231ps zmm", fma_zmm, 16.0, VECTOR_ROUNDS};
@@ -233,7 +256,7 @@ static void read_part(void *ctx, size_t part, size_t begin, size_t end)
     const size_t n = end - begin;
     uint64_t s;
 #ifdef __x86_64__
-    if (strncmp(dm_kern()->name, "avx512", 6) == 0)
+    if (strncmp(dm_kern()->name, "avx512", 6) == 0 || strcmp(dm_kern()->name, "amx") == 0)
         s = read_zmm(p, n);
     else if (strncmp(dm_kern()->name, "avx2", 4) == 0)
         s = read_ymm(p, n);
