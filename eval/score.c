@@ -4,6 +4,8 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "src/base/json.h"
+
 struct dm_scorer {
     const struct dm_model *m;
     struct dm_pass *pass;
@@ -128,18 +130,13 @@ double dm_score_ppl_joint(const struct dm_score_sum *sum, size_t n)
     return exp(mean);
 }
 
-static json_t *number(double x)
-{
-    return isfinite(x) ? json_real(x) : json_null();
-}
-
 json_t *dm_score_to_json(const struct dm_score_sum *sum, size_t n_heads)
 {
     json_t *tokens = json_array(), *ppl = json_array(), *joint = json_array();
     for (size_t n = 1; n <= n_heads; n++) {
         json_array_append_new(tokens, json_integer((json_int_t)sum->n[n - 1]));
-        json_array_append_new(ppl, number(dm_score_ppl(sum, n)));
-        json_array_append_new(joint, number(dm_score_ppl_joint(sum, n)));
+        json_array_append_new(ppl, dm_json_real(dm_score_ppl(sum, n)));
+        json_array_append_new(joint, dm_json_real(dm_score_ppl_joint(sum, n)));
     }
     return json_pack("{s:o, s:o, s:o}", "tokens", tokens, "ppl", ppl, "ppl_joint", joint);
 }

@@ -268,6 +268,8 @@ static void check_order(struct dm_joint *j, const struct dm_cand *c, size_t n,
     assert_int_equal(dm_joint_order(j, n, 0), sum > 0);
     if (sum > 0) {
         assert_near(dm_joint_max(j), max, 1e-12);
+        for (size_t i = 0; i < cells; i += 1 + cells / 50)
+            assert_near(dm_joint_cell(j, i), J[i], 1e-12);
         check_threshold(j, J, true);
         check_threshold(j, J, false);
         // cuts that no cell equals up to rounding

@@ -333,6 +333,13 @@ static void test_blocks_are_the_same_with_and_without_trace(void **state)
         const struct dm_block a = step(f, &table, pos);
         f->o.trace = false;
         const struct dm_block b = step(f, &table, pos);
+        f->o.trace = true;
+        f->o.temperature = 0;
+        const struct dm_block greedy = step(f, &table, pos);
+        f->o.temperature = 1;
+        assert_int_equal(a.n, greedy.n);
+        if (a.n > 1)
+            assert_memory_equal(a.order[a.n].best, greedy.id, a.n * sizeof(*greedy.id));
         assert_int_equal(a.n, b.n);
         assert_memory_equal(a.id, b.id, a.n * sizeof(*a.id));
         assert_true(a.q == b.q);

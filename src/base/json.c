@@ -164,6 +164,11 @@ enum dm_status dm_json_string(const json_t *obj, const char *key, bool required,
     return DM_OK;
 }
 
+json_t *dm_json_real(double x)
+{
+    return isfinite(x) ? json_real(x) : json_null();
+}
+
 void dm_json_print(json_t *root)
 {
     json_dumpf(root, stdout, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(9));

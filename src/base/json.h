@@ -34,6 +34,9 @@ enum dm_status dm_json_bool(const json_t *obj, const char *key, bool required, c
 enum dm_status dm_json_string(const json_t *obj, const char *key, bool required, const char *where,
                               const char **out, struct dm_err *e);
 
+/* A number, or null for one that is not finite; new reference. */
+json_t *dm_json_real(double x);
+
 /* Name of a value's type for sentences: "object", "string", ... */
 const char *dm_json_type(const json_t *v);
 

@@ -129,6 +129,8 @@ static bool try_order(struct dm_decoder *d, const struct dm_gen_opt *o, size_t n
     survivors(d, o, n, cut, t, &c);
     t->n_cells = c.n;
     t->max = penalise(d, &c, n, o->penalty);
+    if (o->trace && c.n)
+        cell_tokens(d, c.cell[best_cell(&c)], n, t->best);
     t->passed = t->max > cut;
     if (t->passed)
         choose(d, o, &c, n, cut, out);

@@ -20,9 +20,10 @@
  * and looks as if the mask had left nothing. */
 struct dm_try {
     bool tried, passed;
-    int otsu;       /* threshold, -1 = none applied */
-    size_t n_cells; /* that were left to choose from before the penalty */
-    double max;     /* of J after threshold and penalty, 0 if nothing was left */
+    int otsu;                   /* threshold, -1 = none applied */
+    size_t n_cells;             /* that were left to choose from before the penalty */
+    double max;                 /* of J after threshold and penalty, 0 if nothing was left */
+    int32_t best[DM_ORDER_MAX]; /* with options' trace: the tokens that have it */
 };
 
 struct dm_block {

@@ -186,6 +186,12 @@ static const double *fill_row(struct dm_joint *j, size_t i, size_t m)
     return x;
 }
 
+double dm_joint_cell(struct dm_joint *j, size_t cell)
+{
+    const size_t r = cell / j->g.d2;
+    return fill_row(j, r / j->g.d1, r % j->g.d1)[cell % j->g.d2];
+}
+
 /* No cell of row (i,m) is above this, but for rounding. */
 static double row_bound(const struct dm_joint *j, size_t i, size_t m)
 {

@@ -73,6 +73,9 @@ void dm_joint_collect(struct dm_joint *j, double cut, struct dm_cells *out);
  * the cells. */
 int dm_joint_threshold(struct dm_joint *j, bool blur, struct dm_cells *out);
 
+/* J of one cell of the grid. */
+double dm_joint_cell(struct dm_joint *j, size_t cell);
+
 /* The largest J, exactly. */
 double dm_joint_max(struct dm_joint *j);
 
