@@ -59,12 +59,73 @@ sed -n '1s/.*"logp":\[\([^,]*\),.*/\1/p' items.jsonl | awk '{ printf "%.4f\n", $
 grep -q '"task":"choice","file":"choice.jsonl","items":1,"acc":[01].0,"acc_stderr":null' tasks.json ||
     fail "$(cat tasks.json)"
 refuses 2 'MODEL is missing' "$dynamo" eval --task choice=choice.jsonl
-refuses 2 '--task KIND=FILE is missing' "$dynamo" eval base.h5
+refuses 2 '--what LIST, --task KIND=FILE or --diversity FILE is missing' "$dynamo" eval base.h5
 refuses 2 '"choice" is not KIND=FILE' "$dynamo" eval base.h5 --task choice
 refuses 2 '"chess" is none of lambada' "$dynamo" eval base.h5 --task chess=x
 printf '{"context": "a", "choices": ["", "b"], "answer": 0}' > empty.jsonl
 "$dynamo" eval base.h5 --task choice=empty.jsonl > out.txt # a blank is a token
 no_file items.jsonl.tmp
+
+# Held-out text: the ends of PPL_d are PPL_1:3 and PPL_1, the same in text and JSON.
+"$dynamo" eval heads.h5 --cooc cooc.h5 --data held.h5 --what perplexity,accuracy,reliability \
+    --positions 60 --context 32 --eps 0,1 --plot reliability.svg > held.tsv
+awk -F '\t' '$1 == "1" && NF == 7 { one = $2 } $1 == "3" && NF == 7 { all = $3; masked = $4 }
+    $1 == "no" && $2 == 0 { ok += $3 == all } $1 == "no" && $2 == 1 { ok += $3 == one }
+    $1 == "yes" && $2 == 0 { ok += $3 == masked } $1 == "yes" && $2 == 1 { ok += $3 == one }
+    END { exit ok != 4 }' held.tsv || fail "PPL_d does not end where it should: $(cat held.tsv)"
+says held.tsv "$(printf '3 tokens, accepted at eps_b 0.5\t')"
+grep -q '^<svg' reliability.svg || fail "no reliability diagram"
+"$dynamo" eval heads.h5 --cooc cooc.h5 --data held.h5 --what perplexity --positions 60 --context 32 \
+    --eps 0:1:0.5 --set eps_b=0.3 --set blur=off --json --threads 1 > held.json
+says held.json '"command":"eval"'
+says held.json '"eps_b":0.3'
+says held.json '"blur":false'
+says held.json '{"eps_b":0.5,"masked":true,"ppl":'
+printf 'And the king blessed the river. %.0s' 1 2 3 4 5 6 7 8 > long.txt
+"$dynamo" eval heads.h5 --text long.txt --what accuracy --positions 10 --context 16 > acc.tsv
+[ "$(wc -l < acc.tsv)" = 7 ] || fail "accuracy: $(cat acc.tsv)"
+
+# Generated text: eps_b = 1 ties with the base, eps_b = 0 gives three tokens.
+cat > prompts.jsonl <<'JSON'
+{"kind": "declarative", "text": "And the king"}
+{"kind": "question", "text": "And the river blessed"}
+{"kind": "question", "text": "And the servant"}
+JSON
+"$dynamo" eval heads.h5 --cooc cooc.h5 --prompts prompts.jsonl --what quality,ablation --eps 0,0.5,1 \
+    --tokens 12 --samples 2 --bootstrap 50 > quality.tsv
+[ "$(wc -l < quality.tsv)" = 14 ] || fail "quality: $(cat quality.tsv)"
+awk -F '\t' '$1 == "eps_b 0" { ok += $2 == "3.000 (3.000..3.000)" }
+    $1 == "eps_b 1" { ok += $4 == "1.000 (1.000..1.000)" && $13 == 6 }
+    $1 == "w/o CO" { ok += $14 == 2.49 && $15 == 0.38 }
+    /^same quality, tokens per forward\t/ { ok++ } END { exit ok != 4 }' quality.tsv ||
+    fail "quality: $(cat quality.tsv)"
+"$dynamo" eval heads.h5 --prompts prompts.jsonl --judge base.h5 --what quality --eps 0 --tokens 6 \
+    --samples 1 --n-prompts 2 --bootstrap 5 --json > quality.json
+says quality.json '"prompts":{"source":"prompts.jsonl","n":2,"kinds":{"declarative":1,"question":1}}'
+says quality.json '"judge":"base.h5"'
+says quality.json '"same_quality":{"tokens_per_forward":{"speedup":{"value":'
+"$dynamo" eval heads.h5 --data held.h5 --what quality --eps 0 --tokens 6 --samples 1 --n-prompts 2 \
+    --prompt-tokens 4 --bootstrap 5 > /dev/null
+
+printf '1 2 3 1 2 3 4' > some.ids
+"$dynamo" eval base.h5 --diversity some.ids --diversity b.txt > div.tsv
+says div.tsv "$(printf 'some.ids\t7\t0.2000\t0.0000\t0.5714\t0.6667\t0.8000')"
+
+small="--what quality --eps 0 --tokens 6 --samples 1"
+refuses 2 'exactly one of --data and --text' "$dynamo" eval heads.h5 --what perplexity
+refuses 2 '--prompts or --data' "$dynamo" eval heads.h5 --what quality
+refuses 2 '"speed" is none of' "$dynamo" eval heads.h5 --what speed
+refuses 2 'FROM:TO:STEP' "$dynamo" eval heads.h5 --what quality --eps 0:1
+refuses 2 'no option of decoding' "$dynamo" eval heads.h5 --what quality --set eps=1
+refuses 2 '--plot draws' "$dynamo" eval heads.h5 --data held.h5 --what accuracy --plot x.svg
+refuses 1 'eps_b is 3' "$dynamo" eval heads.h5 --data held.h5 --what accuracy --set eps_b=3
+refuses 1 'no heads beyond' "$dynamo" eval base.h5 --prompts prompts.jsonl $small
+refuses 1 'needs a co-occurrence table' "$dynamo" eval heads.h5 --prompts prompts.jsonl --what ablation
+refuses 1 'fewer than a window of 64' "$dynamo" eval heads.h5 --text b.txt --what accuracy
+printf '{"kind": "x"}\n' > bad.jsonl
+refuses 1 'bad.jsonl, line 1' "$dynamo" eval heads.h5 --prompts bad.jsonl $small
+printf '\n \n' > blank.txt
+refuses 1 'blank.txt: no prompt' "$dynamo" eval heads.h5 --prompts blank.txt $small
 
 # ---- score ----
 printf 'And the king blessed the river. And the servant spoke unto the prophet.' > a.txt
