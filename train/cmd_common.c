@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "src/base/file.h"
 #include "src/base/json.h"
 #include "src/base/par.h"
 #include "src/base/stop.h"
@@ -190,6 +191,21 @@ static enum dm_status show_plan(const struct dm_train_opt *o, struct dm_err *e)
     return DM_OK;
 }
 
+/* The model would take the place of a file that it is made from. */
+static enum dm_status check_output(const struct dm_train_opt *o, struct dm_err *e)
+{
+    const char *const one[] = {o->base, o->from, o->config, o->tokenizer};
+    const struct dm_paths *const many[] = {&o->data, &o->val};
+    for (size_t i = 0; i < sizeof(one) / sizeof(one[0]); i++)
+        if (one[i] && dm_file_same(one[i], o->output))
+            return dm_fail(e, DM_EMISMATCH, "-o %s: is an input of this run", o->output);
+    for (size_t k = 0; k < 2; k++)
+        for (size_t i = 0; i < many[k]->n; i++)
+            if (dm_file_same(many[k]->path[i], o->output))
+                return dm_fail(e, DM_EMISMATCH, "-o %s: is an input of this run", o->output);
+    return DM_OK;
+}
+
 int dm_train_command(int argc, char **argv, enum dm_train_kind kind, const char *args_doc,
                      const char *doc, dm_train_fn *run)
 {
@@ -211,6 +227,8 @@ int dm_train_command(int argc, char **argv, enum dm_train_kind kind, const char 
     o.ranks = &ranks;
     if (!st && o.resume)
         st = dm_resume_options(&o, &e);
+    if (!st && !o.replay)
+        st = check_output(&o, &e);
     if (!st)
         st = !o.dry_run               ? run(&o, &r, dm_ranks_first(&ranks) ? stderr : NULL, &e)
              : dm_ranks_first(&ranks) ? show_plan(&o, &e)

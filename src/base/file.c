@@ -197,6 +197,12 @@ bool dm_file_begins(const char *path, const void *magic, size_t n)
     return same;
 }
 
+bool dm_file_same(const char *a, const char *b)
+{
+    struct stat x, y;
+    return !stat(a, &x) && !stat(b, &y) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
 enum dm_status dm_map_open(struct dm_map *m, const char *path, struct dm_err *e)
 {
     enum dm_status st = DM_OK;

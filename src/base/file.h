@@ -37,6 +37,9 @@ enum dm_status dm_file_read_at(int fd, void *to, size_t n, uint64_t at, const ch
 /* Whether the file can be read and begins with these n <= 16 bytes. */
 bool dm_file_begins(const char *path, const void *magic, size_t n);
 
+/* Whether both names are there and lead to one file. */
+bool dm_file_same(const char *a, const char *b);
+
 /* A read-only map of a regular file. n = 0 maps nothing and data is NULL. */
 struct dm_map {
     const uint8_t *data;
