@@ -63,9 +63,19 @@ char *dm_heads_provenance(json_t *own, const struct dm_model_meta *base)
     return dm_json_text(own, JSON_COMPACT);
 }
 
-static enum dm_status save(const struct dm_train_opt *o, const struct dm_model *m,
-                           const struct dm_model_meta *base, json_t *provenance, struct dm_err *e)
+/* What a run has trained, for write_model(). */
+struct trained {
+    const struct dm_train_opt *o;
+    const struct dm_model *m;
+    const struct dm_model_meta *base;
+};
+
+static enum dm_status write_model(void *ctx, json_t *provenance, struct dm_err *e)
 {
+    const struct trained *t = ctx;
+    const struct dm_train_opt *o = t->o;
+    const struct dm_model *m = t->m;
+    const struct dm_model_meta *base = t->base;
     struct dm_model_meta meta = {
         .tokenizer = base->tokenizer, .hf_config = base->hf_config, .template = base->template};
     enum dm_dtype dtype;
@@ -166,21 +176,17 @@ enum dm_status dm_train_heads(const struct dm_train_opt *given, struct dm_train_
     DM_TRY_GOTO(dm_model_hash(o->base, base_hash, e));
     if (meta.tokenizer)
         dm_sha256(meta.tokenizer, strlen(meta.tokenizer), tokenizer_hash);
+    struct trained trained = {o, &m, &meta};
     const struct dm_run run = {.opt = o,
                                .kind = kind,
                                .model = &m,
                                .head_weight = weight,
                                .tokenizer_hash = meta.tokenizer ? tokenizer_hash : NULL,
                                .base_hash = base_hash,
-                               .console = console};
-    DM_TRY_GOTO(dm_run_train(&run, out, e));
-    const bool write = !out->replay && out->steps == out->total_steps && dm_ranks_first(o->ranks);
-    if (write)
-        st = save(o, &m, &meta, out->provenance, e);
-    if (st)
-        dm_train_report_release(out);
-    else if (write)
-        dm_run_saved(out);
+                               .console = console,
+                               .write = write_model,
+                               .ctx = &trained};
+    st = dm_run_train(&run, out, e);
 done:
     dm_model_release(&m);
     dm_model_meta_release(&meta);

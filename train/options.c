@@ -145,7 +145,7 @@ static const struct row rows[] = {
      "(default: the output's name with .ckpt)"},
     {"checkpoint-every", 0, SIZE, KEPT, BOTH, AT(checkpoint_every), 0, MANY, NULL, "N",
      "steps between checkpoints; one is also saved when a validation is the best so far; 0 = only "
-     "on signals and --stop-after"},
+     "on signals, --stop-after, and when the model cannot be written"},
     {"keep-last", 0, SIZE, KEPT, BOTH, AT(keep_last), 1, MANY, NULL, "N",
      "checkpoints that are kept beside the best; they go when the model is written, and the best "
      "if "
@@ -180,6 +180,11 @@ static const struct row rows[] = {
 };
 enum { N_ROWS = sizeof(rows) / sizeof(rows[0]) };
 _Static_assert(N_ROWS <= 64, "struct dm_train_opt's `given` has a bit per row");
+
+const char *dm_train_kind_name(enum dm_train_kind kind)
+{
+    return kind == DM_TRAIN_BASE ? "pretrain" : "train";
+}
 
 void dm_train_opt_init(struct dm_train_opt *o, enum dm_train_kind kind)
 {
@@ -387,6 +392,11 @@ struct dm_schedule dm_train_opt_schedule(const struct dm_train_opt *o, size_t st
                                 .decay = dm_schedule_part(o->lr_decay, steps, steps - warmup),
                                 .lr = o->lr,
                                 .min_lr = o->min_lr};
+}
+
+size_t dm_train_opt_val_every(const struct dm_train_opt *o, size_t steps)
+{
+    return o->val_every ? o->val_every : steps > 500 ? steps / 10 : 50;
 }
 
 struct dm_guard dm_train_opt_guard(const struct dm_train_opt *o)

@@ -18,6 +18,9 @@
 
 enum dm_train_kind { DM_TRAIN_BASE = 1, DM_TRAIN_HEADS = 2 }; /* bits: a row can serve both */
 
+/* "train", "pretrain". */
+const char *dm_train_kind_name(enum dm_train_kind kind);
+
 struct dm_paths {
     const char **path; /* (n), own memory; dm_paths_clear() releases it */
     double *weight;    /* (n), 0 = none given */
@@ -69,6 +72,9 @@ enum dm_status dm_paths_add(struct dm_paths *p, const char *text, struct dm_err 
 void dm_paths_clear(struct dm_paths *p);
 
 struct dm_schedule dm_train_opt_schedule(const struct dm_train_opt *o, size_t steps);
+
+/* Steps between validations: --val-every, or what stands for 0. */
+size_t dm_train_opt_val_every(const struct dm_train_opt *o, size_t steps);
 struct dm_guard dm_train_opt_guard(const struct dm_train_opt *o); /* that remembers nothing */
 enum dm_decay_mask dm_train_opt_decay_mask(const struct dm_train_opt *o);
 /* Of the products: f32 or bf16. */

@@ -143,7 +143,7 @@ static void plan_time(struct dm_plan *p, const struct dm_train_opt *o, const str
                       enum dm_pass_kind kind, size_t val)
 {
     const double base = dm_pass_flops(c, DM_PASS_BASE, o->context);
-    const size_t every = dm_run_val_every(o, p->steps);
+    const size_t every = dm_train_opt_val_every(o, p->steps);
     const double validations = val ? (double)(p->steps / every + 1) : 0.0;
     const double again = o->recompute && kind != DM_PASS_HEADS ? base / 3.0 : 0.0;
     p->flops = dm_pass_flops(c, kind, o->context);

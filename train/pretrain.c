@@ -79,16 +79,24 @@ enum dm_status dm_pretrain_config(struct dm_config *c, const struct dm_train_opt
     return st;
 }
 
-static enum dm_status save(const struct dm_train_opt *o, const struct dm_model *m,
-                           const struct dm_model_meta *from, json_t *provenance, struct dm_err *e)
+/* What a run has trained, for write_model(). */
+struct trained {
+    const struct dm_train_opt *o;
+    const struct dm_model *m;
+    const struct dm_model_meta *from;
+};
+
+static enum dm_status write_model(void *ctx, json_t *provenance, struct dm_err *e)
 {
-    struct dm_model_meta meta = *from;
+    const struct trained *t = ctx;
+    const struct dm_model *m = t->m;
+    struct dm_model_meta meta = *t->from;
     meta.calibration = NULL; // of other weights
-    meta.provenance = dm_heads_provenance(provenance, from);
+    meta.provenance = dm_heads_provenance(provenance, t->from);
     if (!meta.provenance)
-        return dm_fail(e, DM_ENOMEM, "%s: out of memory", o->output);
-    const enum dm_status st = dm_model_save(m, &meta, o->output, NULL, m->cfg.dtype, m->cfg.dtype,
-                                            e);
+        return dm_fail(e, DM_ENOMEM, "%s: out of memory", t->o->output);
+    const enum dm_status st = dm_model_save(m, &meta, t->o->output, NULL, m->cfg.dtype,
+                                            m->cfg.dtype, e);
     free(meta.provenance);
     return st;
 }
@@ -140,20 +148,16 @@ enum dm_status dm_pretrain(const struct dm_train_opt *o, struct dm_train_report 
     DM_TRY_GOTO(dm_heads_template(&meta, o, e));
     if (meta.tokenizer)
         dm_sha256(meta.tokenizer, strlen(meta.tokenizer), tokenizer_hash);
+    struct trained trained = {o, &m, &meta};
     const struct dm_run run = {.opt = o,
                                .kind = DM_PASS_BASE,
                                .model = &m,
                                .tokenizer_hash = meta.tokenizer ? tokenizer_hash : NULL,
                                .base_hash = o->from ? from_hash : NULL,
-                               .console = console};
-    DM_TRY_GOTO(dm_run_train(&run, out, e));
-    const bool write = !out->replay && out->steps == out->total_steps && dm_ranks_first(o->ranks);
-    if (write)
-        st = save(o, &m, &meta, out->provenance, e);
-    if (st)
-        dm_train_report_release(out);
-    else if (write)
-        dm_run_saved(out);
+                               .console = console,
+                               .write = write_model,
+                               .ctx = &trained};
+    st = dm_run_train(&run, out, e);
 done:
     dm_model_release(&m);
     dm_model_meta_release(&meta);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "src/base/json.h"
+#include "src/kernel/kern.h"
 #include "train/keep.h"
 #include "train/run.h"
 
@@ -149,4 +150,22 @@ enum dm_status dm_resume_none(const char *prefix, struct dm_err *e)
                        "--resume auto, remove it, or name another --checkpoint",
                        prefix, newest);
     return DM_OK;
+}
+
+enum dm_status dm_resume_alike(struct dm_ranks *ranks, const struct dm_checkpoint *at,
+                               struct dm_err *e)
+{
+    if (dm_ranks_count(ranks) == 1)
+        return DM_OK;
+    char *text = NULL;
+    json_t *all = json_pack("{s:O, s:I, s:s}", "run", at->run, "step", (json_int_t)at->step, "isa",
+                            dm_kern()->name);
+    if (all)
+        text = json_dumps(all, JSON_COMPACT | JSON_SORT_KEYS);
+    json_decref(all);
+    DM_TRY(dm_ranks_agree(ranks, text ? DM_OK : dm_fail(e, DM_ENOMEM, "out of memory"), e));
+    const enum dm_status st = dm_ranks_same(
+        ranks, text, "its options, its checkpoint or its processor's instructions", e);
+    free(text);
+    return st;
 }

@@ -30,4 +30,8 @@ enum dm_status dm_resume_load(struct dm_checkpoint *at, struct dm_adamw *a,
 /* DM_EMISMATCH when a new run would write over the checkpoints of an earlier one. */
 enum dm_status dm_resume_none(const char *prefix, struct dm_err *e);
 
+/* DM_EMISMATCH when processes differ in what they train or in their vector instructions. */
+enum dm_status dm_resume_alike(struct dm_ranks *ranks, const struct dm_checkpoint *at,
+                               struct dm_err *e);
+
 #endif

@@ -11,7 +11,6 @@
 #include "src/base/file.h"
 #include "src/base/provenance.h"
 #include "src/base/stop.h"
-#include "src/kernel/kern.h"
 #include "src/kernel/peak.h"
 #include "train/checkpoint.h"
 #include "train/guard.h"
@@ -43,11 +42,6 @@ struct state {
     struct dm_train_report *out;
 };
 
-const char *dm_train_kind_name(enum dm_train_kind kind)
-{
-    return kind == DM_TRAIN_BASE ? "pretrain" : "train";
-}
-
 enum dm_status dm_run_path(char *out, size_t n, const char *output, const char *suffix,
                            struct dm_err *e)
 {
@@ -57,11 +51,6 @@ enum dm_status dm_run_path(char *out, size_t n, const char *output, const char *
     if (k < 0 || (size_t)k >= n)
         return dm_fail(e, DM_ERANGE, "%s: the name is too long", output);
     return DM_OK;
-}
-
-size_t dm_run_val_every(const struct dm_train_opt *o, size_t steps)
-{
-    return o->val_every ? o->val_every : steps > 500 ? steps / 10 : 50;
 }
 
 /* ---- Setting up ------------------------------------------------------------------------------ */
@@ -126,7 +115,7 @@ static enum dm_status open_data(struct state *s, struct dm_err *e)
                        "%s: %zu training sequences of %zu tokens, fewer than one batch of %zu",
                        o->data.path[0], dm_loader_train_windows(s->loader), o->context, o->batch);
     s->schedule = dm_train_opt_schedule(o, steps);
-    s->val_every = dm_run_val_every(o, steps);
+    s->val_every = dm_train_opt_val_every(o, steps);
     return DM_OK;
 }
 
@@ -204,24 +193,6 @@ static void fill_report(struct state *s)
     measure_peak(s);
 }
 
-/* Different options or checkpoints would train different models. */
-static enum dm_status check_alike(struct state *s, struct dm_err *e)
-{
-    if (dm_ranks_count(s->opt->ranks) == 1)
-        return DM_OK;
-    char *text = NULL;
-    json_t *all = json_pack("{s:O, s:I, s:s}", "run", s->at.run, "step", (json_int_t)s->at.step,
-                            "isa", dm_kern()->name);
-    if (all)
-        text = json_dumps(all, JSON_COMPACT | JSON_SORT_KEYS);
-    json_decref(all);
-    DM_TRY(dm_ranks_agree(s->opt->ranks, text ? DM_OK : dm_fail(e, DM_ENOMEM, "out of memory"), e));
-    const enum dm_status st = dm_ranks_same(
-        s->opt->ranks, text, "its options, its checkpoint or its processor's instructions", e);
-    free(text);
-    return st;
-}
-
 static enum dm_status set_up(struct state *s, struct dm_err *e)
 {
     struct dm_train_report *out = s->out;
@@ -239,7 +210,7 @@ static enum dm_status set_up(struct state *s, struct dm_err *e)
     DM_TRY(dm_ranks_agree(o->ranks, enter(s, e), e));
     if (o->replay)
         return DM_OK;
-    DM_TRY(check_alike(s, e));
+    DM_TRY(dm_resume_alike(o->ranks, &s->at, e));
     const enum dm_status opened = dm_ranks_first(o->ranks)
                                       ? dm_log_open(&s->log, log, s->run->model->cfg.K,
                                                     (size_t)s->at.step, e)
@@ -365,9 +336,12 @@ static enum dm_status choose_weights(struct state *s, struct dm_err *e)
 {
     char path[sizeof(s->out->checkpoint) + 32];
     struct dm_checkpoint best;
+    struct dm_err why;
     s->out->saved_step = (size_t)s->at.step;
     if (strcmp(s->opt->save, "best") || !s->at.best_step || s->at.best_step == s->at.step)
         return DM_OK;
+    if (save(s, false, &why)) // the best is about to be loaded over it
+        dm_console_warn(&s->console, why.msg);
     DM_TRY(dm_keep_path(path, sizeof(path), s->out->checkpoint, DM_KEEP_BEST, e));
     DM_TRY(dm_checkpoint_peek(&best, path, e));
     const size_t step = (size_t)best.step;
@@ -529,6 +503,41 @@ static enum dm_status run_steps(struct state *s, struct dm_err *e)
     return choose_weights(s, e);
 }
 
+/* The sentence of a model that could not be written, and what became of the last step. */
+static enum dm_status not_written(struct state *s, enum dm_status st, const struct dm_err *why,
+                                  struct dm_err *e)
+{
+    struct dm_err lost;
+    json_decref(s->out->provenance);
+    s->out->provenance = NULL;
+    // Else choose_weights() has saved the last step, if it could.
+    if (s->out->saved_step == s->at.step && save(s, false, &lost))
+        dm_console_warn(&s->console, lost.msg);
+    if (s->saved != s->at.step)
+        return dm_fail(e, st, "%s; the last step is lost", why->msg);
+    return dm_fail(e, st, "%s; the last step is saved, go on with: dynamo %s --resume %s", why->msg,
+                   dm_train_kind_name(s->opt->kind), s->out->checkpoint);
+}
+
+/* The model of a complete run; then its checkpoints go, but for a best one with other weights. */
+static enum dm_status write_model(struct state *s, struct dm_err *e)
+{
+    struct dm_train_report *out = s->out;
+    const struct dm_run *r = s->run;
+    char best[sizeof(out->checkpoint) + 32];
+    struct dm_err why;
+    if (!r->write || out->steps != out->total_steps || !dm_ranks_first(s->opt->ranks))
+        return DM_OK;
+    const enum dm_status st = r->write(r->ctx, out->provenance, &why);
+    if (st)
+        return not_written(s, st, &why, e);
+    dm_keep_prune(out->checkpoint, 0, out->total_steps);
+    if (out->saved_step == out->best_step &&
+        !dm_keep_path(best, sizeof(best), out->checkpoint, DM_KEEP_BEST, NULL))
+        unlink(best);
+    return DM_OK;
+}
+
 /* "command" has no arguments: they would tell threads and interruptions apart. */
 static enum dm_status report(struct state *s, struct dm_err *e)
 {
@@ -579,6 +588,8 @@ enum dm_status dm_run_train(const struct dm_run *r, struct dm_train_report *out,
     dm_console_end(&s.console);
     if (!st)
         st = report(&s, e);
+    if (!st)
+        st = write_model(&s, e);
 done:
     dm_log_close(s.log);
     dm_checkpoint_release(&s.at);
@@ -586,13 +597,4 @@ done:
     dm_arena_release(&s.scratch);
     dm_loader_free(s.loader);
     return st;
-}
-
-void dm_run_saved(const struct dm_train_report *r)
-{
-    char best[sizeof(r->checkpoint) + 32];
-    dm_keep_prune(r->checkpoint, 0, r->total_steps);
-    if (r->saved_step == r->best_step &&
-        !dm_keep_path(best, sizeof(best), r->checkpoint, DM_KEEP_BEST, NULL))
-        unlink(best);
 }

@@ -12,24 +12,34 @@ run=("$dynamo" pretrain --config config.json --data shard.h5 --steps 600 --batch
     --val-every 60 --val-max 4 --threads 1 --save best --log-every 0)
 quietly "${run[@]}" -o alone.h5
 
-# ---- kill -9 at random moments, most of them while a checkpoint is written; a run that has come to
-# its end in the meantime is checked and begun anew
+# half_written: the run has a checkpoint that is not whole. newer: it has a new one that is.
+half_written() { files=(killed.ckpt*.tmp.$pid) && [ -e "${files[0]}" ]; }
+newer() { files=(killed.ckpt-0*[0-9].h5) && [ "${files[-1]}" != "$newest" ]; }
+
+# ---- kill -9 in turn at a random moment after the start, while a checkpoint is written, and at a
+# random moment after a new one is there (so that a busy machine also gets on); a run that has come
+# to its end in the meantime is checked and begun anew
 RANDOM=20
 half=0
 ended=0
 killed=0
 while [ $killed -lt $kills ]; do
+    files=(killed.ckpt-0*[0-9].h5) newest=${files[-1]}
     "${run[@]}" -o killed.h5 --checkpoint-every 3 --resume auto > out.txt 2> err.txt &
     pid=$!
+    case $((killed % 3)) in
+    1) until half_written || ! kill -0 $pid 2> /dev/null; do :; done ;;
+    2) until newer || ! kill -0 $pid 2> /dev/null; do :; done ;;
+    esac
     printf -v pause '0.%03d' $((10 + RANDOM % 300))
-    sleep $pause
+    [ $((killed % 3)) = 1 ] || sleep $pause
     kill -9 $pid 2> /dev/null || true
     code=0
     wait $pid 2> /dev/null || code=$?
     ! grep warning err.txt || fail "a killed run left a checkpoint that cannot be read"
     if [ $code = 137 ]; then
         killed=$((killed + 1))
-        [ -z "$(find . -name 'killed.ckpt*.tmp.*')" ] || half=$((half + 1))
+        ! half_written || half=$((half + 1))
     elif [ $code = 0 ]; then
         cmp alone.h5 killed.h5 || fail "after $killed kills the run ended with other weights"
         ended=$((ended + 1))
@@ -38,7 +48,8 @@ while [ $killed -lt $kills ]; do
         fail "after $killed kills: exit code $code: $(cat out.txt err.txt)"
     fi
 done
-newest=$(find . -name 'killed.ckpt-0*.h5' | sort | tail -1)
+newer || true
+newest=${files[-1]}
 echo "$kills kills, $half of them with a half-written checkpoint, $ended runs ended before one; newest: $newest"
 [ $half -gt 0 ] || fail "no kill hit a checkpoint that was being written"
 quietly "${run[@]}" -o killed.h5 --checkpoint-every 0 --resume auto
@@ -72,6 +83,19 @@ quietly "${run[@]}" -o limit.h5 --stop-after 100
 says err.txt "limit.ckpt-00000200.h5"
 prints "output.limit.h5" "$dynamo" pretrain --resume limit.ckpt
 cmp alone.h5 limit.h5 || fail "a run after a failed save differs"
+
+# ---- a model that cannot be written, at the very end: the last step is saved, also where no
+# checkpoints were asked for, and also when the model was to get the best weights instead
+for which in last best; do
+    lost=("${run[@]}" -o none/lost.h5 --log lost --checkpoint lost --checkpoint-every 0 --save $which)
+    "${lost[@]}" > out.txt 2> err.txt && fail "a model in no folder was written"
+    says err.txt "none/lost.h5: cannot create"
+    says err.txt "the last step is saved, go on with: dynamo pretrain --resume lost"
+    prints "output.found.h5" "$dynamo" pretrain --resume lost -o found.h5 --log found --stop-after 1
+    "${run[@]}" -o wanted.h5 --save $which > out.txt 2> err.txt
+    cmp wanted.h5 found.h5 || fail "a model that was written later differs (--save $which)"
+    rm -f lost* found* wanted*
+done
 if small_disk 3m; then
     quietly "${run[@]}" -o full.h5 --checkpoint small/full --stop-after 100
     dd if=/dev/zero of=small/fill bs=64k status=none 2> /dev/null || true
