@@ -41,7 +41,7 @@ struct section {
     struct named *named;              /* (n) */
     struct dm_quality_point *point;   /* (n) */
     struct dm_quality_fit fit[2];
-    bool fits;
+    bool sweep; /* of eps_b: with a line, and a control as the last setting */
 };
 
 static enum dm_status from_data(struct dm_prompts *p, const struct eval_job *j, struct dm_err *e)
@@ -115,13 +115,13 @@ static enum dm_status measure(struct section *s, const struct dm_prompts *p, str
                                        .samples = o->samples,
                                        .tokens = o->tokens,
                                        .seed = o->seed};
-    const struct dm_quality_opt q = {o->bootstrap, o->confidence, o->seed};
+    const struct dm_quality_opt q = {s->n - 2, o->bootstrap, o->confidence, o->seed};
     struct dm_trial t = {0};
     dm_progress_init(&j->progress, s->name, "%", 100);
     enum dm_status st = dm_trial_run(&t, &trial, on_text, j, e);
     dm_progress_end(&j->progress);
     if (!st)
-        st = dm_quality_make(s->point, s->fits ? s->fit : NULL, &t, &q, e);
+        st = dm_quality_make(s->point, s->sweep ? s->fit : NULL, &t, &q, e);
     dm_trial_release(&t);
     return st;
 }
@@ -133,7 +133,10 @@ static json_t *point_to_json(const struct section *s, size_t i)
     const struct paper_row *row = s->named[i].paper;
     json_t *o = dm_quality_point_to_json(&s->point[i]);
     json_object_set_new(o, "name", json_string(s->named[i].name));
-    json_object_set_new(o, "settings", i ? dm_gen_opt_to_json(&s->setting[i].gen) : json_null());
+    json_object_set_new(o, "settings",
+                        s->setting[i].gen.mode == DM_GEN_DYNAMO
+                            ? dm_gen_opt_to_json(&s->setting[i].gen)
+                            : json_null());
     json_object_set_new(o, "paper",
                         row ? json_pack("{s:s, s:f, s:f}", "name", row->name, "speedup",
                                         row->speedup, "win_rate", row->win_rate)
@@ -145,7 +148,7 @@ static json_t *section_to_json(const struct section *s, const struct dm_prompts 
 {
     const struct eval_options *o = s->j->o;
     json_t *points = json_array();
-    for (size_t i = 1; i < s->n; i++)
+    for (size_t i = 1; i < s->n - s->sweep; i++)
         json_array_append_new(points, point_to_json(s, i));
     json_t *root = json_pack("{s:o, s:I, s:I, s:I, s:I, s:f, s:o, s:o}", "prompts",
                              dm_prompts_to_json(p, o->prompts ? o->prompts : o->data), "samples",
@@ -153,11 +156,13 @@ static json_t *section_to_json(const struct section *s, const struct dm_prompts 
                              (json_int_t)o->seed, "bootstrap", (json_int_t)o->bootstrap,
                              "confidence", o->confidence, "base", point_to_json(s, 0), "points",
                              points);
-    if (s->fits)
-        json_object_set_new(root, "same_quality",
-                            json_pack("{s:o, s:o}", "tokens_per_forward",
-                                      dm_quality_fit_to_json(&s->fit[0]), "wall_clock",
-                                      dm_quality_fit_to_json(&s->fit[1])));
+    if (!s->sweep)
+        return root;
+    json_object_set_new(root, "control", point_to_json(s, s->n - 1));
+    json_object_set_new(root, "same_quality",
+                        json_pack("{s:o, s:o}", "tokens_per_forward",
+                                  dm_quality_fit_to_json(&s->fit[0]), "wall_clock",
+                                  dm_quality_fit_to_json(&s->fit[1])));
     return root;
 }
 
@@ -182,20 +187,20 @@ static void print_section(const struct section *s)
     printf("%s", s->name);
     for (size_t c = 0; c < COLUMNS; c++)
         printf("\t%s", dm_quality_keys[columns[c].m]);
-    printf("\twins\tlosses\tties%s\n", s->fits ? "" : "\tpaper_speedup\tpaper_win_rate");
+    printf("\twins\tlosses\tties%s\n", s->sweep ? "" : "\tpaper_speedup\tpaper_win_rate");
     for (size_t i = 0; i < s->n; i++) {
         const struct dm_quality_point *p = &s->point[i];
         printf("%s", s->named[i].name);
         for (size_t c = 0; c < COLUMNS; c++)
             print_interval(&p->value[columns[c].m], columns[c].digits);
         printf("\t%zu\t%zu\t%zu", p->wins, p->losses, p->ties);
-        if (!s->fits && s->named[i].paper)
+        if (!s->sweep && s->named[i].paper)
             printf("\t%.2f\t%.2f", s->named[i].paper->speedup, s->named[i].paper->win_rate);
-        else if (!s->fits)
+        else if (!s->sweep)
             printf("\t-\t-");
         printf("\n");
     }
-    for (size_t i = 0; i < 2 && s->fits; i++) {
+    for (size_t i = 0; i < 2 && s->sweep; i++) {
         const struct dm_quality_fit *f = &s->fit[i];
         printf("same quality, %s", i ? "wall clock" : "tokens per forward");
         print_interval(&f->speedup, 3);
@@ -222,11 +227,17 @@ static enum dm_status sweep(struct eval_job *j, const struct dm_prompts *p, stru
 {
     const struct eval_options *o = j->o;
     struct section s;
-    enum dm_status st = section_new(&s, j, "quality", 1 + o->n_eps, e);
-    s.fits = true;
-    for (size_t i = 1; i < s.n && !st; i++) {
-        s.setting[i].gen.eps_b = o->eps[i - 1];
-        snprintf(s.named[i].name, sizeof(s.named[i].name), "eps_b %g", o->eps[i - 1]);
+    enum dm_status st = section_new(&s, j, "quality", o->n_eps + 2, e);
+    s.sweep = true;
+    for (size_t i = 0; i < o->n_eps && !st; i++) {
+        s.setting[i + 1].gen.eps_b = o->eps[i];
+        snprintf(s.named[i + 1].name, sizeof(s.named[0].name), "eps_b %g", o->eps[i]);
+    }
+    if (!st) {
+        struct dm_trial_setting *control = &s.setting[s.n - 1];
+        *control = s.setting[0];
+        control->seed = p->n * o->samples; // beyond those of the others
+        snprintf(s.named[s.n - 1].name, sizeof(s.named[0].name), "control");
     }
     if (!st)
         st = finish(&s, p, e);

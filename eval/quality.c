@@ -95,9 +95,9 @@ static double log_win_rate(const struct result *x)
 }
 
 /* The line of the draw, and the largest speed-up where it is not below 0. */
-static void fit_line(struct dm_quality_fit *f, const struct run *r, enum dm_quality_measure speed)
+static void fit_line(struct dm_quality_fit *f, const struct run *r, size_t n,
+                     enum dm_quality_measure speed)
 {
-    const size_t n = r->t->n_settings - 1;
     const struct result *x = r->result + 1;
     double mx = 0, my = 0, xx = 0, xy = 0, top = 1;
     for (size_t i = 0; i < n; i++) {
@@ -185,7 +185,7 @@ static void resample(struct run *r, const struct dm_quality_opt *o, bool fits)
         }
         for (size_t i = 0; i < 2 && fits; i++) {
             struct dm_quality_fit f;
-            fit_line(&f, r, speeds[i]);
+            fit_line(&f, r, o->n_line, speeds[i]);
             r->fit[i * o->bootstrap + b] = f.speedup.value;
         }
     }
@@ -216,8 +216,8 @@ static enum dm_status fill(struct dm_quality_point *points, struct dm_quality_fi
             p->value[DM_QUALITY_DISTINCT_1 + n - 1].value = sum.distinct[n];
     }
     for (size_t i = 0; i < 2 && fit; i++) {
-        fit_line(&fit[i], r, speeds[i]);
-        look_up(&fit[i], points, t->n_settings, speeds[i]);
+        fit_line(&fit[i], r, o->n_line, speeds[i]);
+        look_up(&fit[i], points, 1 + o->n_line, speeds[i]);
     }
     resample(r, o, fit != NULL);
     for (size_t s = 0; s < t->n_settings; s++)
@@ -235,6 +235,9 @@ enum dm_status dm_quality_make(struct dm_quality_point *points, struct dm_qualit
 {
     if (o->bootstrap < 1 || o->bootstrap > 1000000)
         return dm_fail(e, DM_ERANGE, "bootstrap is %zu, expected 1 to 1000000", o->bootstrap);
+    if (fit && (o->n_line < 1 || o->n_line >= t->n_settings))
+        return dm_fail(e, DM_ERANGE, "a line through %zu settings, expected 1 to %zu", o->n_line,
+                       t->n_settings - 1);
     if (!(o->confidence > 0 && o->confidence < 1))
         return dm_fail(e, DM_ERANGE, "confidence is %g, expected between 0 and 1", o->confidence);
     struct run r = {.t = t};

@@ -63,14 +63,14 @@ struct dm_quality_fit {
 };
 
 struct dm_quality_opt {
+    size_t n_line;    /* settings 1..n_line are on the line; those behind, such as a control, not */
     size_t bootstrap; /* 1 to 1e6 */
     double confidence;
     uint64_t seed;
 };
 
 /* points (t->n_settings); setting 0 is the base, to which all are compared. fit (2): against tokens
- * per forward and wall clock, over settings 1..; NULL for none. DM_ERANGE (an option), DM_ENOMEM.
- */
+ * per forward and wall clock; NULL for none. DM_ERANGE (an option), DM_ENOMEM. */
 enum dm_status dm_quality_make(struct dm_quality_point *points, struct dm_quality_fit *fit,
                                const struct dm_trial *t, const struct dm_quality_opt *o,
                                struct dm_err *e);

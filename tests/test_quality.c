@@ -68,7 +68,7 @@ static void set_wins(struct made *m, size_t setting, size_t wins, size_t losses)
                                                                         : -2;
 }
 
-static const struct dm_quality_opt few = {200, 0.9, 1};
+static const struct dm_quality_opt few = {SETTINGS - 1, 200, 0.9, 1};
 
 static void test_measures_by_hand(void **state)
 {
@@ -148,6 +148,26 @@ static void test_line_is_that_of_least_squares(void **state)
     free(m);
 }
 
+static void test_a_control_is_not_on_the_line(void **state)
+{
+    (void)state;
+    struct made *m = make(SETTINGS);
+    struct dm_quality_point p[SETTINGS];
+    struct dm_quality_fit with[2], without[2];
+    struct dm_err e;
+    const struct dm_quality_opt two = {2, 50, 0.9, 1};
+    set_wins(m, 1, 50, 20);
+    set_wins(m, 2, 30, 45);
+    set_wins(m, 3, 79, 1);
+    assert_ok(dm_quality_make(p, with, &m->t, &two, &e), e);
+    assert_near(p[3].value[DM_QUALITY_WIN_RATE].value, 79, 0);
+    m->t.n_settings = 3;
+    assert_ok(dm_quality_make(p, without, &m->t, &two, &e), e);
+    assert_true(with[0].slope == without[0].slope);
+    assert_true(with[0].speedup.low == without[0].speedup.low);
+    free(m);
+}
+
 static double answer(size_t wins, size_t losses)
 {
     struct made *m = make(SETTINGS);
@@ -170,7 +190,8 @@ static void test_answer_stays_within_what_was_measured(void **state)
     struct dm_quality_point p[2];
     struct dm_quality_fit f[2];
     struct dm_err e;
-    assert_ok(dm_quality_make(p, f, &m->t, &few, &e), e); // one setting is no line
+    const struct dm_quality_opt one = {1, 50, 0.9, 1};
+    assert_ok(dm_quality_make(p, f, &m->t, &one, &e), e); // one setting is no line
     assert_true(isnan(f[0].speedup.value) && isnan(f[0].speedup.low));
     free(m);
 }
@@ -181,7 +202,7 @@ static void test_intervals_are_those_of_a_mean_and_follow_the_seed(void **state)
     (void)state;
     struct made *m = make(2);
     struct dm_quality_point p[2], again[2], other[2];
-    struct dm_quality_opt o = {4000, 0.9, 5};
+    struct dm_quality_opt o = {1, 4000, 0.9, 5};
     struct dm_rng rng;
     struct dm_err e;
     double mean = 0, square = 0;
@@ -212,12 +233,15 @@ static void test_options_and_memory(void **state)
     (void)state;
     struct made *m = make(2);
     struct dm_quality_point p[2];
-    struct dm_quality_opt o = {0, 0.9, 1};
+    struct dm_quality_opt o = {1, 0, 0.9, 1};
     struct dm_err e;
     assert_int_equal(dm_quality_make(p, NULL, &m->t, &o, &e), DM_ERANGE);
-    o = (struct dm_quality_opt){10, 1, 1};
+    o = (struct dm_quality_opt){1, 10, 1, 1};
     assert_int_equal(dm_quality_make(p, NULL, &m->t, &o, &e), DM_ERANGE);
     o.confidence = 0.9;
+    o.n_line = 2;
+    struct dm_quality_fit f[2];
+    assert_int_equal(dm_quality_make(p, f, &m->t, &o, &e), DM_ERANGE);
     for (size_t n = 1, left = 0; !left; n++) {
         dm_alloc_fail_at(n);
         const enum dm_status st = dm_quality_make(p, NULL, &m->t, &o, &e);
@@ -348,6 +372,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_measures_by_hand),
         cmocka_unit_test(test_line_is_that_of_least_squares),
+        cmocka_unit_test(test_a_control_is_not_on_the_line),
         cmocka_unit_test(test_answer_stays_within_what_was_measured),
         cmocka_unit_test(test_intervals_are_those_of_a_mean_and_follow_the_seed),
         cmocka_unit_test(test_options_and_memory),

@@ -93,7 +93,7 @@ cat > prompts.jsonl <<'JSON'
 JSON
 "$dynamo" eval heads.h5 --cooc cooc.h5 --prompts prompts.jsonl --what quality,ablation --eps 0,0.5,1 \
     --tokens 12 --samples 2 --bootstrap 50 > quality.tsv
-[ "$(wc -l < quality.tsv)" = 14 ] || fail "quality: $(cat quality.tsv)"
+[ "$(wc -l < quality.tsv)" = 15 ] || fail "quality: $(cat quality.tsv)"
 awk -F '\t' '$1 == "eps_b 0" { ok += $2 == "3.000 (3.000..3.000)" }
     $1 == "eps_b 1" { ok += $4 == "1.000 (1.000..1.000)" && $13 == 6 }
     $1 == "w/o CO" { ok += $14 == 2.49 && $15 == 0.38 }
@@ -103,6 +103,7 @@ awk -F '\t' '$1 == "eps_b 0" { ok += $2 == "3.000 (3.000..3.000)" }
     --samples 1 --n-prompts 2 --bootstrap 5 --json > quality.json
 says quality.json '"prompts":{"source":"prompts.jsonl","n":2,"kinds":{"declarative":1,"question":1}}'
 says quality.json '"judge":"base.h5"'
+says quality.json '"name":"control","settings":null'
 says quality.json '"same_quality":{"tokens_per_forward":{"speedup":{"value":'
 "$dynamo" eval heads.h5 --data held.h5 --what quality --eps 0 --tokens 6 --samples 1 --n-prompts 2 \
     --prompt-tokens 4 --bootstrap 5 > /dev/null
