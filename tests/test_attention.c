@@ -333,8 +333,8 @@ static void check_cached(const struct run *a, const struct dm_kv *kv, size_t n, 
         const struct dm_heads q = heads(a, a->q + at), y = heads(a, out + at);
         dm_kv_put(kv, heads(a, a->k + at), heads(a, a->v + at), m, t, 0, a->NH, a->HS);
         if (m <= DM_ATTENTION_FEW) { // in two parts, as two threads would
-            dm_attention_few(y, q, kv, m, t, 0, a->NH / 2, a->HS, few);
-            dm_attention_few(y, q, kv, m, t, a->NH / 2, a->NH, a->HS, few);
+            dm_attention_few(y, q, kv, m, t, NULL, 0, a->NH / 2, a->HS, few);
+            dm_attention_few(y, q, kv, m, t, NULL, a->NH / 2, a->NH, a->HS, few);
             assert_memory_equal(out + at, a->out + at, m * a->NH * a->HS * sizeof(float));
         }
         dm_attention_cached(y, q, kv, m, t, a->NH, a->HS, s);

@@ -85,9 +85,10 @@ void dm_layer_backward(float *d, bool want_dx, struct dm_layer *grads,
 
 /* ---- Decoding: a few rows ------------------------------------------------------------------- */
 
-/* One layer over the N <= DM_LAYER_FEW rows x (N,C), of which the last n_out are computed to the
- * end: out (n_out,C). The rest is scratch: qkv (N,3C), att and proj (n_out,C), act (n_out,F). */
-enum { DM_LAYER_FEW = DM_ATTENTION_FEW };
+/* One layer over the N <= DM_LAYER_ROWS rows x (N,C), of which the last n_out are computed to the
+ * end: out (n_out,C). The rest is scratch: qkv (N,3C), att and proj (n_out,C), act (n_out,F).
+ * Products take DM_LAYER_FEW rows at a time, more of them go over the weights in turns. */
+enum { DM_LAYER_FEW = DM_ATTENTION_FEW, DM_LAYER_ROWS = DM_TREE_ROWS };
 struct dm_layer_step {
     float *out;
     const float *x;
@@ -100,9 +101,10 @@ struct dm_layer_step {
 
 /* Several layers at once, none of which reads another's output, with the bits of dm_layer_forward.
  * Two parallel regions in all: every thread has its heads and columns. Parallel residual only.
- * scratch: dm_layer_step_scratch() floats. */
+ * tree as in dm_attention_few(); with one, n_out is N. scratch: dm_layer_step_scratch() floats. */
 void dm_layers_step(const struct dm_layer_step *steps, size_t n_steps, const struct dm_config *c,
-                    size_t N, size_t pos, const float *rope, float *scratch);
+                    size_t N, size_t pos, const struct dm_tree *tree, const float *rope,
+                    float *scratch);
 size_t dm_layer_step_scratch(const struct dm_config *c);
 
 #endif

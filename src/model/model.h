@@ -138,8 +138,19 @@ void dm_session_reset(struct dm_session *s, size_t pos); /* forget all but the f
 void dm_session_step(struct dm_session *s, const int32_t *ids, size_t n, float *logits);
 
 /* The same with logits (keep,n_heads,Vp) of each of the last `keep` positions. keep > 1 needs
- * keep <= n <= DM_LAYER_FEW: few rows, which cost about what one costs. */
+ * keep <= n <= DM_LAYER_ROWS: few rows, of which DM_LAYER_FEW cost about what one costs. */
 void dm_session_step_rows(struct dm_session *s, const int32_t *ids, size_t n, size_t keep,
                           float *logits);
+
+/* Several continuations at once: ids (tree->n) are the rows of a tree (nn/attention.h) behind the
+ * tokens so far, at most as many as the context has room for. logits (tree->n,Vp) of head 1, each
+ * row with the bits that its path alone would give. The tokens so far stay what they are until
+ * dm_session_keep() takes over the path from row 0 to `row`; the other rows are dropped. logits
+ * (n_heads - 1,Vp) gets what heads 2.. say behind that path, NULL if nobody asks. Only models for
+ * which dm_session_has_trees(): packed, with the parallel residual. */
+bool dm_session_has_trees(const struct dm_session *s);
+void dm_session_tree(struct dm_session *s, const int32_t *ids, const struct dm_tree *tree,
+                     float *logits);
+void dm_session_keep(struct dm_session *s, size_t row, float *logits);
 
 #endif

@@ -25,8 +25,9 @@ struct dm_session {
     struct dm_layer_acts acts;   /* scratch of one layer, CHUNK rows */
     struct dm_layer_step *steps; /* (n_heads): layers that run at once over a few rows */
     float *x[3];                 /* (CHUNK,C) */
-    float *few;                  /* (2,n_heads,DM_LAYER_FEW,C): inputs and outputs of steps */
-    float *last;                 /* (DM_LAYER_FEW,n_heads,C): the rows that get logits */
+    float *few;                  /* (2,n_heads,DM_LAYER_ROWS,C): inputs and outputs of steps */
+    float *last;                 /* (DM_LAYER_ROWS,n_heads,C): the rows that get logits */
+    struct dm_tree tree;         /* the rows of dm_session_tree(), n = 0: none wait */
 };
 
 static size_t n_caches(const struct dm_session *s)
@@ -55,14 +56,14 @@ static void bind_steps(struct dm_session *s, struct dm_arena *a)
     const struct dm_config *c = &s->m->cfg;
     s->steps = dm_arena_alloc(a, s->n_heads, sizeof(*s->steps));
     for (size_t i = 0; i < s->n_heads; i++) {
-        struct dm_layer_step l = {.qkv = dm_arena_floats(a, DM_LAYER_FEW, 3 * c->C),
-                                  .att = dm_arena_floats(a, DM_LAYER_FEW, c->C),
-                                  .proj = dm_arena_floats(a, DM_LAYER_FEW, c->C),
-                                  .act = dm_arena_floats(a, DM_LAYER_FEW, c->F)};
+        struct dm_layer_step l = {.qkv = dm_arena_floats(a, DM_LAYER_ROWS, 3 * c->C),
+                                  .att = dm_arena_floats(a, DM_LAYER_ROWS, c->C),
+                                  .proj = dm_arena_floats(a, DM_LAYER_ROWS, c->C),
+                                  .act = dm_arena_floats(a, DM_LAYER_ROWS, c->F)};
         if (s->steps)
             s->steps[i] = l;
     }
-    s->few = dm_arena_floats(a, 2 * s->n_heads * DM_LAYER_FEW, c->C);
+    s->few = dm_arena_floats(a, 2 * s->n_heads * DM_LAYER_ROWS, c->C);
     s->step_scratch = dm_arena_floats(a, dm_layer_step_scratch(c), 1);
 }
 
@@ -76,7 +77,7 @@ static void bind(struct dm_session *s, struct dm_arena *a)
     bind_steps(s, a);
     for (int i = 0; i < 3; i++)
         s->x[i] = dm_arena_floats(a, CHUNK, c->C);
-    s->last = dm_arena_floats(a, DM_LAYER_FEW * s->n_heads, c->C);
+    s->last = dm_arena_floats(a, DM_LAYER_ROWS * s->n_heads, c->C);
 }
 
 enum dm_status dm_session_new(struct dm_session **out, const struct dm_model *m, size_t n_heads,
@@ -119,6 +120,7 @@ void dm_session_reset(struct dm_session *s, size_t pos)
 {
     assert(pos <= s->pos);
     s->pos = pos;
+    s->tree.n = 0;
 }
 
 /* The parameters of the layer with cache number i. */
@@ -148,12 +150,13 @@ static void layer(struct dm_session *s, size_t i, float *out, const float *x, si
     dm_layer_forward(out, &s->acts, x, params(s, i), mats(s, i), &s->m->cfg, &span);
 }
 
-/* The rows (keep,C) of head h = 1.. that get logits. */
-static void keep_rows(struct dm_session *s, size_t h, const float *rows, size_t keep)
+/* The rows (keep,C) of head h = 1.. that get logits; n_heads of them do in all. */
+static void keep_rows(struct dm_session *s, size_t n_heads, size_t h, const float *rows,
+                      size_t keep)
 {
     const size_t C = s->m->cfg.C;
     for (size_t i = 0; i < keep; i++)
-        memcpy(s->last + (i * s->n_heads + h - 1) * C, rows + i * C, C * sizeof(*rows));
+        memcpy(s->last + (i * n_heads + h - 1) * C, rows + i * C, C * sizeof(*rows));
 }
 
 /* All layers over n <= CHUNK rows; every head's last `keep` rows end up in s->last. A head's last
@@ -167,7 +170,7 @@ static void many_rows(struct dm_session *s, size_t n, size_t keep)
     const float *feed = s->x[(c->L - 1) % 2];
     float *final = s->x[c->L % 2];
     layer(s, c->L - 1, final, feed, n, all ? n : keep);
-    keep_rows(s, 1, final + (all ? n - keep : 0) * c->C, keep);
+    keep_rows(s, s->n_heads, 1, final + (all ? n - keep : 0) * c->C, keep);
     float *spare = final;
     if (all) {
         spare = s->x[(c->L - 1) % 2];
@@ -180,7 +183,7 @@ static void many_rows(struct dm_session *s, size_t n, size_t keep)
             layer(s, c->L + (h - 2) * c->D + d, out, x, n, d + 1 < c->D ? n : keep);
             x = out;
         }
-        keep_rows(s, h, x, keep);
+        keep_rows(s, s->n_heads, h, x, keep);
     }
 }
 
@@ -199,45 +202,60 @@ static void set_step(struct dm_session *s, size_t k, size_t i, float *out, const
     l->n_out = n_out;
 }
 
-static void run_steps(struct dm_session *s, size_t first, size_t n_steps, size_t n)
+static void run_steps(struct dm_session *s, size_t first, size_t n_steps, size_t n,
+                      const struct dm_tree *tree)
 {
-    dm_layers_step(s->steps + first, n_steps, &s->m->cfg, n, s->pos, s->rope, s->step_scratch);
+    dm_layers_step(s->steps + first, n_steps, &s->m->cfg, n, s->pos, tree, s->rope,
+                   s->step_scratch);
 }
 
 /* Place k of generation d of the heads' rows. */
 static float *few_rows_of(struct dm_session *s, size_t d, size_t k)
 {
-    return s->few + (d % 2 * s->n_heads + k) * DM_LAYER_FEW * s->m->cfg.C;
+    return s->few + (d % 2 * s->n_heads + k) * DM_LAYER_ROWS * s->m->cfg.C;
 }
 
-/* As many_rows for n <= DM_LAYER_FEW. Layers of the same depth run together: L-1 and the first of
- * every head, then the second of every head. */
-static void few_rows(struct dm_session *s, size_t n, size_t keep)
+/* The layers below the last one; returns what the last one reads. */
+static const float *stem_rows(struct dm_session *s, size_t n, const struct dm_tree *tree)
+{
+    const size_t L = s->m->cfg.L;
+    for (size_t l = 0; l + 1 < L; l++) {
+        set_step(s, 0, l, s->x[(l + 1) % 2], s->x[l % 2], n);
+        run_steps(s, 0, 1, n, tree);
+    }
+    return s->x[(L - 1) % 2];
+}
+
+/* Layers of the same depth run together: the first of every head, with layer L-1 if that is set as
+ * step 0 already, then the second of every head. */
+static void head_rows(struct dm_session *s, const float *feed, bool with_last, size_t n,
+                      size_t keep)
 {
     const struct dm_config *c = &s->m->cfg;
-    const bool all = c->from_final && s->n_heads > 1;
-    for (size_t l = 0; l + 1 < c->L; l++) {
-        set_step(s, 0, l, s->x[(l + 1) % 2], s->x[l % 2], n);
-        run_steps(s, 0, 1, n);
-    }
-    const float *feed = s->x[(c->L - 1) % 2];
-    float *final = s->x[c->L % 2];
-    set_step(s, 0, c->L - 1, final, feed, all ? n : keep);
-    if (all) {
-        run_steps(s, 0, 1, n);
-        feed = final;
-    }
     for (size_t d = 0; d < c->D; d++) {
         for (size_t k = 1; k < s->n_heads; k++)
             set_step(s, k, c->L + (k - 1) * c->D + d, few_rows_of(s, d, k),
                      d ? few_rows_of(s, d - 1, k) : feed, d + 1 < c->D ? n : keep);
-        const size_t first = d == 0 && !all ? 0 : 1;
+        const size_t first = d == 0 && with_last ? 0 : 1;
         if (first < s->n_heads)
-            run_steps(s, first, s->n_heads - first, n);
+            run_steps(s, first, s->n_heads - first, n, NULL);
     }
-    keep_rows(s, 1, final + (all ? n - keep : 0) * c->C, keep);
+}
+
+/* As many_rows for n <= DM_LAYER_ROWS. */
+static void few_rows(struct dm_session *s, size_t n, size_t keep)
+{
+    const struct dm_config *c = &s->m->cfg;
+    const bool all = c->from_final && s->n_heads > 1;
+    const float *feed = stem_rows(s, n, NULL);
+    float *final = s->x[c->L % 2];
+    set_step(s, 0, c->L - 1, final, feed, all ? n : keep);
+    if (all)
+        run_steps(s, 0, 1, n, NULL);
+    head_rows(s, all ? final : feed, !all, n, keep);
+    keep_rows(s, s->n_heads, 1, final + (all ? n - keep : 0) * c->C, keep);
     for (size_t k = 1; k < s->n_heads; k++)
-        keep_rows(s, k + 1, few_rows_of(s, c->D - 1, k), keep);
+        keep_rows(s, s->n_heads, k + 1, few_rows_of(s, c->D - 1, k), keep);
 }
 
 static bool packed(const struct dm_session *s)
@@ -250,7 +268,7 @@ static void chunk(struct dm_session *s, const int32_t *ids, size_t n, size_t kee
 {
     const struct dm_config *c = &s->m->cfg;
     dm_embedding_forward(s->x[0], ids, s->m->mats.embed, s->m->mats.embed_dtype, n, c->C, c->Vp);
-    if (n <= DM_LAYER_FEW && c->parallel && packed(s))
+    if (n <= DM_LAYER_ROWS && c->parallel && packed(s))
         few_rows(s, n, keep);
     else
         many_rows(s, n, keep);
@@ -279,16 +297,11 @@ static void logits_part(void *ctx, size_t id, size_t begin, size_t end)
         }
 }
 
-void dm_session_step_rows(struct dm_session *s, const int32_t *ids, size_t n, size_t keep,
-                          float *logits)
+/* logits (rows,Vp) of the rows in s->last. */
+static void last_logits(struct dm_session *s, size_t rows, float *logits)
 {
     const struct dm_config *c = &s->m->cfg;
     const struct dm_params *p = &s->m->params;
-    const size_t rows = keep * s->n_heads;
-    assert(n >= 1 && n <= c->T_max - s->pos);
-    assert(keep == 1 || (keep <= n && n <= DM_LAYER_FEW));
-    for (size_t i = 0; i < n; i += CHUNK)
-        chunk(s, ids + i, n - i < CHUNK ? n - i : CHUNK, keep);
     dm_layernorm_forward(s->last, NULL, NULL, s->last, p->lnf_w, p->lnf_b, c->eps, rows, c->C);
     struct logits l = {s, rows, logits};
     if (s->m->mats.unembed.pack)
@@ -297,7 +310,63 @@ void dm_session_step_rows(struct dm_session *s, const int32_t *ids, size_t n, si
         dm_linear_forward(logits, s->last, &s->m->mats.unembed, NULL, rows);
 }
 
+void dm_session_step_rows(struct dm_session *s, const int32_t *ids, size_t n, size_t keep,
+                          float *logits)
+{
+    assert(n >= 1 && n <= s->m->cfg.T_max - s->pos);
+    assert(keep == 1 || (keep <= n && n <= DM_LAYER_ROWS));
+    for (size_t i = 0; i < n; i += CHUNK)
+        chunk(s, ids + i, n - i < CHUNK ? n - i : CHUNK, keep);
+    s->tree.n = 0;
+    last_logits(s, keep * s->n_heads, logits);
+}
+
 void dm_session_step(struct dm_session *s, const int32_t *ids, size_t n, float *logits)
 {
     dm_session_step_rows(s, ids, n, 1, logits);
+}
+
+/* ---- Trees ---------------------------------------------------------------------------------- */
+
+bool dm_session_has_trees(const struct dm_session *s)
+{
+    return s->m->cfg.parallel && packed(s);
+}
+
+void dm_session_tree(struct dm_session *s, const int32_t *ids, const struct dm_tree *tree,
+                     float *logits)
+{
+    const struct dm_config *c = &s->m->cfg;
+    const size_t n = tree->n;
+    assert(dm_session_has_trees(s) && n >= 1 && n <= DM_TREE_ROWS && n <= c->T_max - s->pos);
+    s->tree = *tree;
+    dm_embedding_forward(s->x[0], ids, s->m->mats.embed, s->m->mats.embed_dtype, n, c->C, c->Vp);
+    float *final = s->x[c->L % 2];
+    set_step(s, 0, c->L - 1, final, stem_rows(s, n, tree), n);
+    run_steps(s, 0, 1, n, tree);
+    keep_rows(s, 1, 1, final, n);
+    last_logits(s, n, logits);
+}
+
+void dm_session_keep(struct dm_session *s, size_t row, float *logits)
+{
+    const struct dm_config *c = &s->m->cfg;
+    uint8_t path[DM_TREE_ROWS];
+    const size_t n = dm_tree_path(&s->tree, row, path);
+    for (size_t t = 1; t < n; t++)
+        for (size_t l = 0; l < c->L && path[t] != t; l++)
+            dm_kv_move(s->kv + l, s->pos + path[t], s->pos + t, c->NH, c->HS);
+    if (s->n_heads > 1) { // place 0 of the heads' rows is layer L-1's, which is done
+        const float *from = s->x[(c->from_final ? c->L : c->L - 1) % 2];
+        float *feed = few_rows_of(s, 1, 0);
+        for (size_t t = 0; t < n; t++)
+            memcpy(feed + t * c->C, from + path[t] * c->C, c->C * sizeof(*feed));
+        head_rows(s, feed, false, n, 1);
+        for (size_t k = 1; k < s->n_heads; k++)
+            keep_rows(s, s->n_heads - 1, k, few_rows_of(s, c->D - 1, k), 1);
+        if (logits)
+            last_logits(s, s->n_heads - 1, logits);
+    }
+    s->pos += n;
+    s->tree.n = 0;
 }

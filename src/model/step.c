@@ -18,6 +18,7 @@ struct step {
     size_t n_layers;
     const struct dm_config *c;
     size_t N, pos;
+    const struct dm_tree *tree; /* NULL: rows follow each other */
     const float *rope;
     float *scratch;
     size_t n_scratch; /* of one thread */
@@ -28,7 +29,7 @@ struct step {
 static size_t thread_scratch(const struct dm_config *c)
 {
     const size_t t_max = (c->T_max + DM_PANEL - 1) / DM_PANEL * DM_PANEL;
-    return DM_LAYER_FEW * (2 * c->C + t_max) + 32;
+    return DM_LAYER_ROWS * 2 * c->C + DM_LAYER_FEW * t_max + 32;
 }
 
 size_t dm_layer_step_scratch(const struct dm_config *c)
@@ -43,23 +44,49 @@ static size_t cut(size_t n, size_t unit, size_t p, size_t parts)
     return at < n ? at : n;
 }
 
+/* Columns o0..o1 of N rows, block by block of columns, which stay in the cache for the rows beyond
+ * the first few. */
+static void linear(float *out, const float *inp, const struct dm_weight *w, const float *b,
+                   size_t N, size_t o0, size_t o1)
+{
+    const size_t block = N > DM_LAYER_FEW ? 8 * DM_PANEL : o1 - o0;
+    for (size_t o = o0; o < o1; o += block)
+        for (size_t n = 0; n < N; n += DM_LAYER_FEW)
+            dm_linear_few(out + n * w->O, inp + n * w->C, w, b,
+                          N - n < DM_LAYER_FEW ? N - n : DM_LAYER_FEW, o,
+                          o1 - o < block ? o1 : o + block);
+}
+
+/* Turns the rows' vectors from x on, one of them for each of n heads. */
+static void rotate(const struct step *s, float *x, size_t n)
+{
+    const struct dm_config *c = s->c;
+    const size_t row = 3 * c->C, hs = 3 * c->HS;
+    uint8_t path[DM_TREE_ROWS];
+    if (!s->tree)
+        dm_rotary_forward(x, row, hs, s->rope, s->pos, s->N, s->N, n, c->rot);
+    for (size_t i = 0; i < s->N && s->tree; i++)
+        dm_rotary_forward(x + i * row, row, hs, s->rope,
+                          s->pos + dm_tree_path(s->tree, i, path) - 1, 1, 1, n, c->rot);
+}
+
 /* qkv, rotary, cache and attention of heads h0..h1; ln (N,C) is LN1's output. */
 static void heads(const struct step *s, const struct dm_layer_step *l, const float *ln, size_t h0,
                   size_t h1, float *scores)
 {
     const struct dm_config *c = s->c;
-    const size_t HS = c->HS, row = 3 * c->C, skip = s->N - l->n_out, n = h1 - h0;
+    const size_t HS = c->HS, row = 3 * c->C, skip = s->N - l->n_out;
     float *at = l->qkv + h0 * 3 * HS;
     struct dm_heads q = {l->qkv, s->N * row, row, 3 * HS}, k = q, v = q;
     const struct dm_heads out = {l->att, l->n_out * c->C, c->C, HS};
     k.p += HS;
     v.p += 2 * HS;
-    dm_linear_few(l->qkv, ln, &l->mats->qkv, l->w->qkv_b, s->N, h0 * 3 * HS, h1 * 3 * HS);
-    dm_rotary_forward(at, row, 3 * HS, s->rope, s->pos, s->N, s->N, n, c->rot);
-    dm_rotary_forward(at + HS, row, 3 * HS, s->rope, s->pos, s->N, s->N, n, c->rot);
+    linear(l->qkv, ln, &l->mats->qkv, l->w->qkv_b, s->N, h0 * 3 * HS, h1 * 3 * HS);
+    rotate(s, at, h1 - h0);
+    rotate(s, at + HS, h1 - h0);
     dm_kv_put(l->kv, k, v, s->N, s->pos, h0, h1, HS);
     q.p += skip * row;
-    dm_attention_few(out, q, l->kv, l->n_out, s->pos + skip, h0, h1, HS, scores);
+    dm_attention_few(out, q, l->kv, l->n_out, s->pos + skip, s->tree, h0, h1, HS, scores);
 }
 
 static void first_half(void *ctx, size_t id, size_t begin, size_t end)
@@ -75,15 +102,15 @@ static void first_half(void *ctx, size_t id, size_t begin, size_t end)
             const size_t h0 = cut(c->NH, s->head_unit, p, parts);
             const size_t h1 = cut(c->NH, s->head_unit, p + 1, parts);
             const size_t f0 = cut(F, DM_PANEL, p, parts), f1 = cut(F, DM_PANEL, p + 1, parts);
-            float *ln1 = s->scratch + p * s->n_scratch, *ln2 = ln1 + DM_LAYER_FEW * C;
+            float *ln1 = s->scratch + p * s->n_scratch, *ln2 = ln1 + DM_LAYER_ROWS * C;
             dm_layernorm_forward(ln1, NULL, NULL, l->x, l->w->ln1_w, l->w->ln1_b, c->eps, s->N, C);
             if (h0 < h1)
-                heads(s, l, ln1, h0, h1, ln2 + DM_LAYER_FEW * C);
+                heads(s, l, ln1, h0, h1, ln2 + DM_LAYER_ROWS * C);
             if (f0 == f1)
                 continue;
             dm_layernorm_forward(ln2, NULL, NULL, l->x + skip * C, l->w->ln2_w, l->w->ln2_b, c->eps,
                                  l->n_out, C);
-            dm_linear_few(l->act, ln2, &l->mats->up, l->w->up_b, l->n_out, f0, f1);
+            linear(l->act, ln2, &l->mats->up, l->w->up_b, l->n_out, f0, f1);
             for (size_t n = 0; n < l->n_out; n++)
                 dm_kern()->gelu(l->act + n * F + f0, l->act + n * F + f0, f1 - f0);
         }
@@ -101,8 +128,8 @@ static void second_half(void *ctx, size_t id, size_t begin, size_t end)
             const size_t c0 = cut(C, DM_PANEL, p, parts), c1 = cut(C, DM_PANEL, p + 1, parts);
             if (c0 == c1)
                 continue;
-            dm_linear_few(l->proj, l->att, &l->mats->proj, l->w->proj_b, l->n_out, c0, c1);
-            dm_linear_few(l->out, l->act, &l->mats->down, l->w->down_b, l->n_out, c0, c1);
+            linear(l->proj, l->att, &l->mats->proj, l->w->proj_b, l->n_out, c0, c1);
+            linear(l->out, l->act, &l->mats->down, l->w->down_b, l->n_out, c0, c1);
             for (size_t n = 0; n < l->n_out; n++) {
                 float *out = l->out + n * C + c0;
                 dm_kern()->axpy(out, 1.0f, l->proj + n * C + c0, c1 - c0);
@@ -112,19 +139,21 @@ static void second_half(void *ctx, size_t id, size_t begin, size_t end)
 }
 
 void dm_layers_step(const struct dm_layer_step *layers, size_t n_layers, const struct dm_config *c,
-                    size_t N, size_t pos, const float *rope, float *scratch)
+                    size_t N, size_t pos, const struct dm_tree *tree, const float *rope,
+                    float *scratch)
 {
     struct step s = {.layers = layers,
                      .n_layers = n_layers,
                      .c = c,
                      .N = N,
                      .pos = pos,
+                     .tree = tree,
                      .rope = rope,
                      .scratch = scratch,
                      .n_scratch = thread_scratch(c),
                      .parts = dm_par_threads(),
                      .head_unit = 1};
-    assert(c->parallel && N >= 1 && N <= DM_LAYER_FEW);
+    assert(c->parallel && N >= 1 && N <= DM_LAYER_ROWS);
     while (s.head_unit * 3 * c->HS % DM_PANEL)
         s.head_unit++;
     dm_par_for(s.parts, 1, first_half, &s);

@@ -342,30 +342,91 @@ void dm_kv_put(const struct dm_kv *kv, struct dm_heads k, struct dm_heads v, siz
         }
 }
 
+void dm_kv_move(const struct dm_kv *kv, size_t from, size_t to, size_t n_heads, size_t HS)
+{
+    const size_t size = kv->half ? sizeof(uint16_t) : sizeof(float);
+    char *k = kv->k, *v = kv->v;
+    assert(from < kv->T_max && to < kv->T_max);
+    for (size_t h = 0; h < n_heads; h++) {
+        const size_t row = h * kv->T_max * HS;
+        const size_t a = row + from / DM_PANEL * DM_PANEL * HS + from % DM_PANEL;
+        const size_t b = row + to / DM_PANEL * DM_PANEL * HS + to % DM_PANEL;
+        for (size_t d = 0; d < HS; d++)
+            memcpy(k + (b + d * DM_PANEL) * size, k + (a + d * DM_PANEL) * size, size);
+        memcpy(v + (row + to * HS) * size, v + (row + from * HS) * size, HS * size);
+    }
+}
+
+size_t dm_tree_path(const struct dm_tree *tree, size_t i, uint8_t *path)
+{
+    size_t n = 1;
+    assert(i < tree->n && tree->n <= DM_TREE_ROWS);
+    for (size_t r = i; r; r = tree->parent[r])
+        n++;
+    for (size_t r = i, at = n; at-- > 0; r = tree->parent[r])
+        path[at] = (uint8_t)r;
+    return n;
+}
+
+/* Row i's path, which without a tree is all rows up to it. */
+static size_t path_of(const struct dm_tree *tree, size_t i, uint8_t *path)
+{
+    if (tree)
+        return dm_tree_path(tree, i, path);
+    for (size_t t = 0; t <= i; t++)
+        path[t] = (uint8_t)t;
+    return i + 1;
+}
+
+/* y = sum of p[j] * v[j] over the keys of one row's path behind row 0, which p (n keys of the path)
+ * and y hold already: in the order of the path, keys that lie side by side at once. */
+static void mix_path(float *y, const float *p, const uint8_t *path, size_t n, const char *v,
+                     bool half, size_t row, size_t HS)
+{
+    for (size_t t = 1; t < n;) {
+        size_t run = 1;
+        while (t + run < n && path[t + run] == path[t] + run)
+            run++;
+        dm_kern()->kv_mix(y, 0, p + t, 0, v + path[t] * row, half, 1, run, HS);
+        t += run;
+    }
+}
+
 void dm_attention_few(struct dm_heads out, struct dm_heads q, const struct dm_kv *kv, size_t T,
-                      size_t pos, size_t h0, size_t h1, size_t HS, float *scratch)
+                      size_t pos, const struct dm_tree *tree, size_t h0, size_t h1, size_t HS,
+                      float *scratch)
 {
     const struct dm_kern *kn = dm_kern();
     const size_t ld = kv->T_max;
-    assert(T >= 1 && T <= FEW && pos + T <= kv->T_max);
-    for (size_t h = h0; h < h1; h++) {
-        const struct cache c = head_cache(kv, h, HS);
-        const size_t row = HS * (c.half ? sizeof(uint16_t) : sizeof(float));
-        float *y = out.p + h * out.hs, inv[FEW];
-        kn->kv_scores(scratch, ld, q.p + h * q.hs, q.ts, c.k, c.half, T, pos + T, HS);
-        for (size_t i = 0; i < T; i++) {
-            inv[i] = softmax(scratch + i * ld, HS, pos + i + 1, NULL);
-            memset(y + i * out.ts, 0, HS * sizeof(*y));
+    uint8_t path[DM_TREE_ROWS][DM_TREE_ROWS];
+    size_t n_path[DM_TREE_ROWS];
+    assert(T >= 1 && T <= DM_TREE_ROWS && pos + T <= kv->T_max && (!tree || tree->n == T));
+    for (size_t i = 0; i < T; i++)
+        n_path[i] = path_of(tree, i, path[i]);
+    for (size_t h = h0; h < h1; h++)
+        for (size_t r = 0; r < T; r += FEW) {
+            const struct cache c = head_cache(kv, h, HS);
+            const size_t row = HS * (c.half ? sizeof(uint16_t) : sizeof(float));
+            const size_t m = min_size(FEW, T - r);
+            float *y = out.p + h * out.hs + r * out.ts, inv[FEW];
+            kn->kv_scores(scratch, ld, q.p + h * q.hs + r * q.ts, q.ts, c.k, c.half, m,
+                          pos + (tree ? T : r + m), HS);
+            for (size_t i = 0; i < m; i++) {
+                float *s = scratch + i * ld;
+                for (size_t t = 1; t < n_path[r + i] && tree; t++)
+                    s[pos + t] = s[pos + path[r + i][t]];
+                inv[i] = softmax(s, HS, pos + n_path[r + i], NULL);
+                memset(y + i * out.ts, 0, HS * sizeof(*y));
+            }
+            // The keys that all rows see, then a row's own few: one chain from key 0 on.
+            kn->kv_mix(y, out.ts, scratch, ld, c.v, c.half, m, pos + 1, HS);
+            for (size_t i = 0; i < m; i++)
+                mix_path(y + i * out.ts, scratch + i * ld + pos, path[r + i], n_path[r + i],
+                         c.v + pos * row, c.half, row, HS);
+            for (size_t i = 0; i < m; i++)
+                for (size_t d = 0; d < HS; d++)
+                    y[i * out.ts + d] *= inv[i];
         }
-        // The keys that all rows see, then a row's own few: one chain from key 0 on.
-        kn->kv_mix(y, out.ts, scratch, ld, c.v, c.half, T, pos + 1, HS);
-        for (size_t i = 1; i < T; i++)
-            kn->kv_mix(y + i * out.ts, 0, scratch + i * ld + pos + 1, 0, c.v + (pos + 1) * row,
-                       c.half, 1, i, HS);
-        for (size_t i = 0; i < T; i++)
-            for (size_t d = 0; d < HS; d++)
-                y[i * out.ts + d] *= inv[i];
-    }
 }
 
 void dm_attention_cached(struct dm_heads out, struct dm_heads q, const struct dm_kv *kv, size_t T,

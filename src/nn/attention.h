@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /* A (B, T, n_heads, HS) array with free strides, in floats: the vector of (b,t,h) starts at
  * p + b*bs + t*ts + h*hs. */
@@ -46,11 +47,29 @@ void dm_kv_put(const struct dm_kv *kv, struct dm_heads k, struct dm_heads v, siz
 void dm_attention_cached(struct dm_heads out, struct dm_heads q, const struct dm_kv *kv, size_t T,
                          size_t pos, size_t n_heads, size_t HS, float *scratch);
 
-/* The same for T <= DM_ATTENTION_FEW rows and heads h0..h1 by the calling thread alone; the cache
- * is read once. scratch: DM_ATTENTION_FEW * kv->T_max floats. */
+/* Rows that need not follow each other: row 0 stands behind what the cache held before, row i >= 1
+ * behind row parent[i] < i, one position further. Their keys and values lie in the order of the
+ * rows. */
+enum { DM_TREE_ROWS = 8 };
+struct dm_tree {
+    size_t n;
+    uint8_t parent[DM_TREE_ROWS];
+};
+
+/* Rows from row 0 to row i, both included, to path; returns how many. */
+size_t dm_tree_path(const struct dm_tree *tree, size_t i, uint8_t *path);
+
+/* The same for T <= DM_TREE_ROWS rows and heads h0..h1 by the calling thread alone; the cache is
+ * read once for every DM_ATTENTION_FEW rows. tree NULL: row t stands at position pos + t; otherwise
+ * T = tree->n, row 0 stands at pos, and each row attends to its own path, with the bits that the
+ * path alone would give. scratch: DM_ATTENTION_FEW * kv->T_max floats. */
 enum { DM_ATTENTION_FEW = 4 };
 void dm_attention_few(struct dm_heads out, struct dm_heads q, const struct dm_kv *kv, size_t T,
-                      size_t pos, size_t h0, size_t h1, size_t HS, float *scratch);
+                      size_t pos, const struct dm_tree *tree, size_t h0, size_t h1, size_t HS,
+                      float *scratch);
+
+/* Moves the keys and values at `from` to `to`, heads 0..n_heads. */
+void dm_kv_move(const struct dm_kv *kv, size_t from, size_t to, size_t n_heads, size_t HS);
 
 /* pos = 0. Writes dq, dk, dv from dout; one whose p is NULL is skipped; out, lse, q, k, v as in
  * forward. Threads own (b, head). */
