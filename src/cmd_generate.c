@@ -43,6 +43,7 @@ enum {
     OPT_LAMBDA,
     OPT_THRESHOLD,
     OPT_BLUR,
+    OPT_ROWS,
     OPT_IGNORE_EOS,
     OPT_ECHO,
     OPT_STATS,
@@ -86,6 +87,10 @@ static const struct argp_option arguments[] = {
     {"lambda", OPT_LAMBDA, "X", 0, "How far mix and backoff trust the table, 0 to 1 (0.9)", 0},
     {"threshold", OPT_THRESHOLD, "on|off", 0, "Adaptive threshold on the joint (on)", 0},
     {"blur", OPT_BLUR, "on|off", 0, "Its blur (on)", 0},
+    {"rows", OPT_ROWS, "N", 0,
+     "With --mode lossless: tokens that a pass runs at once, the base's next one and N - 1 drafts, "
+     "1 to 8 (4)",
+     0},
     {"ignore-eos", OPT_IGNORE_EOS, 0, 0, "Go on after the end-of-text token", 0},
     {0, 0, 0, 0, "Output", 4},
     {"echo", OPT_ECHO, 0, 0, "Print the prompt before its continuation", 0},
@@ -153,6 +158,9 @@ static error_t parse_gen(int key, char *arg, struct argp_state *s, struct dm_gen
         break;
     case OPT_BLUR:
         g->blur = on_off(s, "--blur", arg);
+        break;
+    case OPT_ROWS:
+        g->rows = dm_opt_size(s, "--rows", arg, 1, DM_TREE_ROWS);
         break;
     case OPT_IGNORE_EOS:
         g->stop_eos = false;

@@ -74,23 +74,75 @@ static void random_prompt(int32_t *prompt, uint64_t number)
         prompt[i] = (int32_t)dm_rng_below(&rng, V);
 }
 
-static void test_greedy_text_of_1000_prompts_is_the_base_s(void **state)
+/* Continues 1,000 prompts, with trees of all sizes. */
+static void check_1000(struct dm_gen_opt o, enum dm_format fmt)
 {
-    (void)state;
     struct dm_model m;
+    struct dm_err e;
     const struct dm_config c = config();
-    struct dm_gen_opt o = dm_gen_opt_default();
     tiny_model(&m, &c);
+    dm_model_set_format(&m, fmt);
+    assert_ok(dm_model_pack(&m, DM_SCOPE_ALL, &e), e);
     struct pair p = pair_new(&m, NULL);
-    o.temperature = 0;
     o.max_tokens = T_MAX;
     for (uint64_t i = 0; i < 1000; i++) {
         int32_t prompt[N_PROMPT];
         random_prompt(prompt, i);
+        o.seed = i;
+        o.rows = 1 + i % DM_TREE_ROWS;
         check_text(&p, o, prompt);
     }
     assert_in_range(p.accepted, 1, p.drafted - 1); // some drafts were right, others not
     pair_free(&p);
+    dm_model_release(&m);
+}
+
+static void test_greedy_text_of_1000_prompts_is_the_base_s(void **state)
+{
+    (void)state;
+    struct dm_gen_opt o = dm_gen_opt_default();
+    o.temperature = 0;
+    check_1000(o, DM_FMT_F32);
+}
+
+static void test_sampled_text_of_1000_prompts_is_the_base_s(void **state)
+{
+    (void)state;
+    check_1000(dm_gen_opt_default(), DM_FMT_BF16);
+}
+
+/* More rows never need more passes in all: a larger tree holds the smaller one. */
+static void test_more_rows_accept_more(void **state)
+{
+    (void)state;
+    struct dm_model m;
+    struct dm_err e;
+    struct dm_gen *g;
+    const struct dm_config c = config();
+    size_t forwards[DM_TREE_ROWS + 1] = {0};
+    struct dm_gen_opt o = dm_gen_opt_default();
+    o.mode = DM_GEN_LOSSLESS;
+    o.max_tokens = T_MAX;
+    tiny_model(&m, &c);
+    assert_ok(dm_model_pack(&m, DM_SCOPE_ALL, &e), e);
+    assert_ok(dm_gen_new(&g, &m, NULL, m.cfg.K, &e), e);
+    for (o.rows = 1; o.rows <= DM_TREE_ROWS; o.rows++)
+        for (uint64_t i = 0; i < 100; i++) {
+            struct dm_gen_stats s;
+            struct dm_ids out = {0};
+            int32_t prompt[N_PROMPT];
+            random_prompt(prompt, i);
+            o.seed = i;
+            assert_ok(dm_gen_run(g, &o, prompt, N_PROMPT, &out, NULL, NULL, &s, &e), e);
+            assert_true(s.drafted <= (o.rows - 1) * s.forwards);
+            if (o.rows == 1)
+                assert_int_equal(s.tokens, s.forwards);
+            forwards[o.rows] += s.forwards;
+            dm_ids_release(&out);
+        }
+    for (size_t rows = 2; rows <= DM_TREE_ROWS; rows *= 2)
+        assert_true(forwards[rows] < forwards[rows / 2]);
+    dm_gen_free(g);
     dm_model_release(&m);
 }
 
@@ -104,6 +156,7 @@ static void check_sampling(const struct dm_model *m, const struct dm_cooc *cooc)
         o.seed = i;
         o.top_k = i % 3 ? 50 : 2;
         o.unseen = i % 2 ? DM_UNSEEN_ZERO : DM_UNSEEN_BACKOFF;
+        o.rows = 1 + i * 3 % DM_TREE_ROWS;
         o.max_tokens = i % 5 ? T_MAX : i / 5;
         random_prompt(prompt, i);
         check_text(&p, o, prompt);
@@ -187,7 +240,6 @@ static void test_two_tokens_have_the_base_s_distribution(void **state)
 {
     (void)state;
     struct dm_model m;
-    struct dm_err e;
     struct dm_cand first, second[CUT];
     size_t count[CUT * CUT] = {0};
     double prob[CUT * CUT];
@@ -198,7 +250,10 @@ static void test_two_tokens_have_the_base_s_distribution(void **state)
     o.temperature = o.penalty = 1;
     o.top_k = CUT;
     o.max_tokens = 3;
+    o.rows = 6;
     tiny_model(&m, &c);
+    struct dm_err e;
+    assert_ok(dm_model_pack(&m, DM_SCOPE_ALL, &e), e);
     random_prompt(ids, 1);
     base_distribution(&m, ids, N_PROMPT, &first);
     for (size_t i = 0; i < CUT; i++) {
@@ -234,6 +289,8 @@ int main(void)
     dm_par_set_threads(1); // other tests show that threads change nothing
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_greedy_text_of_1000_prompts_is_the_base_s),
+        cmocka_unit_test(test_sampled_text_of_1000_prompts_is_the_base_s),
+        cmocka_unit_test(test_more_rows_accept_more),
         cmocka_unit_test(test_sampled_text_is_the_base_s_for_every_seed_and_model),
         cmocka_unit_test(test_a_mask_changes_the_drafts_only),
         cmocka_unit_test(test_text_ends_behind_a_drafted_end_of_text_token),

@@ -174,26 +174,3 @@ enum dm_status dm_decoder_step(struct dm_decoder *d, const struct dm_gen_opt *o,
     one_token(d, o, out);
     return DM_OK;
 }
-
-size_t dm_decoder_draft(struct dm_decoder *d, const struct dm_gen_opt *o,
-                        const struct dm_cooc *cooc, const float *logits, size_t Vp, size_t n,
-                        struct dm_block *b)
-{
-    const struct dm_mask mask = {cooc, o->alpha_c, o->unseen, o->lambda};
-    struct dm_cells c;
-    for (size_t i = 1; i < n; i++) {
-        d->cand[i - 1] = (struct dm_cand){.n = 1, .id = {b->id[i - 1]}, .p = {1}};
-        if (!dm_cand_select(&d->cand[i], logits + i * Vp, d->V, o->top_k,
-                            o->temperature > 0 ? o->temperature : 1))
-            return i - 1;
-        dm_joint_begin(d->joint, d->cand, i + 1, &mask);
-        if (!dm_joint_order(d->joint, i + 1, 0))
-            return i - 1;
-        dm_joint_collect(d->joint, 0, &c);
-        penalise(d, &c, i + 1, o->penalty);
-        int32_t id[DM_ORDER_MAX];
-        cell_tokens(d, c.cell[best_cell(&c)], i + 1, id);
-        b->id[i] = id[i];
-    }
-    return n - 1;
-}

@@ -15,6 +15,7 @@
 #define DM_DECODE_DECODER_H
 
 #include "src/decode/options.h"
+#include "src/nn/attention.h"
 
 /* What became of one order. Without options' trace, an order that cannot pass is given up early,
  * and looks as if the mask had left nothing. */
@@ -41,7 +42,8 @@ struct dm_decoder {
     bool *seen;    /* (V) tokens of the context, for the penalty */
     size_t n_cand; /* heads whose candidates the last step took */
     struct dm_cand cand[DM_ORDER_MAX];
-    uint32_t one_cell[DM_TOP_K_MAX]; /* the order-1 "grid" */
+    struct dm_cand given[DM_ORDER_MAX]; /* as cand, with a path's own tokens, for drafts */
+    uint32_t one_cell[DM_TOP_K_MAX];    /* the order-1 "grid" */
     double one_J[DM_TOP_K_MAX];
 };
 
@@ -62,13 +64,22 @@ enum dm_status dm_decoder_step(struct dm_decoder *d, const struct dm_gen_opt *o,
                                const struct dm_cooc *cooc, const float *logits, size_t Vp, size_t n,
                                size_t pos, struct dm_block *out, struct dm_err *e);
 
-/* Lossless mode: b->id[0] is the base's token at position b->pos, already in the context. Writes
- * drafts of the up to n - 1 tokens behind it to b->id[1..] and returns how many there are: token by
- * token the most likely of J given the tokens before it (a mask that leaves nothing ends the
- * draft). logits, n, cooc, o as in dm_decoder_step(); DM_ENAN ends the draft too: the base's row is
- * what counts. */
-size_t dm_decoder_draft(struct dm_decoder *d, const struct dm_gen_opt *o,
-                        const struct dm_cooc *cooc, const float *logits, size_t Vp, size_t n,
-                        struct dm_block *b);
+/* Rows for the base to verify: id[0] is its own token at position pos, the others are drafts of
+ * what follows. p is the estimated probability that the base says the whole path to the row, p[0]
+ * = 1. */
+struct dm_draft {
+    struct dm_tree tree;
+    int32_t id[DM_TREE_ROWS];
+    double p[DM_TREE_ROWS];
+};
+
+/* Lossless mode: w->id[0] is the base's token, already in the context. Grows the tree of its most
+ * likely continuations, o->rows rows at most and never deeper than the n heads reach: a token x
+ * behind a path weighs what J gives it there, divided by the penalty, and as a share of all
+ * candidates that is its probability. Of all continuations of rows that are there the likeliest
+ * comes next; with `chain` of those of the last row. It ends early where the mask leaves nothing or
+ * a head's logits are not finite. logits (n-1,Vp): heads 2.. as dm_session_keep() has them. */
+void dm_decoder_draft(struct dm_decoder *d, const struct dm_gen_opt *o, const struct dm_cooc *cooc,
+                      const float *logits, size_t Vp, size_t n, bool chain, struct dm_draft *w);
 
 #endif

@@ -2,6 +2,7 @@
 #include "src/decode/generate.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "src/base/progress.h"
 
@@ -14,7 +15,8 @@ struct dm_gen {
     struct dm_session *session;
     struct dm_decoder decoder;
     bool has_decoder;
-    float *logits; /* (rows,n_heads,Vp): one row, up to n_heads in mode lossless */
+    float *logits; /* (n_heads,Vp) or (DM_TREE_ROWS,Vp); without trees (n_heads,n_heads,Vp) */
+    float *drafts; /* (n_heads-1,Vp): heads 2.. for lossless mode */
 };
 
 double dm_gen_per_forward(const struct dm_gen_stats *s)
@@ -52,11 +54,13 @@ enum dm_status dm_gen_new(struct dm_gen **out, const struct dm_model *m, const s
     g->m = m;
     g->cooc = cooc;
     g->n_heads = n_heads ? n_heads : 1;
+    const size_t most = g->n_heads * g->n_heads, rows = most > DM_TREE_ROWS ? most : DM_TREE_ROWS;
     size_t n;
     enum dm_status st = DM_OK;
-    if (!dm_mul(g->n_heads * g->n_heads, m->cfg.Vp, &n) ||
-        !(g->logits = dm_alloc(n, sizeof(*g->logits))))
-        st = dm_fail(e, DM_ENOMEM, "out of memory for %zu rows of logits", g->n_heads);
+    if (!dm_mul(rows + g->n_heads, m->cfg.Vp, &n) || !(g->logits = dm_alloc(n, sizeof(*g->logits))))
+        st = dm_fail(e, DM_ENOMEM, "out of memory for %zu rows of logits", rows);
+    else
+        g->drafts = g->logits + rows * m->cfg.Vp;
     if (!st)
         st = dm_session_new(&g->session, m, g->n_heads, e);
     if (st) {
@@ -176,49 +180,106 @@ static enum dm_status decode(struct run *r, struct dm_err *e)
     return DM_OK;
 }
 
-/* The base's own token behind the position that row i of the logits belongs to. */
-static enum dm_status base_token(const struct run *r, size_t i, size_t pos, struct dm_block *b,
-                                 struct dm_err *e)
+/* The base's own token by its logits. */
+static enum dm_status base_token(const struct run *r, const float *logits, size_t pos,
+                                 struct dm_block *b, struct dm_err *e)
 {
     struct dm_gen *g = r->g;
     struct dm_gen_opt base = *r->o;
     base.mode = DM_GEN_AR;
-    return dm_decoder_step(&g->decoder, &base, NULL, g->logits + i * g->n_heads * g->m->cfg.Vp,
-                           g->m->cfg.Vp, 1, pos, b, e);
+    return dm_decoder_step(&g->decoder, &base, NULL, logits, g->m->cfg.Vp, 1, pos, b, e);
 }
 
-/* Every pass runs the base's next token and the heads' drafts of those behind it as one chunk. What
- * the base says at each of these positions is then known, and so is how many drafts it agrees with;
- * the cache forgets the others. */
+/* From here on three functions with two ways each: a session with trees verifies any drafts and
+ * asks the heads about the kept ones only; others get a chain, through base and heads at once. */
+static void draft(const struct run *r, const struct dm_block *b, struct dm_draft *w)
+{
+    struct dm_gen *g = r->g;
+    const bool trees = dm_session_has_trees(g->session);
+    const size_t n = r->left < g->n_heads ? r->left : g->n_heads;
+    const size_t room = g->m->cfg.T_max - dm_session_pos(g->session);
+    struct dm_gen_opt o = *r->o;
+    o.rows = o.rows < room ? o.rows : room;
+    w->id[0] = b->id[0];
+    dm_decoder_draft(&g->decoder, &o, g->cooc, g->drafts, g->m->cfg.Vp, n, !trees, w);
+}
+
+/* Returns how many rows of g->logits lie between those of two drafts. */
+static size_t verify(struct dm_gen *g, const struct dm_draft *w)
+{
+    if (dm_session_has_trees(g->session)) {
+        dm_session_tree(g->session, w->id, &w->tree, g->logits);
+        return 1;
+    }
+    dm_session_step_rows(g->session, w->id, w->tree.n, w->tree.n, g->logits);
+    return g->n_heads;
+}
+
+/* Keeps the path to `row`, whose tokens end at `pos`. */
+static void keep(struct dm_gen *g, size_t row, size_t pos)
+{
+    const size_t Vp = g->m->cfg.Vp;
+    if (dm_session_has_trees(g->session)) {
+        dm_session_keep(g->session, row, g->drafts);
+        return;
+    }
+    dm_session_reset(g->session, pos);
+    memcpy(g->drafts, g->logits + (row * g->n_heads + 1) * Vp,
+           (g->n_heads - 1) * Vp * sizeof(*g->drafts));
+}
+
+/* The draft of `id` behind `row`; tree.n if there is none. */
+static size_t child(const struct dm_draft *w, size_t row, int32_t id)
+{
+    size_t i = row + 1;
+    while (i < w->tree.n && !(w->tree.parent[i] == row && w->id[i] == id))
+        i++;
+    return i;
+}
+
+/* Verifies b's only token and the drafts behind it: b grows by those that the base says too, and
+ * next is what it says after them, unless the text ends before. */
+static enum dm_status verified(struct run *r, struct dm_block *b, struct dm_block *next,
+                               struct dm_err *e)
+{
+    struct dm_gen *g = r->g;
+    struct dm_draft w;
+    draft(r, b, &w);
+    const size_t stride = verify(g, &w) * g->m->cfg.Vp;
+    r->s->forwards++;
+    r->s->drafted += w.tree.n - 1;
+    size_t row = 0;
+    while (!is_end(r, w.id[row])) {
+        DM_TRY(base_token(r, g->logits + row * stride, b->pos + b->n, next, e));
+        const size_t hit = child(&w, row, next->id[0]);
+        if (hit == w.tree.n)
+            break;
+        row = hit;
+        dm_decoder_add(&g->decoder, next->id, 1);
+        b->id[b->n++] = next->id[0];
+        b->q *= next->q;
+        r->s->accepted++;
+    }
+    keep(g, row, b->pos + b->n);
+    return DM_OK;
+}
+
+/* Every pass runs the base's next token and drafts of those behind it at once. What the base says
+ * at each of these positions is then known, and so is how many drafts it agrees with; the cache
+ * forgets the others. */
 static enum dm_status decode_lossless(struct run *r, struct dm_err *e)
 {
     struct dm_gen *g = r->g;
-    struct dm_gen_stats *s = r->s;
     struct dm_block b, next;
-    size_t row = 0; // of the logits behind the last token
-    DM_TRY(base_token(r, 0, s->n_prompt, &next, e));
-    s->forwards = r->left > 0; // as counted elsewhere: a pass is one that tokens came of
+    const size_t Vp = g->m->cfg.Vp;
+    memcpy(g->drafts, g->logits + Vp, (g->n_heads - 1) * Vp * sizeof(*g->drafts));
+    DM_TRY(base_token(r, g->logits, r->s->n_prompt, &next, e));
+    r->s->forwards = r->left > 0; // as counted elsewhere: a pass is one that tokens came of
     while (r->left > 0) {
         b = next;
         dm_decoder_add(&g->decoder, b.id, 1);
-        if (r->left > 1 && !is_end(r, b.id[0])) {
-            const size_t n = dm_decoder_draft(
-                &g->decoder, r->o, g->cooc, g->logits + row * g->n_heads * g->m->cfg.Vp,
-                g->m->cfg.Vp, r->left < g->n_heads ? r->left : g->n_heads, &b);
-            dm_session_step_rows(g->session, b.id, 1 + n, 1 + n, g->logits);
-            s->forwards++;
-            s->drafted += n;
-            for (row = 0; !is_end(r, b.id[row]); row++) {
-                DM_TRY(base_token(r, row, b.pos + b.n, &next, e));
-                if (row == n || next.id[0] != b.id[b.n])
-                    break;
-                dm_decoder_add(&g->decoder, next.id, 1);
-                b.q *= next.q;
-                s->accepted++;
-                b.n++;
-            }
-            dm_session_reset(g->session, b.pos + b.n);
-        }
+        if (r->left > 1 && !is_end(r, b.id[0]))
+            DM_TRY(verified(r, &b, &next, e));
         DM_TRY(emit(r, &b, e));
     }
     return DM_OK;

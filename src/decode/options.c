@@ -21,6 +21,7 @@ struct dm_gen_opt dm_gen_opt_default(void)
                                .lambda = 0.9,
                                .threshold = true,
                                .blur = true,
+                               .rows = 4,
                                .max_tokens = 100,
                                .stop_eos = true};
 }
@@ -30,10 +31,13 @@ enum dm_status dm_gen_opt_check(const struct dm_gen_opt *o, struct dm_err *e)
     const struct {
         const char *name;
         double value, min, max;
-    } range[] = {
-        {"temperature", o->temperature, 0, 100}, {"top_k", (double)o->top_k, 1, DM_TOP_K_MAX},
-        {"penalty", o->penalty, 1, 100},         {"eps_b", o->eps_b, 0, 1},
-        {"alpha_c", o->alpha_c, 0, 10},          {"lambda", o->lambda, 0, 1}};
+    } range[] = {{"temperature", o->temperature, 0, 100},
+                 {"top_k", (double)o->top_k, 1, DM_TOP_K_MAX},
+                 {"penalty", o->penalty, 1, 100},
+                 {"eps_b", o->eps_b, 0, 1},
+                 {"alpha_c", o->alpha_c, 0, 10},
+                 {"lambda", o->lambda, 0, 1},
+                 {"rows", (double)o->rows, 1, DM_TREE_ROWS}};
     for (size_t i = 0; i < sizeof(range) / sizeof(range[0]); i++)
         if (!(range[i].value >= range[i].min && range[i].value <= range[i].max))
             return dm_fail(e, DM_ERANGE, "%s is %g, expected %g to %g", range[i].name,
@@ -69,6 +73,7 @@ static enum dm_status fields_from_json(struct dm_gen_opt *o, const json_t *root,
     DM_TRY(dm_json_number(root, "temperature", false, where, &o->temperature, e));
     DM_TRY(dm_json_number(root, "penalty", false, where, &o->penalty, e));
     DM_TRY(dm_json_size(root, "top_k", 1, DM_TOP_K_MAX, false, where, &o->top_k, e));
+    DM_TRY(dm_json_size(root, "rows", 1, DM_TREE_ROWS, false, where, &o->rows, e));
     DM_TRY(dm_json_bool(root, "threshold", false, where, &o->threshold, e));
     DM_TRY(dm_json_bool(root, "blur", false, where, &o->blur, e));
     DM_TRY(unseen_from_json(o, root, where, e));
@@ -95,8 +100,9 @@ enum dm_status dm_gen_opt_calibrated(struct dm_gen_opt *o, const char *text, con
 
 json_t *dm_gen_opt_to_json(const struct dm_gen_opt *o)
 {
-    return json_pack("{s:f, s:f, s:s, s:f, s:I, s:f, s:f, s:b, s:b}", "eps_b", o->eps_b, "alpha_c",
-                     o->alpha_c, "unseen", dm_unseen_names[o->unseen], "lambda", o->lambda, "top_k",
-                     (json_int_t)o->top_k, "temperature", o->temperature, "penalty", o->penalty,
-                     "threshold", o->threshold, "blur", o->blur);
+    return json_pack("{s:f, s:f, s:s, s:f, s:I, s:f, s:f, s:b, s:b, s:I}", "eps_b", o->eps_b,
+                     "alpha_c", o->alpha_c, "unseen", dm_unseen_names[o->unseen], "lambda",
+                     o->lambda, "top_k", (json_int_t)o->top_k, "temperature", o->temperature,
+                     "penalty", o->penalty, "threshold", o->threshold, "blur", o->blur, "rows",
+                     (json_int_t)o->rows);
 }

@@ -6,6 +6,7 @@
 #include <jansson.h>
 
 #include "src/decode/joint.h"
+#include "src/nn/attention.h"
 
 enum dm_gen_mode {
     DM_GEN_AR,      /* the base alone */
@@ -24,6 +25,8 @@ struct dm_gen_opt {
     enum dm_unseen unseen;
     double lambda; /* 0..1; joint.h */
     bool threshold, blur;
+    size_t
+        rows; /* 1..DM_TREE_ROWS: lossless, tokens that a pass verifies and the one before them */
     size_t max_tokens;
     bool trace;    /* fill in struct dm_try of orders that do not pass too; same blocks, slower */
     bool stop_eos; /* end after the model's end-of-text token */

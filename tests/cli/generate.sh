@@ -114,12 +114,17 @@ for t in 0 0.9; do
         > lossless.txt 2> stats.txt
     cmp ar.txt lossless.txt || fail "lossless is not the base's text at temperature $t"
     grep -q '^drafts: [0-9]*, of which the base agrees with' stats.txt || fail "$(cat stats.txt)"
+    for rows in 1 2 8; do
+        "$dynamo" generate m.h5 --cooc cooc.h5 -p "In the" -n 60 -t $t --mode lossless --rows $rows > lossless.txt
+        cmp ar.txt lossless.txt || fail "lossless with $rows rows is not the base's text at temperature $t"
+    done
 done
 
 # Failures.
 refused 2 'MODEL is missing'
 refused 2 'exclude each other' m.h5 -p a -f p.txt
 refused 2 '--eps-b: "2" is not a number from 0 to 1' m.h5 --eps-b 2
+refused 2 '--rows: "9"' m.h5 --rows 9
 refused 2 '--unseen: "x" is none of zero, mix, backoff' m.h5 --unseen x
 refused 2 '--top-k' m.h5 -k 0
 refused 1 'none.h5' none.h5
