@@ -7,7 +7,7 @@
  *
  *   (wins + ties / 2) / (losses + ties / 2)
  *
- * as the paper counts: 1 is indifferent. NaN when the denominator is 0.
+ * so that 1 is indifferent, as in the paper. NaN when the denominator is 0.
  *
  * Same-quality speed-up (the paper regresses the win rate against the speed-up and does not say
  * how; ours): a straight line by least squares through log((wins + ties/2 + 1/2) / (losses + ties/2

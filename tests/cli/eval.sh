@@ -112,7 +112,7 @@ printf '1 2 3 1 2 3 4' > some.ids
 "$dynamo" eval base.h5 --diversity some.ids --diversity b.txt > div.tsv
 says div.tsv "$(printf 'some.ids\t7\t0.2000\t0.0000\t0.5714\t0.6667\t0.8000')"
 
-small="--what quality --eps 0 --tokens 6 --samples 1"
+brief="--what quality --eps 0 --tokens 6 --samples 1"
 refuses 2 'exactly one of --data and --text' "$dynamo" eval heads.h5 --what perplexity
 refuses 2 '--prompts or --data' "$dynamo" eval heads.h5 --what quality
 refuses 2 '"speed" is none of' "$dynamo" eval heads.h5 --what speed
@@ -120,13 +120,13 @@ refuses 2 'FROM:TO:STEP' "$dynamo" eval heads.h5 --what quality --eps 0:1
 refuses 2 'no option of decoding' "$dynamo" eval heads.h5 --what quality --set eps=1
 refuses 2 '--plot draws' "$dynamo" eval heads.h5 --data held.h5 --what accuracy --plot x.svg
 refuses 1 'eps_b is 3' "$dynamo" eval heads.h5 --data held.h5 --what accuracy --set eps_b=3
-refuses 1 'no heads beyond' "$dynamo" eval base.h5 --prompts prompts.jsonl $small
+refuses 1 'no heads beyond' "$dynamo" eval base.h5 --prompts prompts.jsonl $brief
 refuses 1 'needs a co-occurrence table' "$dynamo" eval heads.h5 --prompts prompts.jsonl --what ablation
 refuses 1 'fewer than a window of 64' "$dynamo" eval heads.h5 --text b.txt --what accuracy
 printf '{"kind": "x"}\n' > bad.jsonl
-refuses 1 'bad.jsonl, line 1' "$dynamo" eval heads.h5 --prompts bad.jsonl $small
+refuses 1 'bad.jsonl, line 1' "$dynamo" eval heads.h5 --prompts bad.jsonl $brief
 printf '\n \n' > blank.txt
-refuses 1 'blank.txt: no prompt' "$dynamo" eval heads.h5 --prompts blank.txt $small
+refuses 1 'blank.txt: no prompt' "$dynamo" eval heads.h5 --prompts blank.txt $brief
 
 # ---- score ----
 printf 'And the king blessed the river. And the servant spoke unto the prophet.' > a.txt
@@ -201,5 +201,9 @@ refuses 2 'no held-out data' "$dynamo" calibrate heads.h5
 "$dynamo" cooc other.h5 -o other-cooc.h5 > /dev/null
 refuses 1 'another tokenizer' "$dynamo" calibrate heads.h5 --data other.h5 $small
 refuses 1 'another tokenizer' "$dynamo" calibrate heads.h5 --data held.h5 --cooc other-cooc.h5 $small
+refuses 1 'another tokenizer' "$dynamo" eval heads.h5 --data other.h5 --what accuracy
+refuses 1 'another tokenizer' "$dynamo" eval heads.h5 --data held.h5 --cooc other-cooc.h5 --what accuracy
+"$dynamo" pretrain --config config.json --tokenizer other.json -d other.h5 -n 1 -b 1 -c 16 -o other-base.h5 > /dev/null 2>&1
+refuses 1 'another tokenizer' "$dynamo" eval heads.h5 --prompts prompts.jsonl --judge other-base.h5 $brief
 has_examples eval
 echo ok
