@@ -21,6 +21,7 @@
     X("calibrate", cmd_calibrate, "choose the back-off threshold on held-out text")   \
     X("quantize", cmd_quantize, "model file with weights of 16, 8 or 4 bits")         \
     X("generate", cmd_generate, "continue a prompt, several tokens per forward pass") \
+    X("report", cmd_report, "one page of HTML about runs")                            \
     X("bench", cmd_bench, "measure this machine and what we reach of it")
 
 #define X(name, fn, text) int fn(int argc, char **argv);

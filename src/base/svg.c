@@ -18,17 +18,33 @@ void dm_svg_begin(struct dm_svg *s, int width, int height)
                 width, height);
 }
 
-enum dm_status dm_svg_end(struct dm_svg *s, const char *path, struct dm_err *e)
+/* Ends the drawing; false when memory was short on the way. */
+static bool finish(struct dm_svg *s)
 {
     bool whole = s->f && fputs("</svg>\n", s->f) != EOF;
     if (s->f && fclose(s->f)) // the stream remembers earlier failures
         whole = false;
     s->f = NULL;
-    const enum dm_status st = whole ? dm_file_write(path, s->text, s->n, e)
-                                    : dm_fail(e, DM_ENOMEM, "%s: out of memory", path);
+    return whole;
+}
+
+enum dm_status dm_svg_end(struct dm_svg *s, const char *path, struct dm_err *e)
+{
+    const enum dm_status st = finish(s) ? dm_file_write(path, s->text, s->n, e)
+                                        : dm_fail(e, DM_ENOMEM, "%s: out of memory", path);
     free(s->text);
     s->text = NULL;
     return st;
+}
+
+enum dm_status dm_svg_put(struct dm_svg *s, FILE *out)
+{
+    const bool whole = finish(s);
+    if (whole)
+        fwrite(s->text, 1, s->n, out);
+    free(s->text);
+    s->text = NULL;
+    return whole ? DM_OK : DM_ENOMEM;
 }
 
 void dm_svg_drop(struct dm_svg *s)
@@ -45,12 +61,43 @@ static void put_escaped(const char *text, FILE *f)
         const char *name = *text == '&'   ? "&amp;"
                            : *text == '<' ? "&lt;"
                            : *text == '>' ? "&gt;"
+                           : *text == '"' ? "&quot;"
                                           : NULL;
         if (name)
             fputs(name, f);
         else
             fputc(*text, f);
     }
+}
+
+void dm_svg_embed(struct dm_svg *s, int width, int height, const char *label)
+{
+    *s = (struct dm_svg){0};
+    s->f = open_memstream(&s->text, &s->n);
+    if (!s->f)
+        return;
+    fprintf(s->f, "<svg viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"", width, height);
+    put_escaped(label, s->f);
+    fputs("\">\n", s->f);
+}
+
+void dm_svg_group(struct dm_svg *s, const char *class, const char *tip)
+{
+    if (!s->f)
+        return;
+    fprintf(s->f, "<g class=\"%s\">", class);
+    if (tip) {
+        fputs("<title>", s->f);
+        put_escaped(tip, s->f);
+        fputs("</title>", s->f);
+    }
+    fputc('\n', s->f);
+}
+
+void dm_svg_group_end(struct dm_svg *s)
+{
+    if (s->f)
+        fputs("</g>\n", s->f);
 }
 
 void dm_svg_text(struct dm_svg *s, double x, double y, struct dm_svg_style style,
@@ -102,14 +149,27 @@ void dm_svg_dashed(struct dm_svg *s, double x0, double y0, double x1, double y1,
     line(s, x0, y0, x1, y1, colour, " stroke-dasharray=\"6 4\"");
 }
 
+static void put_points(struct dm_svg *s, const double *xy, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        fprintf(s->f, "%.1f,%.1f ", xy[2 * i], xy[2 * i + 1]);
+    fputs("\"/>\n", s->f);
+}
+
 void dm_svg_polyline(struct dm_svg *s, const double *xy, size_t n, const char *colour)
 {
     if (!s->f)
         return;
     fprintf(s->f, "<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"1.5\" points=\"", colour);
-    for (size_t i = 0; i < n; i++)
-        fprintf(s->f, "%.1f,%.1f ", xy[2 * i], xy[2 * i + 1]);
-    fputs("\"/>\n", s->f);
+    put_points(s, xy, n);
+}
+
+void dm_svg_area(struct dm_svg *s, const double *xy, size_t n, const char *colour)
+{
+    if (!s->f)
+        return;
+    fprintf(s->f, "<polygon fill=\"%s\" points=\"", colour);
+    put_points(s, xy, n);
 }
 
 void dm_svg_rect(struct dm_svg *s, double x, double y, double width, double height,

@@ -18,8 +18,20 @@ struct dm_svg {
 /* A white page. */
 void dm_svg_begin(struct dm_svg *s, int width, int height);
 
+/* A drawing inside a page of HTML, on the page's own ground and no wider than its place: the colour
+ * "currentColor" is that of the text around it or of a group. `label` says what it shows to those
+ * who do not see it. */
+void dm_svg_embed(struct dm_svg *s, int width, int height, const char *label);
+
+/* Shapes up to dm_svg_group_end() have the CSS class (a literal) and show `tip` where the pointer
+ * rests; NULL: nothing. */
+void dm_svg_group(struct dm_svg *s, const char *class, const char *tip);
+void dm_svg_group_end(struct dm_svg *s);
+
 /* Writes the drawing to `path` (by rename) and releases it, in any case. DM_ENOMEM, DM_EIO. */
 enum dm_status dm_svg_end(struct dm_svg *s, const char *path, struct dm_err *e);
+/* The same to a stream. DM_ENOMEM; the stream keeps its own errors. */
+enum dm_status dm_svg_put(struct dm_svg *s, FILE *out);
 /* Releases it unwritten. */
 void dm_svg_drop(struct dm_svg *s);
 
@@ -42,6 +54,8 @@ void dm_svg_dashed(struct dm_svg *s, double x0, double y0, double x1, double y1,
                    const char *colour);
 /* Through the points (x, y), y beside x (2n numbers). */
 void dm_svg_polyline(struct dm_svg *s, const double *xy, size_t n, const char *colour);
+/* The inside of such a line, closed. */
+void dm_svg_area(struct dm_svg *s, const double *xy, size_t n, const char *colour);
 void dm_svg_rect(struct dm_svg *s, double x, double y, double width, double height,
                  const char *colour);
 void dm_svg_circle(struct dm_svg *s, double x, double y, double r, const char *fill,
