@@ -170,7 +170,7 @@ static json_t *section_to_json(const struct section *s, const struct dm_prompts 
 static void print_interval(const struct dm_interval *x, int digits)
 {
     eval_print(x->value, digits);
-    if (isfinite(x->low) && isfinite(x->high))
+    if (!isnan(x->low)) // a bound may be infinite
         printf(" (%.*f..%.*f)", digits, x->low, digits, x->high);
 }
 

@@ -79,10 +79,7 @@ static void measure(struct run *r, size_t setting)
     out->value[DM_QUALITY_PER_FORWARD] = tokens / forwards;
     out->value[DM_QUALITY_RATE] = median_rate(r, setting, false);
     out->value[DM_QUALITY_WALL] = median_rate(r, setting, true);
-    out->value[DM_QUALITY_WIN_RATE] = out->losses + out->ties > 0
-                                          ? (out->wins + out->ties / 2) /
-                                                (out->losses + out->ties / 2)
-                                          : (double)NAN;
+    out->value[DM_QUALITY_WIN_RATE] = (out->wins + out->ties / 2) / (out->losses + out->ties / 2);
     for (int m = DM_QUALITY_DISTINCT_1; m <= DM_QUALITY_DISTINCT_3; m++)
         out->value[m] = (double)NAN;
 }

@@ -7,7 +7,7 @@
  *
  *   (wins + ties / 2) / (losses + ties / 2)
  *
- * so that 1 is indifferent, as in the paper. NaN when the denominator is 0.
+ * so that 1 is indifferent, as in the paper; infinite when nothing is lost or tied.
  *
  * Same-quality speed-up (the paper regresses the win rate against the speed-up and does not say
  * how; ours): a straight line by least squares through log((wins + ties/2 + 1/2) / (losses + ties/2
@@ -46,7 +46,7 @@ enum dm_quality_measure {
 extern const char *const dm_quality_keys[DM_QUALITY_MEASURES];
 
 struct dm_interval {
-    double value, low, high; /* NaN: not to be had */
+    double value, low, high; /* NaN: not to be had; null in JSON, as what is infinite */
 };
 
 struct dm_quality_point {

@@ -97,7 +97,8 @@ static void test_measures_by_hand(void **state)
     assert_near(p[1].value[DM_QUALITY_PER_FORWARD].high, 2, 0);
     set_wins(m, 1, TEXTS, 0);
     assert_ok(dm_quality_make(p, NULL, &m->t, &few, &e), e);
-    assert_true(isnan(p[1].value[DM_QUALITY_WIN_RATE].value));
+    assert_true(isinf(p[1].value[DM_QUALITY_WIN_RATE].value));
+    assert_true(isinf(p[1].value[DM_QUALITY_WIN_RATE].high));
     json_t *root = dm_quality_point_to_json(&p[1]);
     assert_true(json_is_null(json_object_get(json_object_get(root, "win_rate"), "value")));
     assert_near(
