@@ -23,7 +23,7 @@ static void put_measure(struct dm_page *p, const json_t *o, const char *key)
     for (size_t i = 0; i < 3; i++) {
         snprintf(path, sizeof(path), "%s.%s", key, part[i]);
         const double x = dm_rep_number(o, path);
-        dm_page_figure(text[i], x, 4);
+        dm_page_figure(text[i], x, 3);
         interval = interval && (!i || isfinite(x));
     }
     if (interval)

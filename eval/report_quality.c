@@ -16,7 +16,7 @@ static const struct {
                {"Divergence from the base's sampler", "nats per token"},
                {"Rise of repetition", "share of n-grams"},
                {"Prompts that fail", "share of prompts"},
-               {"Judge's win rate against the base", "win rate"}};
+               {"Judge's win rate against the base", "wins / losses"}};
 
 static struct dm_rep_estimate x_of(const struct dm_rep_setting *s, int x)
 {
@@ -82,11 +82,14 @@ static bool draw(struct dm_page *p, const struct dm_rep_sweep *sweep, size_t n, 
             margin = sweep[i].margin[y];
             of_prompts = sweep[i].of_prompts;
         }
+    if (y == Y_WINS)
+        margin = 1;
     if (isfinite(margin))
         snprintf(limit, sizeof(limit), "%s %.4g",
-                 y == Y_FAILING ? "risk"
-                 : of_prompts   ? "margin of a prompt"
-                                : "margin",
+                 y == Y_WINS      ? "indifferent:"
+                 : y == Y_FAILING ? "risk"
+                 : of_prompts     ? "margin of a prompt"
+                                  : "margin",
                  margin);
     const struct dm_chart chart = {.title = title,
                                    .x = x_names[x],
@@ -150,7 +153,7 @@ static void put_certificates(struct dm_page *p, const struct dm_rep_sweep *sweep
                                        "p_value", "tokens_per_forward", "speedup"};
     if (!has_certificate(sweep, n))
         return;
-    dm_rep_table(p, "Certificates: with this confidence at most the share `risk` of prompts fails",
+    dm_rep_table(p, "Certificates: with this confidence, at most the share risk of prompts fails",
                  head);
     for (size_t i = 0; i < n; i++) {
         const json_t *c = sweep[i].certificate;
@@ -172,10 +175,10 @@ bool dm_rep_quality(struct dm_page *p, const struct dm_runs *r)
     bool any = false;
     if (!dm_rep_sweeps(r, &sweep, &n))
         p->failed = true;
-    dm_page_raw(
-        p, "<p>Each point is a threshold. Below 0 is better than the base alone; filled "
-           "points pass the test of quality, hollow ones fail, the ring is the one that "
-           "was chosen. Bars are the intervals of the test.</p>\n<div class=\"charts two\">\n");
+    dm_page_raw(p, "<p>Each point is a threshold. Below 0 is better than the base alone; filled "
+                   "points pass the test of quality, hollow ones fail or were not tested, the ring "
+                   "is the one that was chosen. Bars: the file's intervals, or two standard errors "
+                   "of a mean over prompts.</p>\n<div class=\"charts two\">\n");
     for (int y = 0; y < N_Y && n; y++)
         for (int x = 0; x < N_X; x++)
             any |= draw(p, sweep, n, x, y);
