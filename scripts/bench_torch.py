@@ -1,0 +1,153 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Training steps of PyTorch beside `bench_train`: the same jobs on the same machine.
+
+    pip install torch transformers
+    scripts/bench_torch.py --threads 2                           all jobs, all forms
+    scripts/bench_torch.py --job heads70m --form autocast,stem   some
+
+Random weights and tokens, 4 sequences of 512: heads 2 and 3 on a frozen stem (heads70m, heads160m)
+or the whole model (base70m), loss, gradients, clipping and AdamW. Heads are GPT-NeoX layers with
+the base's last LayerNorm and output embedding, as in dynamo.
+
+    f32        float32 throughout
+    autocast   bf16 autocast, float32 weights
+    stem       frozen weights kept in bf16, the rest autocast (heads only)
+    compile    the better of the two through torch.compile, which needs a C++ compiler
+
+One JSON line per job and form: tokens/s as [least, median, most], seconds of each step, peak memory.
+"""
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+
+SIZES = {  # layers, hidden size, attention heads
+    "70m": (6, 512, 8),
+    "160m": (12, 768, 12),
+    "410m": (24, 1024, 16),
+}
+JOBS = {"heads70m": "70m", "heads160m": "160m", "base70m": "70m"}
+FORMS = {"heads": ["f32", "autocast", "stem", "compile"], "base": ["f32", "autocast", "compile"]}
+B, T, VOCABULARY, HEADS = 4, 512, 50304, (2, 3)
+
+
+def build(job):
+    """The model, and the layers of heads 2 and 3 (none for the whole model)."""
+    import torch
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+    from transformers.models.gpt_neox.modeling_gpt_neox import GPTNeoXLayer
+
+    layers, hidden, heads = SIZES[JOBS[job]]
+    config = GPTNeoXConfig(
+        vocab_size=VOCABULARY, hidden_size=hidden, num_hidden_layers=layers,
+        num_attention_heads=heads, intermediate_size=4 * hidden, max_position_embeddings=2048,
+        use_cache=False, attn_implementation="sdpa")
+    torch.manual_seed(1)
+    model = GPTNeoXForCausalLM(config)
+    if job.startswith("base"):
+        return model, None
+    for p in model.parameters():
+        p.requires_grad_(False)
+    return model, torch.nn.ModuleList(GPTNeoXLayer(config, layers + n) for n in HEADS)
+
+
+def unembedding(model):
+    return model.get_output_embeddings()
+
+
+def head_loss(model, heads, ids):
+    """Sum of the heads' losses on the output of layer L-2, which needs no gradient."""
+    import torch
+    import torch.nn.functional as F
+
+    base = model.gpt_neox
+    with torch.no_grad():
+        x = base.embed_in(ids)
+        where = torch.arange(ids.shape[1])[None]
+        rotary = base.rotary_emb(x, position_ids=where)
+        for layer in base.layers[:-1]:
+            x = first(layer(x, attention_mask=None, position_ids=where, position_embeddings=rotary))
+    loss = 0.0
+    for n, layer in zip(HEADS, heads):
+        y = first(layer(x, attention_mask=None, position_ids=where, position_embeddings=rotary))
+        logits = unembedding(model)(base.final_layer_norm(y[:, :-n]))
+        loss = loss + F.cross_entropy(logits.flatten(0, 1).float(), ids[:, n:].flatten())
+    return loss
+
+
+def first(x):
+    return x[0] if isinstance(x, tuple) else x
+
+
+def whole_loss(model, _, ids):
+    import torch.nn.functional as F
+
+    logits = unembedding(model)(first(model.gpt_neox(ids, return_dict=False)))
+    return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten())
+
+
+def run(job, form, threads, runs):
+    import torch
+
+    torch.set_num_threads(threads)
+    model, heads = build(job)
+    loss_of = head_loss if heads else whole_loss
+    if form == "stem" or (form == "compile" and heads):
+        model.to(torch.bfloat16)
+    if form == "compile":
+        loss_of = torch.compile(loss_of)
+    parameters = list((heads or model).parameters())
+    optimiser = torch.optim.AdamW(parameters, lr=1e-4, betas=(0.9, 0.95), fused=True)
+    ids = torch.randint(0, VOCABULARY, (B, T))
+    seconds = []
+    for i in range(runs + 2):  # the first two: memory, kernels, compilation
+        start = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16, enabled=form != "f32"):
+            loss = loss_of(model, heads, ids)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        if i > 1:
+            seconds.append(time.perf_counter() - start)
+    rate = sorted(B * T / s for s in seconds)
+    print(json.dumps({
+        "job": job, "form": form, "torch": torch.__version__, "threads": threads,
+        "loss": round(loss.item(), 4),
+        "tokens_per_second": [round(x) for x in (rate[0], rate[len(rate) // 2], rate[-1])],
+        "seconds": [round(s, 3) for s in seconds],
+        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024e-6),
+    }), flush=True)
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    p.add_argument("--job", default=",".join(JOBS), help=f"some of {','.join(JOBS)}")
+    p.add_argument("--form", default="", help="some of f32,autocast,stem,compile (default: all)")
+    p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--runs", type=int, default=5, help="steps measured (default 5)")
+    p.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    a = p.parse_args()
+    failed = False
+    for job in a.job.split(","):
+        if job not in JOBS:
+            p.error(f"no job {job}")
+        forms = FORMS["base" if job.startswith("base") else "heads"]
+        for form in a.form.split(",") if a.form else forms:
+            if form not in forms:
+                p.error(f"{job} has no form {form}")
+            if a.one:
+                run(job, form, a.threads, a.runs)
+                continue
+            # A process of its own: memory of one run is not another's.
+            command = [sys.executable, sys.argv[0], "--one", "--job", job, "--form", form,
+                       "--threads", str(a.threads), "--runs", str(a.runs)]
+            failed |= subprocess.run(command).returncode != 0
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
