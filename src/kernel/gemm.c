@@ -16,9 +16,12 @@
 #include "src/kernel/kern.h"
 
 #define WORD sizeof(float)
-#define LINE ((size_t)64)       /* bytes of a cache line */
-#define FEW_ROWS ((size_t)252)  /* blocks of DM_KC words of few rows, in the place of the others */
-#define SMALL ((size_t)1 << 18) /* multiply-adds below which waking a thread costs more */
+#define LINE ((size_t)64)      /* bytes of a cache line */
+#define FEW_ROWS ((size_t)252) /* blocks of DM_KC words of few rows, in the place of the others */
+#define PAST_CACHES ((size_t)64 << 20)  /* bytes of C */
+#define OWN_ROWS ((size_t)256)          /* that a thread packs for itself at a time */
+#define OWN_C_BYTES ((size_t)512 << 10) /* of L2 */
+#define SMALL ((size_t)1 << 18)         /* multiply-adds below which waking a thread costs more */
 
 struct product {
     struct dm_gemm g;
@@ -30,7 +33,9 @@ struct product {
     size_t m0, m, n0, n, w0, w, stride;
     char *a, *own_b;
     const char *b;
+    size_t mc;   /* rows of A at most */
     bool have_a; /* packed already */
+    bool past;   /* C is written once and fits no cache */
 };
 
 /* Packed operands of a product of the calling thread: one huge page somewhere in 4 MiB
@@ -141,17 +146,38 @@ static void tiles_down(const struct product *p, size_t i0, size_t i1, size_t j0,
     }
 }
 
-/* The same along the rows: C is written in long runs, which the processor fetches by itself, and
- * tiles fetch the next panel of A. */
+/* The panel that is needed after that of column j, where L2 holds `block` columns of B: of the next
+ * columns or else of the next words of a pack; NULL at the end. */
+static const char *panel_after(const struct product *p, size_t j, size_t j0, size_t j1,
+                               size_t block)
+{
+    const size_t nr = p->mm->nr;
+    if (j + block < j1)
+        return p->b + (j + block) / nr * p->stride;
+    if (p->g.pack && p->w0 + p->w < p->W)
+        return p->b + (j0 + (j - j0) % block) / nr * p->stride + p->w * nr * WORD;
+    return NULL;
+}
+
+/* The same along the rows: C is written in long runs, which the processor fetches by itself. L2 has
+ * two blocks of B, and tiles fetch the next one. */
 static void tiles_along(const struct product *p, size_t i0, size_t i1, size_t j0, size_t j1)
 {
-    const size_t mr = p->mm->mr, nr = p->mm->nr, panel = mr * a_row(p);
-    const size_t lines = share(panel / WORD, (j1 - j0 + nr - 1) / nr);
-    for (size_t i = i0; i < i1; i += mr) {
-        struct dm_ahead ahead = {.panel = p->a + (i / mr + 1) * panel,
-                                 .lines = i + mr < i1 ? lines : 0};
-        for (size_t j = j0; j < j1; j += nr, ahead.panel += lines * LINE)
-            tile(p, i, i1, j, j1, &ahead);
+    const size_t mr = p->mm->mr, nr = p->mm->nr;
+    const size_t block = round_up(p->mm->nc * p->mm->kc / p->w / 2, nr);
+    const size_t lines = share(nr * p->w, (i1 - i0 + mr - 1) / mr);
+    for (size_t jb = j0; jb < j1; jb += block) {
+        const size_t end = min_size(jb + block, j1);
+        for (size_t i = i0; i < i1; i += mr)
+            for (size_t j = jb; j < end; j += nr) {
+                struct dm_ahead ahead = {.past = p->past};
+                const char *panel = panel_after(p, j, j0, j1, block);
+                if (panel) {
+                    ahead.panel = panel + (i - i0) / mr * lines * LINE;
+                    ahead.lines = lines;
+                }
+                tile(p, i, i1, j, j1, &ahead);
+            }
     }
 }
 
@@ -190,37 +216,76 @@ static double balance(size_t n, size_t grain)
     return (double)units / (double)((units + threads - 1) / threads * threads);
 }
 
+/* Between threads; else the columns are. Tiles along the rows keep what a thread has of A and B in
+ * its L2, which is least when the longer side is cut. */
+static bool rows_are_split(const struct product *p)
+{
+    const double rows = balance(p->m, p->mm->mr), columns = balance(p->n, p->mm->nr);
+    return rows > columns || (rows == columns && p->mm->by_rows && p->m > p->n);
+}
+
+/* Rows of the calling thread, which packs its own A: no thread waits for another. */
+static void own_rows(void *ctx, size_t id, size_t begin, size_t end)
+{
+    (void)id;
+    struct product p = *(const struct product *)ctx;
+    p.a = buffers();
+    for (p.m0 = begin; p.m0 < end; p.m0 += OWN_ROWS) {
+        p.m = min_size(OWN_ROWS, end - p.m0);
+        pack_a(&p, 0, 0, p.m);
+        tiles(&p, 0, p.m, 0, p.n);
+    }
+}
+
 /* The columns in hand: their words of B packed, if need be, then all rows. */
 static void column_block(struct product *p)
 {
     const struct dm_gemm *g = &p->g;
-    const size_t mr = p->mm->mr, nr = p->mm->nr, mc = even_step(g->M, p->mm->mc, mr);
+    const size_t mr = p->mm->mr, nr = p->mm->nr, mc = even_step(g->M, p->mc, mr);
     p->b = p->own_b;
     p->stride = (g->pack ? p->W : p->w) * nr * WORD;
     if (g->pack)
         p->b = (const char *)g->pack + (p->n0 * p->W + p->w0 * nr) * WORD;
     else
         split(p, p->n, nr, pack_b);
+    p->m = g->M;
+    if (p->mm->by_rows && rows_are_split(p)) {
+        split(p, p->m, mr, own_rows);
+        return;
+    }
     for (p->m0 = 0; p->m0 < g->M; p->m0 += mc) {
         p->m = min_size(mc, g->M - p->m0);
         if (!p->have_a)
             split(p, p->m, mr, pack_a);
         p->have_a = mc >= g->M && p->w == p->W; // all of it, for the next columns
-        if (balance(p->m, mr) > balance(p->n, nr))
+        if (rows_are_split(p))
             split(p, p->m, mr, tile_rows);
         else
             split(p, p->n, nr, tile_columns);
     }
 }
 
+/* Words of k and rows of A at once. C that fits no cache is best visited once, even if a panel of A
+ * then leaves L1. */
+static size_t choose_blocks(struct product *p)
+{
+    const struct dm_kern_mm *mm = p->mm;
+    const bool large = p->g.N >= PAST_CACHES / WORD / p->g.M;
+    const bool once = mm->by_rows && large && p->W <= 2 * mm->kc;
+    const size_t kc = even_step(p->W, once ? 2 * mm->kc : mm->kc, mm->step % 4 ? 4 : mm->step);
+    p->mc = kc > mm->kc ? mm->mc / 2 : mm->mc;
+    p->past = large && !p->g.add && kc >= p->W && ((uintptr_t)p->g.c | p->g.ldc * WORD) % LINE == 0;
+    return kc;
+}
+
 static void blocks(struct product *p)
 {
     const struct dm_kern_mm *mm = p->mm;
-    const size_t N = p->g.N, kc = even_step(p->W, mm->kc, mm->step % 4 ? 4 : mm->step);
-    // what L2 holds of B is each thread's own; a short kc leaves room for more columns
-    const size_t most = !p->g.pack     ? mm->nc * mm->kc / kc / mm->nr * mm->nr
-                        : !mm->by_rows ? mm->nc_pack
-                                       : mm->nc_pack * dm_par_threads();
+    const size_t N = p->g.N, kc = choose_blocks(p);
+    // a short kc leaves room for more columns; C that is visited once need not stay in a cache
+    const size_t most = !p->g.pack                  ? mm->nc * mm->kc / kc / mm->nr * mm->nr
+                        : mm->by_rows && kc >= p->W ? round_up(N, mm->nr)
+                                                    : mm->nc_pack;
     const size_t nc = even_step(N, most, mm->nr);
     assert((mm->mc + mm->nc) * mm->kc * WORD <= HUGE_PAGE);
     p->a = buffers();
@@ -232,6 +297,36 @@ static void blocks(struct product *p)
             column_block(p);
         }
     }
+}
+
+/* Rows whose part of C stays in L2 while all of a deep k passes. */
+static size_t group_rows(const struct product *p)
+{
+    const size_t threads = dm_par_threads(), most = (p->g.M + threads - 1) / threads;
+    return round_up(min_size(OWN_C_BYTES / WORD / p->g.N, most), p->mm->mr);
+}
+
+static void groups_part(void *ctx, size_t id, size_t begin, size_t end)
+{
+    (void)id;
+    const struct product *all = ctx;
+    const size_t rows = group_rows(all);
+    for (size_t m = begin; m < end; m += rows) {
+        struct product p = *all;
+        p.g.c += m * p.g.ldc;
+        p.g.a.p += m * p.g.a.rs;
+        p.g.M = min_size(rows, end - m);
+        p.small = true;
+        blocks(&p);
+    }
+}
+
+/* A pack with few columns and many words: groups of rows are products of their own, so that C is
+ * not read from and written to L3 with every block of words. */
+static bool in_groups(const struct product *p)
+{
+    return p->mm->by_rows && p->g.pack && p->W > p->mm->kc && p->g.N <= p->mm->nc &&
+           balance(p->g.M, p->mm->mr) >= balance(p->g.N, p->mm->nr);
 }
 
 /* Few rows against whole panels: a pack is read as one stream. */
@@ -282,6 +377,8 @@ void dm_gemm(const struct dm_gemm *g)
               rows * g->K * g->N < SMALL;
     if (is_few(&p))
         split(&p, g->N, p.mm->nr, few_part);
+    else if (in_groups(&p))
+        split(&p, g->M, group_rows(&p), groups_part);
     else
         blocks(&p);
 }

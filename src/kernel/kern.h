@@ -20,11 +20,13 @@
 enum { DM_KC = 512, DM_A_STRIDE = DM_KC + 16 };
 
 /* What a full tile fetches on the way: lines of the next panel, into L2; and of the next tile of c,
- * mr rows of nr sums, ldc apart. */
+ * mr rows of nr sums, ldc apart. `past`: c is not added to, and so large that it is better written
+ * past the caches; its rows are whole cache lines. */
 struct dm_ahead {
     const float *c;
     const char *panel;
     size_t lines;
+    bool past;
 };
 
 /* Products C = A B in one number format; driver: gemm.h. k is counted in words of 4 bytes: `unit`
@@ -53,7 +55,8 @@ struct dm_kern_mm {
     /* pack_b of rows along k that are bf16 already, unaligned if need be; NULL in f32. */
     void (*pack_raw)(void *dst, size_t stride, const void *src, size_t is, size_t n, size_t K);
 
-    /* What a thread calls before its first tile and after its last one; NULL: nothing. */
+    /* What a thread calls before its first tile and after its last one, when all of c is there;
+     * NULL: nothing. */
     void (*begin)(void);
     void (*end)(void);
     /* One micro-tile: c (m <= mr, n <= nr; leading dimension ldc) = start + A B over W words. Rows

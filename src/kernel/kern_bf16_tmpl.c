@@ -400,14 +400,19 @@ INLINE void put_words(char *panel, size_t i, size_t w, vb x)
     _mm512_storeu_si512(panel + mm_a_offset(i, w), x);
 }
 
-/* Rows along k: words lie as they are. */
+/* Rows along k: words lie as they are. Rows are short and far apart, so that the processor does not
+ * fetch the next ones by itself. */
 INLINE void a_along(char *panel, const float *src, size_t is, size_t n, size_t K)
 {
+    enum { ROWS_AHEAD = 2 };
     for (size_t i = 0; i < MR; i++) {
-        const float *row = src + i * is;
+        const float *row = src + i * is, *ahead = row + ROWS_AHEAD * is;
         size_t k = 0;
-        for (; i < n && k + 2 * STEP <= K; k += 2 * STEP)
+        for (; i < n && k + 2 * STEP <= K; k += 2 * STEP) {
+            __builtin_prefetch(ahead + k);
+            __builtin_prefetch(ahead + k + STEP);
             put_words(panel, i, k / 2, vb_along(row + k));
+        }
         for (; k < K; k += 2 * STEP) {
             uint32_t x[STEP] = {0};
             for (size_t w = 0; i < n && w < STEP && k + 2 * w < K; w++)
@@ -427,6 +432,8 @@ INLINE void a_across(char *panel, const float *src, size_t ks, size_t n, size_t 
         for (size_t w = 0; w < STEP; w++) {
             const size_t k = 2 * (w0 + w);
             const float *even = src + k * ks + i;
+            __builtin_prefetch(even + 2 * STEP * ks, 0, 2);
+            __builtin_prefetch(even + (2 * STEP + 1) * ks, 0, 2);
             x[w] = vb_floats(vb_pair(k < K ? vf_load_n(even, have) : vf_set1(0.0f),
                                      k + 1 < K ? vf_load_n(even + ks, have) : vf_set1(0.0f)));
         }

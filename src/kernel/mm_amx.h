@@ -21,10 +21,11 @@
 #define STEP ((size_t)16)
 #define FEW ((size_t)16)
 #define TILE (16 * STEP * WORD) /* bytes */
+#define PAST_LINES (MR * NR / 16)
 /* 256 words: a panel of A takes 32 KiB of L1, a block of B 1 MiB of an L2 of 2 MiB. */
 #define MM_BLOCKS                                                                         \
     .mr = MR, .nr = NR, .step = STEP, .few_rows = FEW, .kc = 256, .mc = 1024, .nc = 1024, \
-    .nc_pack = 1024, .by_rows = true, .begin = mm_begin, .end = mm_end
+    .nc_pack = 2048, .by_rows = true, .begin = mm_begin, .end = mm_end
 
 /* Bytes from a panel of A to word w of its row i: tiles of 16 rows of STEP words, two of them with
  * the same words one after the other. */
@@ -55,6 +56,22 @@ INLINE void mm_configure(size_t rows)
     _tile_loadconfig(&shape);
 }
 
+/* A tile of C that is written past the caches while the next one is computed, 4 lines a step,
+ * so that they do not hold up the loads. */
+struct mm_past {
+    float *c; /* where to, NULL: there is none */
+    size_t ldc, line;
+    float sums[MR * NR];
+};
+static _Thread_local struct mm_past mm_past __attribute__((aligned(64)));
+
+INLINE void mm_write(struct mm_past *t, size_t lines)
+{
+    for (size_t end = t->line + lines; t->line < end; t->line++)
+        _mm512_stream_ps(t->c + t->line / 2 * t->ldc + t->line % 2 * 16,
+                         _mm512_load_ps(t->sums + t->line * 16));
+}
+
 static void mm_begin(void)
 {
     mm_configure(16);
@@ -62,6 +79,12 @@ static void mm_begin(void)
 
 static void mm_end(void)
 {
+    struct mm_past *t = &mm_past;
+    if (t->c) {
+        mm_write(t, PAST_LINES - t->line);
+        _mm_sfence();
+    }
+    t->c = NULL;
     _tile_release();
 }
 
@@ -118,14 +141,16 @@ INLINE void mm_last_words(char *to, const char *b, size_t words)
     mm_stored(to);
 }
 
-/* Adds W words; on the way it fetches lines of another panel. */
+/* Adds W words. On the way it fetches lines of another panel and writes the last tile. */
 INLINE void mm_sum(const char *a, const char *b, size_t W, bool both, const char *panel,
-                   size_t lines)
+                   size_t lines, struct mm_past *past)
 {
     const size_t per_step = W < STEP ? 0 : (lines + W / STEP - 1) / (W / STEP);
     for (; W >= STEP; W -= STEP, a += 2 * TILE, b += STEP * NR * WORD) {
         for (size_t i = 0; i < per_step; i++, panel += 64)
             __builtin_prefetch(panel, 0, 2);
+        if (past && past->line < PAST_LINES)
+            mm_write(past, 4);
         mm_step(a, STEP * WORD, b, both);
     }
     if (W) {
@@ -133,6 +158,23 @@ INLINE void mm_sum(const char *a, const char *b, size_t W, bool both, const char
         mm_last_words(last, b, W);
         mm_step(a, STEP * WORD, last, both);
     }
+}
+
+static void mm_tile_past(float *c, size_t ldc, const float *start, size_t ld, const void *a,
+                         const void *b, size_t W, const struct dm_ahead *ahead)
+{
+    struct mm_past *t = &mm_past;
+    if (start)
+        mm_load(start, ld, true);
+    else
+        mm_zero();
+    mm_sum(a, b, W, true, ahead->panel, ahead->lines, t->c ? t : NULL);
+    if (t->c)
+        mm_write(t, PAST_LINES - t->line);
+    mm_store(t->sums, NR, true);
+    t->c = c;
+    t->ldc = ldc;
+    t->line = 0;
 }
 
 /* Rows and columns of a partial tile; the rest of `to` is not written. */
@@ -147,12 +189,16 @@ static void mm_tile(float *c, size_t ldc, const float *start, size_t ld, const v
                     const void *b, size_t m, size_t n, size_t W, const struct dm_ahead *ahead)
 {
     assert(m >= 1 && m <= MR && n >= 1 && n <= NR);
+    if (m == MR && n == NR && ahead->past) {
+        mm_tile_past(c, ldc, start, ld, a, b, W, ahead);
+        return;
+    }
     if (m == MR && n == NR) {
         if (start)
             mm_load(start, ld, true);
         else
             mm_zero();
-        mm_sum(a, b, W, true, ahead->panel, ahead->lines);
+        mm_sum(a, b, W, true, ahead->panel, ahead->lines, NULL);
         mm_store(c, ldc, true);
         return;
     }
@@ -160,9 +206,9 @@ static void mm_tile(float *c, size_t ldc, const float *start, size_t ld, const v
     mm_copy(edge, NR, start, ld, start ? m : 0, n);
     mm_load(edge, NR, true);
     if (m > 16)
-        mm_sum(a, b, W, true, NULL, 0);
+        mm_sum(a, b, W, true, NULL, 0, NULL);
     else
-        mm_sum(a, b, W, false, NULL, 0);
+        mm_sum(a, b, W, false, NULL, 0, NULL);
     mm_store(edge, NR, true);
     mm_copy(c, ldc, edge, NR, m, n);
 }
