@@ -94,7 +94,7 @@ for which in last best; do
     prints "output.found.h5" "$dynamo" pretrain --resume lost -o found.h5 --log found --stop-after 1
     "${run[@]}" -o wanted.h5 --save $which > out.txt 2> err.txt
     cmp wanted.h5 found.h5 || fail "a model that was written later differs (--save $which)"
-    rm -f lost* found* wanted*
+    rm -rf lost* found* wanted*
 done
 if small_disk 3m; then
     quietly "${run[@]}" -o full.h5 --checkpoint small/full --stop-after 100
