@@ -205,6 +205,7 @@ static int build(int argc, char **argv, const struct argp *argp, bool merge)
     dm_stop_install();
     const enum dm_status st = run(&a, &ranks, merge, &s, &e);
     const bool speak = dm_ranks_first(&ranks) || ranks.broken;
+    const int code = dm_ranks_exit(&ranks, st);
     dm_ranks_close(&ranks);
     if (st && speak)
         fprintf(stderr, "%s: %s\n", argv[0], e.msg);
@@ -212,7 +213,7 @@ static int build(int argc, char **argv, const struct argp *argp, bool merge)
         report_json(&a, &s);
     else if (speak)
         report_text(&a, &s);
-    return st ? 1 : 0;
+    return code;
 }
 
 static int count(int argc, char **argv)

@@ -234,12 +234,13 @@ int dm_train_command(int argc, char **argv, enum dm_train_kind kind, const char 
              : dm_ranks_first(&ranks) ? show_plan(&o, &e)
                                       : DM_OK;
     st = dm_ranks_agree(&ranks, st, &e);
-    if (st && (dm_ranks_first(&ranks) || ranks.broken))
+    const int code = dm_ranks_exit(&ranks, st);
+    if (code)
         fprintf(stderr, "dynamo %s: %s\n", dm_train_kind_name(kind), e.msg);
     else if (!st && !o.dry_run && dm_ranks_first(&ranks))
         show(&o, &r);
     dm_ranks_close(&ranks);
     dm_train_report_release(&r);
     dm_train_opt_release(&o);
-    return st ? 1 : 0;
+    return code;
 }

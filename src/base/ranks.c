@@ -27,6 +27,11 @@ bool dm_ranks_first(const struct dm_ranks *r)
     return !r || r->rank == 0;
 }
 
+int dm_ranks_exit(const struct dm_ranks *r, enum dm_status st)
+{
+    return st && (dm_ranks_first(r) || r->broken);
+}
+
 #ifndef DM_MPI
 
 /* How many processes a launcher says that it started, 1 if there is none. */

@@ -34,6 +34,11 @@ void dm_ranks_close(struct dm_ranks *r);
 size_t dm_ranks_count(const struct dm_ranks *r); /* 1 for NULL */
 bool dm_ranks_first(const struct dm_ranks *r);   /* rank 0, the one that writes and speaks */
 
+/* The exit code of a command. Of a failure that all know of, only the first process gives 1:
+ * launchers end a run at the first such code, and could end the first process before its sentence
+ * is out. */
+int dm_ranks_exit(const struct dm_ranks *r, enum dm_status st);
+
 /* x (n) becomes the sum over the processes, on all of them, as a binary tree over the ranks:
  *   sum(lo, hi) = sum(lo, mid) + sum(mid, hi),  mid the middle
  * whose bits are the same on every process. The number of processes is a power of 2 (asserted).
