@@ -94,7 +94,8 @@ static enum dm_status make_prompts(struct speed *s, const struct dm_bench *b, st
     if (b->opt.data) {
         struct dm_shard *shard;
         DM_TRY(dm_shard_open(&shard, b->opt.data, e));
-        const enum dm_status st = dm_cal_prompts(s->prompts, &s->cal, shard, e);
+        const enum dm_status st = dm_cal_prompts(s->prompts, s->cal.prompts, n, s->cal.seed, shard,
+                                                 e);
         dm_shard_close(shard);
         return st;
     }

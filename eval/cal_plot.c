@@ -1,32 +1,70 @@
 /* SPDX-License-Identifier: MIT */
-/* cal_plot.c - the report as an SVG: two panels over one axis of speed. */
+/* cal_plot.c - the report as an SVG: panels over one axis of speed. */
 #include <math.h>
+#include <stdio.h>
 
 #include "eval/cal_report.h"
+#include "src/base/binomial.h"
 #include "src/base/svg.h"
 
-enum { WIDTH = 760, LEFT = 80, RIGHT = 20, TOP = 70, PANEL = 250, GAP = 30, BOTTOM = 60 };
-enum { HEIGHT = TOP + 2 * PANEL + GAP + BOTTOM };
+enum { WIDTH = 760, LEFT = 80, RIGHT = 20, TOP = 70, PANEL = 170, GAP = 24, BOTTOM = 60 };
+enum { PANELS = 4, HEIGHT = TOP + PANELS * PANEL + (PANELS - 1) * GAP + BOTTOM };
 
-static const char *const colours[] = {"#1f77b4", "#2ca02c", "#9467bd"}; /* by policy */
+/* by sequence */
+static const char *const colours[] = {"#1f77b4", "#2ca02c", "#9467bd", "#8c564b",
+                                      "#e377c2", "#7f7f7f", "#bcbd22", "#17becf"};
+enum { COLOURS = sizeof(colours) / sizeof(colours[0]) };
 
-/* One panel: a value with its bound against the speed-up. */
+/* Value and interval of a setting in a panel, and the dashed line. */
+struct value {
+    double low, middle, high;
+};
 struct panel {
-    const char *title;
-    double margin;
-    bool rise;             /* repeats instead of log-likelihood */
+    const char *title, *line_name;
+    struct value (*of)(const struct dm_cal_report *r, const struct dm_cal_point *p);
+    double line;
     int top;               /* pixels */
     double x0, x1, y0, y1; /* ranges of the axes */
 };
 
-static double value(const struct panel *a, const struct dm_cal_point *p)
+/* The risk at which the p-value of so few failures is the level of a test: an exact bound. */
+static struct value failing(const struct dm_cal_report *r, const struct dm_cal_point *p)
 {
-    return a->rise ? p->rise : p->loss;
+    const struct dm_cal_opt *o = &r->opt;
+    const double level = dm_ltt_level(1.0 - o->confidence, dm_cal_sequences(o));
+    const double share = (double)p->test.failures / (double)o->prompts;
+    double low = share, high = 1.0;
+    for (int i = 0; i < 60 && p->test.failures < o->prompts; i++) {
+        const double mid = 0.5 * (low + high);
+        if (mid > 0.0 && dm_binomial_cdf(p->test.failures, o->prompts, mid) <= level)
+            high = mid;
+        else
+            low = mid;
+    }
+    return (struct value){100.0 * share, 100.0 * share, 100.0 * high};
 }
 
-static double upper(const struct panel *a, const struct dm_cal_point *p)
+static struct value with_error(double mean, double se)
 {
-    return a->rise ? p->rise_bound : p->loss_bound;
+    return (struct value){mean - 2.0 * se, mean, mean + 2.0 * se};
+}
+
+static struct value divergence(const struct dm_cal_report *r, const struct dm_cal_point *p)
+{
+    (void)r;
+    return with_error(p->mean[DM_CERT_DIVERGENCE], p->se[DM_CERT_DIVERGENCE]);
+}
+
+static struct value loss(const struct dm_cal_report *r, const struct dm_cal_point *p)
+{
+    (void)r;
+    return with_error(p->mean[DM_CERT_LOGP], p->se[DM_CERT_LOGP]);
+}
+
+static struct value rise(const struct dm_cal_report *r, const struct dm_cal_point *p)
+{
+    (void)r;
+    return with_error(p->mean[DM_CERT_REPEATS], p->se[DM_CERT_REPEATS]);
 }
 
 static double px(const struct panel *a, double x)
@@ -39,19 +77,24 @@ static double py(const struct panel *a, double y)
     return a->top + PANEL - (y - a->y0) / (a->y1 - a->y0) * PANEL;
 }
 
-/* Ranges that hold every finite point, the base (1, 0) and the margin, never empty. */
+static bool drawable(const struct dm_cal_report *r, const struct dm_cal_point *p, struct value v)
+{
+    return isfinite(dm_cal_speed(&r->opt, p)) && isfinite(v.low) && isfinite(v.high);
+}
+
+/* Ranges that hold every finite point, the base's speed and the line, never empty. */
 static void find_ranges(struct panel *a, const struct dm_cal_report *r)
 {
-    double x0 = 1.0, x1 = 1.0, y0 = 0.0, y1 = a->margin;
+    double x0 = 1.0, x1 = 1.0, y0 = fmin(0.0, a->line), y1 = fmax(0.0, a->line);
     for (size_t i = 0; i < r->n_points; i++) {
         const struct dm_cal_point *p = &r->points[i];
-        const double y = value(a, p), half = upper(a, p) - y;
-        if (!isfinite(p->speedup) || !isfinite(half))
+        const struct value v = a->of(r, p);
+        if (!drawable(r, p, v))
             continue;
-        x0 = fmin(x0, p->speedup);
-        x1 = fmax(x1, p->speedup);
-        y0 = fmin(y0, y - half);
-        y1 = fmax(y1, y + half);
+        x0 = fmin(x0, dm_cal_speed(&r->opt, p));
+        x1 = fmax(x1, dm_cal_speed(&r->opt, p));
+        y0 = fmin(y0, v.low);
+        y1 = fmax(y1, v.high);
     }
     const double dx = 0.05 * (x1 - x0) + 0.01, dy = 0.05 * (y1 - y0) + 0.002;
     a->x0 = x0 - dx;
@@ -82,10 +125,9 @@ static void draw_axes(const struct panel *a, bool last, struct dm_svg *g)
         dm_svg_text(g, LEFT - 6, py(a, i * sy) + 4, (struct dm_svg_style){.anchor = DM_SVG_END},
                     "%.6g", i * sy + 0.0);
     }
-    dm_svg_dashed(g, LEFT, py(a, a->margin), right, py(a, a->margin), "#c00");
-    dm_svg_text(g, right - 4, py(a, a->margin) - 5,
-                (struct dm_svg_style){.colour = "#c00", .anchor = DM_SVG_END}, "margin %g",
-                a->margin);
+    dm_svg_dashed(g, LEFT, py(a, a->line), right, py(a, a->line), "#c00");
+    dm_svg_text(g, right - 4, py(a, a->line) - 5,
+                (struct dm_svg_style){.colour = "#c00", .anchor = DM_SVG_END}, "%s", a->line_name);
     dm_svg_text(g, 16, a->top + PANEL / 2.0,
                 (struct dm_svg_style){.anchor = DM_SVG_MIDDLE, .upright = true}, "%s", a->title);
 }
@@ -94,15 +136,17 @@ static void draw_point(const struct panel *a, const struct dm_cal_report *r, siz
                        struct dm_svg *g)
 {
     const struct dm_cal_point *p = &r->points[i];
-    const char *colour = colours[p->unseen];
-    const double x = px(a, p->speedup), y = value(a, p), half = upper(a, p) - y;
+    const char *colour = colours[p->test.sequence % COLOURS];
+    const struct value v = a->of(r, p);
     const bool chosen = i == r->chosen;
-    if (!isfinite(x) || !isfinite(half))
+    if (!drawable(r, p, v))
         return;
-    dm_svg_line(g, x, py(a, y - half), x, py(a, y + half), colour);
-    dm_svg_circle(g, x, py(a, y), chosen ? 7 : 4, p->passes ? colour : "white", colour);
-    dm_svg_text(g, x + 8, py(a, y) - 6, (struct dm_svg_style){.colour = colour}, "%g%s", p->eps_b,
-                chosen ? " chosen" : "");
+    const double x = px(a, dm_cal_speed(&r->opt, p));
+    dm_svg_line(g, x, py(a, v.low), x, py(a, v.high), colour);
+    dm_svg_circle(g, x, py(a, v.middle), chosen ? 7 : 4, p->test.certified ? colour : "white",
+                  colour);
+    dm_svg_text(g, x + 8, py(a, v.middle) - 6, (struct dm_svg_style){.colour = colour}, "%g%s",
+                p->gen.eps_b, chosen ? " chosen" : "");
 }
 
 static void draw_panel(struct panel *a, const struct dm_cal_report *r, bool last, struct dm_svg *g)
@@ -115,35 +159,43 @@ static void draw_panel(struct panel *a, const struct dm_cal_report *r, bool last
 
 static void draw_head(const struct dm_cal_report *r, struct dm_svg *g)
 {
-    enum { NAMES = 170, NAME = 60 }; // where the policies' names begin, and how far apart
+    enum { NAME = 165 }; // pixels from a sequence's name to the next
     const struct dm_cal_opt *o = &r->opt;
     dm_svg_text(g, LEFT, 20, (struct dm_svg_style){.size = 14},
                 "What eps_b costs and what it gains");
-    dm_svg_text(g, LEFT, 38, (struct dm_svg_style){.colour = "#555"},
-                "%zu prompts x %zu texts of %zu tokens; bars end at the bounds of confidence %g; "
-                "filled: passes both tests",
-                o->prompts, o->samples, o->tokens, o->confidence);
+    dm_svg_text(
+        g, LEFT, 38, (struct dm_svg_style){.colour = "#555"},
+        "%zu prompts x %zu texts of %zu tokens; bars: exact bound of the share at confidence "
+        "%g, else 2 standard errors; filled: passes",
+        o->prompts, o->samples, o->tokens, o->confidence);
     dm_svg_text(g, (LEFT + WIDTH - RIGHT) / 2.0, HEIGHT - 14,
-                (struct dm_svg_style){.anchor = DM_SVG_MIDDLE},
-                "wall-clock speed-up over the base alone");
-    dm_svg_text(g, LEFT, 56, (struct dm_svg_style){0}, "policy for unseen n-grams:");
-    for (size_t u = 0; u < o->n_unseen; u++)
-        dm_svg_text(g, LEFT + NAMES + (double)u * NAME, 56,
-                    (struct dm_svg_style){.colour = colours[o->unseen[u]]}, "%s",
-                    dm_unseen_names[o->unseen[u]]);
+                (struct dm_svg_style){.anchor = DM_SVG_MIDDLE}, "%s",
+                o->wall_clock ? "wall-clock speed-up over the base alone" : "tokens per forward");
+    for (size_t s = 0; s < dm_cal_sequences(o) && s < (WIDTH - LEFT) / NAME; s++) {
+        const struct dm_gen_opt *p = &r->points[s * o->n_eps].gen;
+        dm_svg_text(g, LEFT + (double)s * NAME, 56,
+                    (struct dm_svg_style){.colour = colours[s % COLOURS]},
+                    "%s, alpha_c %g, top_k %zu", dm_unseen_names[p->unseen], p->alpha_c, p->top_k);
+    }
 }
 
 enum dm_status dm_cal_write_svg(const struct dm_cal_report *r, const char *path, struct dm_err *e)
 {
-    struct panel loss = {.title = "loss, nats per token", .margin = r->opt.margin, .top = TOP};
-    struct panel rise = {.title = "rise of repeated trigrams",
-                         .margin = r->opt.repeat_margin,
-                         .rise = true,
-                         .top = TOP + PANEL + GAP};
+    struct panel panels[PANELS] = {
+        {.title = "failing prompts, %", .of = failing, .line_name = "risk"},
+        {.title = "divergence, nats", .of = divergence, .line_name = "base"},
+        {.title = "loss of log p, nats", .of = loss, .line_name = "base"},
+        {.title = "rise of repeated 4-grams", .of = rise, .line_name = "base"}};
     struct dm_svg g;
+    panels[0].line = 100.0 * r->opt.risk;
+    panels[1].line = r->base.mean[DM_CERT_DIVERGENCE];
+    if (!isfinite(panels[1].line))
+        panels[1].line = 0.0; // greedy: the panel stays empty
     dm_svg_begin(&g, WIDTH, HEIGHT);
     draw_head(r, &g);
-    draw_panel(&loss, r, false, &g);
-    draw_panel(&rise, r, true, &g);
+    for (int i = 0; i < PANELS; i++) {
+        panels[i].top = TOP + i * (PANEL + GAP);
+        draw_panel(&panels[i], r, i + 1 == PANELS, &g);
+    }
     return dm_svg_end(&g, path, e);
 }

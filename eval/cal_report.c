@@ -1,126 +1,159 @@
 /* SPDX-License-Identifier: MIT */
+/* cal_report.c - the table and the sentence. */
 #include "eval/cal_report.h"
 
 #include <math.h>
+
 static double share(const struct dm_cal_point *p, size_t n)
 {
-    return p->forwards ? (double)p->blocks[n] / (double)p->forwards : 0.0;
+    return p->sum.forwards ? (double)p->sum.blocks[n] / (double)p->sum.forwards : 0.0;
 }
 
-static double per_forward(const struct dm_cal_point *p)
+const char *dm_cal_verdict(const struct dm_cal_report *r, size_t point)
 {
-    return p->forwards ? (double)p->tokens / (double)p->forwards : 0.0;
+    const struct dm_ltt *t = &r->points[point].test;
+    return point == r->chosen              ? "chosen"
+           : r->opt.goal == DM_CAL_SPEEDUP ? "-"
+           : t->certified                  ? "certified"
+           : t->tested                     ? "fails"
+                                           : "-";
 }
 
-static void print_point(const struct dm_cal_point *p, const char *policy, const char *eps,
-                        const char *verdict, FILE *out)
+/* Settings, speed, quality, verdict. */
+static void print_point(const struct dm_cal_point *p, const char *name, const char *verdict,
+                        FILE *out)
 {
-    fprintf(out, "%s\t%s\t%.3f\t%.2f\t%.2f\t%.2f\t%.1f\t%.3f", policy, eps, per_forward(p),
-            share(p, 1), share(p, 2), share(p, 3), p->rate, p->speedup);
-    fprintf(out, "\t%.4f\t%.4f\t%.4f\t%.4f\t%.4f\t%.4f\t%.4f\t%s\n", p->logp, p->loss, p->loss_se,
-            p->loss_bound, p->repeats, p->rise_bound, p->fidelity, verdict);
+    const double *v = p->sum.value, *d = p->sum.distinct;
+    fprintf(out, "%s\t%g\t%zu\t%s\t%.3f\t%.2f\t%.2f\t%.2f\t%.1f\t%.3f",
+            p->gen.mode == DM_GEN_AR ? "-" : dm_unseen_names[p->gen.unseen], p->gen.alpha_c,
+            p->gen.top_k, name, p->sum.per_forward, share(p, 1), share(p, 2), share(p, 3),
+            p->sum.rate, p->sum.speedup);
+    fprintf(out, "\t%.4f\t%.4f\t%.4f\t%.4f\t%.4f\t%.4f\t%.4f\t%.4f\t%.4f\t%.4f\t%.4f\t%.4f",
+            v[DM_TRIAL_LOGP], p->mean[DM_CERT_LOGP], p->se[DM_CERT_LOGP], v[DM_TRIAL_DIVERGENCE],
+            p->se[DM_CERT_DIVERGENCE], v[DM_TRIAL_OUTSIDE], v[DM_TRIAL_REPEATS_3],
+            v[DM_TRIAL_REPEATS_4], d[1], d[2], d[3], d[4]);
+    fprintf(out, "\t%.4f\t%zu\t%zu\t%zu\t%zu\t%s\n", p->sum.agree, p->test.failures,
+            p->failed_by[DM_CERT_DIVERGENCE], p->failed_by[DM_CERT_LOGP],
+            p->failed_by[DM_CERT_REPEATS], verdict);
 }
 
 void dm_cal_print_table(const struct dm_cal_report *r, FILE *out)
 {
-    fprintf(out, "unseen\teps_b\ttok/fwd\tone\ttwo\tthree\ttok/s\tspeedup\tlogp\tloss\tse\tbound\t"
-                 "repeats\trise_bound\tfidelity\tverdict\n");
-    print_point(&r->base, "-", "base", "-", out);
+    fprintf(out,
+            "unseen\talpha_c\ttop_k\teps_b\ttok/fwd\tone\ttwo\tthree\ttok/s\tspeedup\tlogp\tloss\t"
+            "loss_se\tdivergence\tdiv_se\toutside\trepeats_3\trepeats_4\tdistinct_1\tdistinct_2\t"
+            "distinct_3\tdistinct_4\tagree\tfailed\tby_div\tby_logp\tby_rep\tverdict\n");
+    print_point(&r->base, "base", "-", out);
+    print_point(&r->control, "control", "-", out);
     for (size_t i = 0; i < r->n_points; i++) {
         const struct dm_cal_point *p = &r->points[i];
         char eps[32];
-        snprintf(eps, sizeof(eps), "%g", p->eps_b);
-        print_point(p, dm_unseen_names[p->unseen], eps,
-                    i == r->chosen ? "chosen"
-                    : p->passes    ? "passes"
-                                   : "fails",
-                    out);
+        snprintf(eps, sizeof(eps), "%g", p->gen.eps_b);
+        print_point(p, eps, dm_cal_verdict(r, i), out);
     }
+}
+
+/* "eps_b 0.6, unseen backoff", and what else was searched. */
+static void name_setting(const struct dm_cal_report *r, const struct dm_cal_point *p, char *text,
+                         size_t n)
+{
+    char alpha_c[48] = "", top_k[48] = "";
+    if (r->opt.n_alpha_c > 1)
+        snprintf(alpha_c, sizeof(alpha_c), ", alpha_c %g", p->gen.alpha_c);
+    if (r->opt.n_top_k > 1)
+        snprintf(top_k, sizeof(top_k), ", top_k %zu", p->gen.top_k);
+    snprintf(text, n, "eps_b %g, unseen %s%s%s", p->gen.eps_b, dm_unseen_names[p->gen.unseen],
+             alpha_c, top_k);
+}
+
+static void name_speed(const struct dm_cal_point *p, char *text, size_t n)
+{
+    snprintf(text, n, "%.3f tokens per forward, %.2f times the base's speed%s", p->sum.per_forward,
+             p->sum.speedup,
+             p->sum.speedup < 1.0 ? " (slower here: a step's extra work outweighs its tokens)"
+                                  : "");
+}
+
+static void chosen_sentence(const struct dm_cal_report *r, char *text, size_t n)
+{
+    const struct dm_cal_opt *o = &r->opt;
+    const struct dm_cal_point *p = &r->points[r->chosen];
+    char name[160], speed[160];
+    name_setting(r, p, name, sizeof(name));
+    name_speed(p, speed, sizeof(speed));
+    if (o->goal == DM_CAL_RISK)
+        snprintf(text, n,
+                 "certified: %s: with confidence %g at most %g %% of prompts fail (%zu of %zu did, "
+                 "p = %.2g; the base itself with other seeds %zu); %s",
+                 name, o->confidence, 100.0 * o->risk, p->test.failures, o->prompts, p->test.p,
+                 r->control.test.failures, speed);
+    else if (o->goal == DM_CAL_SPEEDUP)
+        snprintf(text, n,
+                 "chosen: %s: the smallest divergence of the settings that reach %g, %.4f nats per "
+                 "token (bound %.4f); %zu of %zu prompts fail; %s",
+                 name, o->target, p->mean[DM_CERT_DIVERGENCE], p->bound, p->test.failures,
+                 o->prompts, speed);
+    else
+        snprintf(text, n,
+                 "chosen: %s: with confidence %g its divergence is at most %.4f nats per token "
+                 "(target %g, measured %.4f); %zu of %zu prompts fail; %s",
+                 name, o->confidence, p->bound, o->target, p->mean[DM_CERT_DIVERGENCE],
+                 p->test.failures, o->prompts, speed);
+}
+
+/* The best first setting of a sequence, the fastest setting, and whether any is certified. */
+static void look_for(const struct dm_cal_report *r, const struct dm_cal_point **first,
+                     const struct dm_cal_point **fastest, bool *any)
+{
+    *first = *fastest = &r->points[0];
+    *any = false;
+    for (size_t i = 0; i < r->n_points; i++) {
+        const struct dm_cal_point *p = &r->points[i];
+        if (i % r->opt.n_eps == 0 && p->test.failures < (*first)->test.failures)
+            *first = p;
+        if (dm_cal_speed(&r->opt, p) > dm_cal_speed(&r->opt, *fastest))
+            *fastest = p;
+        *any |= p->test.certified;
+    }
+}
+
+static void infeasible_sentence(const struct dm_cal_report *r, char *text, size_t n)
+{
+    const struct dm_cal_opt *o = &r->opt;
+    const struct dm_cal_point *first, *fastest;
+    bool any;
+    char name[160];
+    look_for(r, &first, &fastest, &any);
+    name_setting(r, first, name, sizeof(name));
+    if (o->goal == DM_CAL_SPEEDUP)
+        snprintf(text, n, "infeasible: no setting reaches %g %s; the fastest has %.3f", o->target,
+                 o->wall_clock ? "times the base's speed" : "tokens per forward",
+                 dm_cal_speed(o, fastest));
+    else if (any)
+        snprintf(text, n, "infeasible: no setting that %s is faster than the base alone%s",
+                 o->goal == DM_CAL_RISK ? "is certified" : "keeps the divergence",
+                 o->wall_clock ? " by the clock" : "");
+    else if (o->goal == DM_CAL_QUALITY)
+        snprintf(
+            text, n,
+            "infeasible: the safest setting, %s, has a divergence of %.4f nats per token, with "
+            "confidence %g at most %.4f, and the target is %g; the base's own is %.4f",
+            name, first->mean[DM_CERT_DIVERGENCE], o->confidence, first->bound, o->target,
+            r->base.mean[DM_CERT_DIVERGENCE]);
+    else
+        snprintf(text, n,
+                 "infeasible: of the safest setting, %s, %zu of %zu prompts fail (divergence %zu, "
+                 "log-likelihood %zu, repetition %zu), at most %zu may for a risk of %g with "
+                 "confidence %g; of the base itself with other seeds %zu fail",
+                 name, first->test.failures, o->prompts, first->failed_by[DM_CERT_DIVERGENCE],
+                 first->failed_by[DM_CERT_LOGP], first->failed_by[DM_CERT_REPEATS], r->allowed,
+                 o->risk, o->confidence, r->control.test.failures);
 }
 
 void dm_cal_sentence(const struct dm_cal_report *r, char *text, size_t n)
 {
-    if (r->chosen == r->n_points) {
-        snprintf(text, n,
-                 "none chosen: no eps_b below 1 keeps the loss within %g nats per token and the "
-                 "rise of repeated trigrams within %g at confidence %g",
-                 r->opt.margin, r->opt.repeat_margin, r->opt.confidence);
-        return;
-    }
-    const struct dm_cal_point *p = &r->points[r->chosen];
-    snprintf(text, n,
-             "chosen: eps_b %g, unseen %s, %.3f tokens per forward, %.2f times the base's speed%s; "
-             "with confidence %g the text loses at most %.3f nats per token (margin %g)",
-             p->eps_b, dm_unseen_names[p->unseen], per_forward(p), p->speedup,
-             p->speedup < 1.0 ? " (slower here: a step's extra work outweighs its tokens)" : "",
-             r->opt.confidence, fmax(p->loss_bound, 0.0), r->opt.margin);
-}
-
-static json_t *number(double x)
-{
-    return isfinite(x) ? json_real(x) : json_null();
-}
-
-static json_t *point_to_json(const struct dm_cal_point *p)
-{
-    json_t *o = json_pack("{s:I, s:I, s:{s:I, s:I, s:I}, s:b}", "tokens", (json_int_t)p->tokens,
-                          "forwards", (json_int_t)p->forwards, "blocks", "1",
-                          (json_int_t)p->blocks[1], "2", (json_int_t)p->blocks[2], "3",
-                          (json_int_t)p->blocks[3], "passes", p->passes);
-    const struct {
-        const char *key;
-        double value;
-    } numbers[] = {{"eps_b", p->eps_b},
-                   {"tokens_per_forward", per_forward(p)},
-                   {"tokens_per_second", p->rate},
-                   {"speedup", p->speedup},
-                   {"logp", p->logp},
-                   {"loss", p->loss},
-                   {"loss_se", p->loss_se},
-                   {"loss_bound", p->loss_bound},
-                   {"repeats", p->repeats},
-                   {"rise", p->rise},
-                   {"rise_se", p->rise_se},
-                   {"rise_bound", p->rise_bound},
-                   {"fidelity", p->fidelity}};
-    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
-        json_object_set_new(o, numbers[i].key, number(numbers[i].value));
-    return o;
-}
-
-static json_t *evidence_to_json(const struct dm_cal_report *r, json_t *inputs)
-{
-    const struct dm_cal_opt *o = &r->opt;
-    char text[512];
-    dm_cal_sentence(r, text, sizeof(text));
-    json_t *root = json_pack("{s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:o, s:s}",
-                             "made_by", "dynamo " DM_VERSION, "chosen", r->chosen < r->n_points,
-                             "prompts", (json_int_t)o->prompts, "prompt_tokens",
-                             (json_int_t)o->prompt_tokens, "tokens", (json_int_t)o->tokens,
-                             "samples", (json_int_t)o->samples, "seed", (json_int_t)o->seed,
-                             "margin", o->margin, "repeat_margin", o->repeat_margin, "confidence",
-                             o->confidence, "base", point_to_json(&r->base), "summary", text);
-    json_t *points = json_array();
-    for (size_t i = 0; i < r->n_points; i++) {
-        json_t *p = point_to_json(&r->points[i]);
-        json_object_set_new(p, "unseen", json_string(dm_unseen_names[r->points[i].unseen]));
-        json_array_append_new(points, p);
-    }
-    json_object_set_new(root, "points", points);
-    json_object_update(root, inputs);
-    return root;
-}
-
-json_t *dm_cal_to_json(const struct dm_cal_report *r, json_t *inputs)
-{
-    struct dm_gen_opt g = r->opt.gen;
-    const bool any = r->chosen < r->n_points;
-    g.eps_b = any ? r->points[r->chosen].eps_b : 1.0;
-    g.unseen = any ? r->points[r->chosen].unseen : r->opt.unseen[0];
-    json_t *root = dm_gen_opt_to_json(&g);
-    if (root && json_object_set_new(root, "evidence", evidence_to_json(r, inputs))) {
-        json_decref(root);
-        return NULL;
-    }
-    return root;
+    if (r->chosen < r->n_points)
+        chosen_sentence(r, text, n);
+    else
+        infeasible_sentence(r, text, n);
 }

@@ -1,76 +1,117 @@
 /* SPDX-License-Identifier: MIT */
-/* cal_run.c - the trial of a calibration. */
+/* cal_run.c - the trials of a calibration: base and control on the prompts of the margins, then
+ * base, control and all settings on the others. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "eval/calibrate.h"
-#include "eval/trial.h"
 
-/* Setting 0 is the base; the others as in dm_cal_report.points. */
-static void list_settings(struct dm_trial_setting *s, const struct dm_cal_opt *o)
+enum { MARGINS, TEST, N_TRIALS };
+/* The control's texts, and those of the margins' prompts, have seeds of their own. */
+#define CONTROL_SEED ((uint64_t)1 << 40)
+#define MARGINS_SEED ((uint64_t)1 << 41)
+
+struct job {
+    const struct dm_cal_opt *o;
+    struct dm_trial_setting *settings; /* (2 + points) */
+    int32_t *ids[N_TRIALS];            /* (prompts,prompt_tokens) */
+    size_t *start;                     /* of the larger trial */
+    struct dm_trial trial[N_TRIALS];
+    double before, share; /* what is done, and what the running trial is of the whole */
+    dm_trial_fn *fn;
+    void *ctx;
+};
+
+static void list_settings(struct job *j)
 {
-    s[0].gen = o->gen;
-    s[0].gen.mode = DM_GEN_AR;
-    for (size_t i = 0; i < o->n_eps * o->n_unseen; i++) {
-        struct dm_trial_setting *x = &s[i + 1];
-        x->gen = o->gen;
-        x->gen.mode = DM_GEN_DYNAMO;
-        x->gen.eps_b = o->eps[i % o->n_eps];
-        x->gen.unseen = o->unseen[i / o->n_eps];
-        x->table = true;
+    const struct dm_cal_opt *o = j->o;
+    for (size_t i = 0; i < 2; i++) {
+        j->settings[i].gen = o->gen;
+        j->settings[i].gen.mode = DM_GEN_AR;
+    }
+    j->settings[1].seed = CONTROL_SEED;
+    for (size_t i = 0; i < o->n_eps * dm_cal_sequences(o); i++)
+        j->settings[2 + i] = (struct dm_trial_setting){.gen = dm_cal_setting(o, i), .table = true};
+}
+
+/* Deals the prompts: as many as the margins need, at equal distances, the others to the test. */
+static void deal(struct job *j, const int32_t *prompts)
+{
+    const struct dm_cal_opt *o = j->o;
+    const size_t n = o->control_prompts + o->prompts, bytes = o->prompt_tokens * sizeof(*prompts);
+    size_t dealt[N_TRIALS] = {0, 0};
+    for (size_t i = 0; i < n; i++) {
+        const size_t to = (i + 1) * o->control_prompts / n > i * o->control_prompts / n ? MARGINS
+                                                                                        : TEST;
+        memcpy(j->ids[to] + dealt[to]++ * o->prompt_tokens, prompts + i * o->prompt_tokens, bytes);
     }
 }
 
-static enum dm_status summarise(struct dm_cal_report *out, const struct dm_trial *t,
-                                const struct dm_cal_opt *o, struct dm_err *e)
+static enum dm_status job_init(struct job *j, const int32_t *prompts, struct dm_err *e)
 {
-    const size_t n = t->n_settings * t->prompts * t->samples;
-    struct dm_cal_text *texts = dm_alloc(n, sizeof(*texts));
-    if (!texts)
-        return dm_fail(e, DM_ENOMEM, "out of memory for the evidence");
-    for (size_t i = 0; i < n; i++)
-        texts[i] = (struct dm_cal_text){.logp = t->texts[i].value[DM_TRIAL_LOGP],
-                                        .repeats = t->texts[i].value[DM_TRIAL_REPEATS_3],
-                                        .fidelity = t->texts[i].value[DM_TRIAL_DIVERGENCE],
-                                        .stats = t->texts[i].stats};
-    const enum dm_status st = dm_cal_summarise(out, o, texts, e);
-    free(texts);
-    return st;
+    const struct dm_cal_opt *o = j->o;
+    const size_t most = o->prompts > o->control_prompts ? o->prompts : o->control_prompts;
+    j->settings = dm_alloc(2 + o->n_eps * dm_cal_sequences(o), sizeof(*j->settings));
+    j->ids[MARGINS] = dm_alloc(o->control_prompts, o->prompt_tokens * sizeof(**j->ids));
+    j->ids[TEST] = dm_alloc(o->prompts, o->prompt_tokens * sizeof(**j->ids));
+    j->start = dm_alloc(most + 1, sizeof(*j->start));
+    if (!j->settings || !j->ids[MARGINS] || !j->ids[TEST] || !j->start)
+        return dm_fail(e, DM_ENOMEM, "out of memory for the settings and prompts");
+    for (size_t i = 0; i <= most; i++)
+        j->start[i] = i * o->prompt_tokens;
+    list_settings(j);
+    deal(j, prompts);
+    return DM_OK;
 }
 
-enum dm_status dm_cal_run(struct dm_cal_report *out, const struct dm_model *m,
-                          const struct dm_cooc *cooc, const struct dm_cal_opt *o,
-                          const int32_t *prompts, dm_cal_fn *fn, void *ctx, struct dm_err *e)
+static void job_release(struct job *j)
 {
-    const size_t n_settings = 1 + o->n_eps * o->n_unseen;
-    struct dm_trial t = {0};
+    for (size_t i = 0; i < N_TRIALS; i++) {
+        dm_trial_release(&j->trial[i]);
+        free(j->ids[i]);
+    }
+    free(j->settings);
+    free(j->start);
+}
+
+static bool report_share(void *ctx, double share)
+{
+    const struct job *j = ctx;
+    return !j->fn || j->fn(j->ctx, j->before + j->share * share);
+}
+
+enum dm_status dm_cal_run(struct dm_cal_report *r, const struct dm_model *m,
+                          const struct dm_model *judge, const struct dm_cooc *cooc,
+                          const struct dm_cal_opt *o, const int32_t *prompts, dm_trial_fn *fn,
+                          void *ctx, struct dm_err *e)
+{
+    struct job j = {.o = o, .fn = fn, .ctx = ctx};
+    const size_t points = o->n_eps * dm_cal_sequences(o), n[N_TRIALS] = {2, 2 + points};
+    const size_t prompts_of[N_TRIALS] = {o->control_prompts, o->prompts};
+    const double all = (double)(n[MARGINS] * o->control_prompts + n[TEST] * o->prompts);
+    *r = (struct dm_cal_report){0};
     if (m->cfg.K < 2)
         return dm_fail(e, DM_EUNSUPPORTED,
-                       "the model has no heads beyond the base's: nothing to "
-                       "calibrate, train heads first");
-    struct dm_trial_setting *settings = dm_alloc(n_settings, sizeof(*settings));
-    size_t *start = dm_alloc(o->prompts + 1, sizeof(*start));
-    enum dm_status st = DM_OK;
-    if (!settings || !start)
-        st = dm_fail(e, DM_ENOMEM, "out of memory for the settings");
-    if (!st) {
-        list_settings(settings, o);
-        for (size_t i = 0; i <= o->prompts; i++)
-            start[i] = i * o->prompt_tokens;
-        st = dm_trial_run(&t,
+                       "the model has no heads beyond the base's: nothing to calibrate, train "
+                       "heads first");
+    enum dm_status st = job_init(&j, prompts, e);
+    for (size_t i = 0; i < N_TRIALS && !st; i++) {
+        j.share = (double)(n[i] * prompts_of[i]) / all;
+        st = dm_trial_run(&j.trial[i],
                           &(struct dm_trial_opt){.model = m,
+                                                 .judge = judge,
                                                  .cooc = cooc,
-                                                 .settings = settings,
-                                                 .n_settings = n_settings,
-                                                 .prompts = {prompts, start, o->prompts},
+                                                 .settings = j.settings,
+                                                 .n_settings = n[i],
+                                                 .prompts = {j.ids[i], j.start, prompts_of[i]},
                                                  .samples = o->samples,
                                                  .tokens = o->tokens,
-                                                 .seed = o->seed},
-                          fn, ctx, e);
+                                                 .seed = o->seed + (i ? 0 : MARGINS_SEED)},
+                          report_share, &j, e);
+        j.before += j.share;
     }
     if (!st)
-        st = summarise(out, &t, o, e);
-    dm_trial_release(&t);
-    free(settings);
-    free(start);
+        st = dm_cal_decide(r, o, &j.trial[MARGINS], &j.trial[TEST], e);
+    job_release(&j);
     return st;
 }

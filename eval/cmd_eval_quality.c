@@ -47,14 +47,12 @@ struct section {
 static enum dm_status from_data(struct dm_prompts *p, const struct eval_job *j, struct dm_err *e)
 {
     const struct eval_options *o = j->o;
-    struct dm_cal_opt c = dm_cal_opt_default();
-    c.prompts = o->n_prompts ? o->n_prompts : FROM_DATA;
-    c.prompt_tokens = o->prompt_tokens;
-    int32_t *ids = dm_alloc(c.prompts, c.prompt_tokens * sizeof(*ids));
-    enum dm_status st = ids ? dm_cal_prompts(ids, &c, j->shard, e)
-                            : dm_fail(e, DM_ENOMEM, "out of memory for %zu prompts", c.prompts);
-    for (size_t i = 0; i < c.prompts && !st; i++)
-        st = dm_prompts_add(p, ids + i * c.prompt_tokens, c.prompt_tokens, NULL, e);
+    const size_t n = o->n_prompts ? o->n_prompts : FROM_DATA, tokens = o->prompt_tokens;
+    int32_t *ids = dm_alloc(n, tokens * sizeof(*ids));
+    enum dm_status st = ids ? dm_cal_prompts(ids, n, tokens, 1, j->shard, e)
+                            : dm_fail(e, DM_ENOMEM, "out of memory for %zu prompts", n);
+    for (size_t i = 0; i < n && !st; i++)
+        st = dm_prompts_add(p, ids + i * tokens, tokens, NULL, e);
     free(ids);
     return st;
 }

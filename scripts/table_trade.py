@@ -8,7 +8,7 @@
 The table of the training shard is pruned to each size by each rule (0: not at all). `dynamo
 calibrate -n` then decodes the same prompts with the same seeds for each. Since a table, a policy
 and eps_b all trade speed for quality, settings are compared at equal quality: tokens per forward
-where the fidelity (nats per token) is 0.1, 0.2 and 0.4 and where 8, 12 and 20 % of the trigrams are
+where the divergence (nats per token) is 0.1, 0.2 and 0.4 and where 8, 12 and 20 % of the trigrams are
 repeats, interpolated between values of eps_b. One line per setting and seed; the last columns are
 those of eps_b = 0.7: tokens per forward, loss of log-likelihood with its standard error, wall clock
 against the base.
@@ -16,8 +16,8 @@ against the base.
 import argparse, json, os, subprocess, tempfile
 
 EPS = [0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
-AT = [("fidelity", 0.1), ("fidelity", 0.2), ("fidelity", 0.4),
-      ("repeats", 0.08), ("repeats", 0.12), ("repeats", 0.2)]
+AT = [("divergence", 0.1), ("divergence", 0.2), ("divergence", 0.4),
+      ("repeats_3", 0.08), ("repeats_3", 0.12), ("repeats_3", 0.2)]
 
 
 def interpolate(points, field, value):
@@ -34,7 +34,7 @@ def calibrate(args, table, policy, seed):
     run = subprocess.run(
         [args.dynamo, "calibrate", args.heads, "--cooc", table, "--data", args.heldout, "-n",
          "--json", "--unseen", policy, "--eps", ",".join(map(str, EPS)), "--prompts",
-         str(args.prompts), "--samples", "2", "--seed", str(seed), "--threads", str(args.threads)],
+         str(args.prompts), "--control-prompts", "2", "--tokens", "64", "--samples", "2", "--seed", str(seed), "--threads", str(args.threads)],
         check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     return [p for p in json.loads(run.stdout)["evidence"]["points"] if p["eps_b"] in EPS]
 
@@ -71,7 +71,7 @@ def main():
                         p = next(p for p in points if p["eps_b"] == 0.7)
                         print(by, os.path.getsize(table), policy, seed,
                               *("-" if x is None else "%.3f" % x for x in found),
-                              "%.3f" % p["tokens_per_forward"], "%.3f" % p["loss"], "%.3f" % p["loss_se"],
+                              "%.3f" % p["tokens_per_forward"], "%.3f" % p["excess"]["logp"], "%.3f" % p["excess_se"]["logp"],
                               "%.2f" % p["speedup"], sep="\t", flush=True)
 
 

@@ -18,7 +18,7 @@
     X("cooc", cmd_cooc, "count, merge, prune and show co-occurrences")                \
     X("score", cmd_score, "log p and rank of every token under every head")           \
     X("eval", cmd_eval, "perplexity, quality against speed, zero-shot tasks")         \
-    X("calibrate", cmd_calibrate, "choose the back-off threshold on held-out text")   \
+    X("calibrate", cmd_calibrate, "certify how to decode on held-out text")           \
     X("quantize", cmd_quantize, "model file with weights of 16, 8 or 4 bits")         \
     X("generate", cmd_generate, "continue a prompt, several tokens per forward pass") \
     X("report", cmd_report, "one page of HTML about runs")                            \

@@ -15,6 +15,7 @@
 #include "src/base/par.h"
 #include "src/base/stop.h"
 #include "src/cmd.h"
+#include "src/decode/certificate.h"
 #include "src/decode/generate.h"
 #include "src/decode/record.h"
 #include "src/io/template.h"
@@ -240,6 +241,7 @@ struct job {
     struct dm_model_meta meta;
     struct dm_cooc table;
     bool has_table;
+    struct dm_certified certified;
     struct dm_tokenizer *tokenizer;
     struct dm_template template;
     struct dm_gen *gen;
@@ -274,6 +276,7 @@ static void job_release(struct job *j)
     dm_template_release(&j->template);
     if (j->has_table)
         dm_cooc_release(&j->table);
+    dm_certified_release(&j->certified);
     dm_model_meta_release(&j->meta);
     dm_model_release(&j->model);
 }
@@ -343,6 +346,21 @@ static enum dm_status load_table(struct job *j)
     return DM_OK;
 }
 
+/* Says what is not as it was certified. The base's own text needs no certificate. */
+static enum dm_status check_certificate(struct job *j, bool base_alone)
+{
+    size_t i;
+    json_t *v;
+    if (base_alone || !j->meta.calibration)
+        return DM_OK;
+    DM_TRY(dm_certified_check(&j->certified, j->meta.calibration, j->o->model,
+                              j->has_table ? j->o->cooc : NULL,
+                              dm_load_formats[j->model.mats.unembed.fmt + 1], &j->o->gen, &j->e));
+    json_array_foreach(j->certified.differences, i, v)
+        fprintf(stderr, "dynamo generate: not as certified: %s\n", json_string_value(v));
+    return DM_OK;
+}
+
 /* Model, tokenizer, table; says what they imply for the decoding. */
 static enum dm_status load(struct job *j)
 {
@@ -368,6 +386,8 @@ static enum dm_status load(struct job *j)
         DM_TRY(load_table(j));
     // eps_b = 1 never takes a block: heads beyond the base's would only cost time.
     const size_t n_heads = ar || o->gen.eps_b >= 1 ? 1 : DM_ORDER_MAX;
+    DM_TRY(check_certificate(j, n_heads == 1 || j->model.cfg.K == 1 ||
+                                    o->gen.mode == DM_GEN_LOSSLESS));
     return dm_gen_new(&j->gen, &j->model, j->has_table ? &j->table : NULL, n_heads, &j->e);
 }
 
@@ -466,22 +486,18 @@ static enum dm_status report_json(struct job *j)
     json_object_set(root, "blocks", j->blocks);
     if (j->joint)
         json_object_set(root, "joint", j->joint);
+    json_object_set_new(root, "certificate", dm_certified_to_json(&j->certified));
     dm_json_print(root);
     return DM_OK;
 }
 
-static void report_stats(const struct dm_gen_stats *s)
+static void report_stats(const struct job *j)
 {
-    const double n = s->forwards ? (double)s->forwards : 1;
-    fprintf(stderr,
-            "%zu tokens in %zu forward passes: %.3f per forward (one %.1f %%, two %.1f %%, three "
-            "%.1f %%)\nprompt: %zu tokens in %.3f s; then %.1f tokens/s; ended by %s\n",
-            s->tokens, s->forwards, dm_gen_per_forward(s), 100 * (double)s->blocks[1] / n,
-            100 * (double)s->blocks[2] / n, 100 * (double)s->blocks[3] / n, s->n_prompt,
-            s->prefill_seconds, dm_gen_rate(s), dm_gen_end_names[s->end]);
-    if (s->drafted)
-        fprintf(stderr, "drafts: %zu, of which the base agrees with %.1f %%\n", s->drafted,
-                100 * (double)s->accepted / (double)s->drafted);
+    char text[512];
+    dm_gen_stats_text(&j->stats, text, sizeof(text));
+    fprintf(stderr, "%s\n", text);
+    dm_certified_sentence(&j->certified, text, sizeof(text));
+    fprintf(stderr, "%s%s", text, *text ? "\n" : "");
 }
 
 /* Continues j->prompt and reports. */
@@ -516,7 +532,7 @@ static enum dm_status answer(struct job *j)
         putchar('\n');
     }
     if (o->stats)
-        report_stats(&j->stats);
+        report_stats(j);
     return DM_OK;
 }
 

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "src/base/json.h"
 #include "src/base/opt.h"
 #include "src/cmd.h"
+#include "src/decode/certificate.h"
 #include "src/model/info.h"
 
 struct options {
@@ -82,6 +84,30 @@ static enum dm_status config_info(const struct options *o, json_t **out, struct 
     return *out ? DM_OK : dm_fail(e, DM_ENOMEM, "out of memory");
 }
 
+/* "certified" in words for a model with a certificate; what is wrong with it goes to stderr. */
+static void add_certified(json_t *root, const char *path)
+{
+    json_t *calibration = json_object_get(root, "calibration");
+    char *text = json_is_object(calibration) ? dm_json_text(calibration, JSON_COMPACT) : NULL;
+    const char *hash = json_string_value(json_object_get(root, "hash"));
+    struct dm_certificate c;
+    struct dm_err e;
+    bool found;
+    char sentence[512];
+    if (!text)
+        return;
+    if (dm_certificate_from_text(&c, &found, text, path, &e)) {
+        fprintf(stderr, "dynamo info: %s\n", e.msg);
+    } else if (found) {
+        dm_certificate_sentence(&c, sentence, sizeof(sentence));
+        json_object_set_new(root, "certified", json_string(sentence));
+        if (strcmp(hash ? hash : "", c.model))
+            fprintf(stderr, "dynamo info: %s: certificate: it is of other weights\n", path);
+    }
+    dm_certificate_release(&c);
+    free(text);
+}
+
 static void print_scalar(const json_t *v)
 {
     if (json_is_string(v))
@@ -152,6 +178,8 @@ int cmd_info(int argc, char **argv)
         fprintf(stderr, "dynamo info: %s\n", e.msg);
         return 1;
     }
+    if (!o.config_only)
+        add_certified(root, o.file);
     if (o.json) {
         dm_json_print(root);
         return 0;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "src/decode/generate.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,6 +28,21 @@ double dm_gen_per_forward(const struct dm_gen_stats *s)
 double dm_gen_rate(const struct dm_gen_stats *s)
 {
     return s->tokens > s->first && s->seconds > 0 ? (double)(s->tokens - s->first) / s->seconds : 0;
+}
+
+void dm_gen_stats_text(const struct dm_gen_stats *s, char *text, size_t n)
+{
+    const double all = s->forwards ? (double)s->forwards : 1;
+    const int at = snprintf(
+        text, n,
+        "%zu tokens in %zu forward passes: %.3f per forward (one %.1f %%, two %.1f %%, three %.1f "
+        "%%)\nprompt: %zu tokens in %.3f s; then %.1f tokens/s; ended by %s",
+        s->tokens, s->forwards, dm_gen_per_forward(s), 100 * (double)s->blocks[1] / all,
+        100 * (double)s->blocks[2] / all, 100 * (double)s->blocks[3] / all, s->n_prompt,
+        s->prefill_seconds, dm_gen_rate(s), dm_gen_end_names[s->end]);
+    if (s->drafted && at > 0 && (size_t)at < n)
+        snprintf(text + at, n - (size_t)at, "\ndrafts: %zu, of which the base agrees with %.1f %%",
+                 s->drafted, 100 * (double)s->accepted / (double)s->drafted);
 }
 
 json_t *dm_gen_stats_to_json(const struct dm_gen_stats *s)

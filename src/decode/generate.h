@@ -34,6 +34,9 @@ double dm_gen_rate(const struct dm_gen_stats *s);
  * prefill_seconds, seconds, tokens_per_second, end}; new reference, NULL when out of memory. */
 json_t *dm_gen_stats_to_json(const struct dm_gen_stats *s);
 
+/* The same for a person, two or three lines. */
+void dm_gen_stats_text(const struct dm_gen_stats *s, char *text, size_t n);
+
 /* Called with every block as soon as it is there; false ends the text after it. */
 typedef bool dm_gen_fn(void *ctx, const struct dm_block *b);
 

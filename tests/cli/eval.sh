@@ -170,27 +170,71 @@ refuses 2 'exactly one of' "$dynamo" score heads.h5 --ids "1 2" --text a.txt
 refuses 2 'MODEL is missing' "$dynamo" score --ids "1 2"
 
 # ---- calibrate ----
-small="--prompts 4 --prompt-tokens 8 --tokens 12 --samples 2 --eps 0,0.5,1"
+# Few prompts certify little: no failure of 4 for a risk of a half at confidence 0.8.
+small="--prompts 4 --control-prompts 3 --prompt-tokens 8 --tokens 12 --samples 2 --eps 0,0.5,1
+    --risk 0.5 --confidence 0.8"
+loose="--slack-divergence 100 --slack-logp 100 --slack-repeats 1"
 cp heads.h5 before.h5
-"$dynamo" calibrate heads.h5 --cooc cooc.h5 --data held.h5 $small --margin 100 --repeat-margin 1 \
-    -o cal.h5 --plot plot.svg > table.tsv
+"$dynamo" calibrate heads.h5 --cooc cooc.h5 --data held.h5 $small $loose -o cal.h5 --plot plot.svg \
+    > table.tsv
 cmp heads.h5 before.h5 || fail "-o changed the model"
-[ "$(grep -c . table.tsv)" = 6 ] || fail "table: $(cat table.tsv)"
-# Margins that nothing exceeds: the fastest is chosen, three tokens per forward.
-grep -q '^chosen: eps_b 0, unseen backoff, 3.000 tokens per forward' table.tsv ||
+[ "$(grep -c . table.tsv)" = 7 ] || fail "table: $(cat table.tsv)"
+[ "$(head -6 table.tsv | awk -F '\t' '{ print NF }' | sort -u)" = 28 ] || fail "columns: $(cat table.tsv)"
+# Margins that nothing exceeds: the fastest is certified, three tokens per forward.
+grep -q '^certified: eps_b 0, unseen backoff: .* fail (0 of 4 did.* 3.000 tokens per forward' table.tsv ||
     fail "table: $(cat table.tsv)"
 grep -q '^<svg' plot.svg || fail "no plot"
-"$dynamo" calibrate heads.h5 --cooc cooc.h5 --data held.h5 $small --dry-run --unseen all \
-    --margin 100 --repeat-margin 1 --json > cal.json
+prints '^certified +certified with confidence 0.8: at most 50 % of prompts fail' "$dynamo" info cal.h5
+# Without slack it cannot be.
+"$dynamo" calibrate heads.h5 --cooc cooc.h5 --data held.h5 $small -n --eps 0 --slack-divergence 0 \
+    --slack-logp 0 --slack-repeats 0 > none.tsv
+grep -q '^infeasible: of the safest setting, eps_b 0, unseen backoff, [1-4] of 4 prompts fail' none.tsv ||
+    fail "infeasible: $(cat none.tsv)"
+"$dynamo" calibrate heads.h5 --cooc cooc.h5 --data held.h5 $small $loose --dry-run --unseen all --json \
+    --judge base.h5 > cal.json
 cmp heads.h5 before.h5 || fail "--dry-run changed the model"
-grep -q '"eps_b":0.0,' cal.json && grep -q '"unseen":"zero"' cal.json &&
-    grep -q '"sha256":"' cal.json || fail "JSON: $(cat cal.json)"
+for part in '"command":"calibrate"' '"eps_b":0.0,' '"unseen":"zero"' '"hash":"' '"p_value":0.0625' \
+    '"control":{' '"distinct":{"1":' '"judge":{"path":"base.h5"' '"failures_allowed":0'; do
+    says cal.json "$part"
+done
+"$dynamo" calibrate heads.h5 --cooc cooc.h5 --data held.h5 ${small%--risk*} --target-speedup 1.1 -n \
+    > speed.tsv
+grep -q '^chosen: eps_b 0[.5]*, .* the smallest divergence' speed.tsv || fail "target: $(cat speed.tsv)"
+"$dynamo" calibrate heads.h5 --cooc cooc.h5 --data held.h5 ${small%--risk*} --target-quality 100 -n \
+    --alpha-c 1,0 --top-k 50,5 --speed clock > quality.tsv
+[ "$(grep -c . quality.tsv)" = 16 ] || fail "four sequences: $(cat quality.tsv)"
 "$dynamo" calibrate heads.h5 --data held.h5 $small > none.tsv # in place, without a mask
 cmp -s heads.h5 before.h5 && fail "nothing was stored"
 "$dynamo" score heads.h5 --text a.txt | cmp - text.tsv || fail "calibrating changed the weights"
 
+# What was certified, and what differs.
+gen() { "$dynamo" generate cal.h5 -p "In the" -n 12 --stats "$@" > out.txt 2> err.txt || fail "generate $*"; }
+gen --cooc cooc.h5
+grep -q '^certified with confidence 0.8' err.txt && ! grep -q 'not as certified' err.txt ||
+    fail "certificate: $(cat err.txt)"
+"$dynamo" generate cal.h5 -p "In the" -n 12 --cooc cooc.h5 --json > gen.json
+says gen.json '"certificate":{"holds":true,"differences":[]}'
+"$dynamo" cooc held.h5 -o held-cooc.h5 > /dev/null
+gen --cooc held-cooc.h5 --eps-b 0.25 --format int8 -n 13
+for part in 'the co-occurrence table is another one' 'eps_b is 0.25, certified: 0' \
+    'the format is int8, certified: bf16' 'the text may get 13 tokens, certified: 12' \
+    'does not hold here: certified'; do
+    says err.txt "$part"
+done
+gen --mode ar --cooc held-cooc.h5
+grep -q certified err.txt && fail "the base alone needs no certificate: $(cat err.txt)"
+"$dynamo" quantize cal.h5 --to int8 -o cal8.h5 > /dev/null 2>&1
+"$dynamo" generate cal8.h5 -p "In the" -n 12 --cooc cooc.h5 > out.txt 2> err.txt
+says err.txt 'not as certified: the weights are other ones'
+
 refuses 1 'no heads' "$dynamo" calibrate base.h5 --data held.h5 $small
-refuses 1 'exceed the context 64' "$dynamo" calibrate heads.h5 --data held.h5 --tokens 64
+refuses 1 'exceed the context 64' "$dynamo" calibrate heads.h5 --data held.h5 $small --tokens 64
+refuses 1 'takes 59' "$dynamo" calibrate heads.h5 --data held.h5 --prompts 58
+refuses 1 'takes 80' "$dynamo" calibrate heads.h5 --data held.h5 --prompts 58 --unseen all
+refuses 1 'a target needs a temperature' "$dynamo" calibrate heads.h5 --data held.h5 --temperature 0 \
+    --target-quality 1
+refuses 2 'exclude each other' "$dynamo" calibrate heads.h5 --data held.h5 --risk 0.1 --target-speedup 2
+refuses 2 '--unseen: "none" is none of' "$dynamo" calibrate heads.h5 --data held.h5 --unseen zero,none
 refuses 1 'no run of 40 tokens' "$dynamo" calibrate heads.h5 --data held.h5 --prompt-tokens 40 \
     --prompts 1000 --tokens 8
 refuses 1 'missing.h5' "$dynamo" calibrate heads.h5 --data missing.h5

@@ -29,7 +29,7 @@ mkdir run
 "$dynamo" train base.h5 --heads 3 -d shard.h5 --val shard.h5 -n 4 -b 2 -c 16 --val-every 2 -o run/heads.h5 --json \
     > run/train.json 2> err.txt || fail "train: $(cat err.txt)"
 "$dynamo" cooc shard.h5 -o run/cooc.h5 > /dev/null
-"$dynamo" calibrate run/heads.h5 --cooc run/cooc.h5 --data shard.h5 --prompts 3 --prompt-tokens 4 --tokens 6 --samples 1 \
+"$dynamo" calibrate run/heads.h5 --cooc run/cooc.h5 --data shard.h5 --prompts 3 --control-prompts 2 --risk 0.5 --confidence 0.8 --prompt-tokens 4 --tokens 6 --samples 1 \
     --eps 0,0.5 --dry-run --json > run/calibrate.json 2> err.txt || fail "calibrate: $(cat err.txt)"
 evil='</script><b>"&'"'"' the king'
 "$dynamo" generate run/heads.h5 --cooc run/cooc.h5 -p "$evil" -n 8 --eps-b 0.01 --ignore-eos --json --joint 1 \
