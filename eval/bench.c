@@ -125,6 +125,34 @@ double dm_bench_probe(struct dm_bench *b)
     return dm_peak_bandwidth(&(struct dm_peak_mem){(char *)b->mem.p + at, part});
 }
 
+enum { CACHED_MAX = 1 << 30 };
+
+bool dm_bench_warm(const struct dm_bench *b, size_t bytes, size_t n, double seconds)
+{
+    if (b->opt.quick || bytes > CACHED_MAX)
+        return n < 1;
+    return n < 3 || seconds < 0.04;
+}
+
+double dm_bench_probe_again(struct dm_bench *b, size_t bytes)
+{
+    const double aim = b->opt.quick ? 0.0 : 0.01, start = dm_now();
+    double seconds = 0.0, gb = 0.0;
+    if (bytes > CACHED_MAX)
+        return dm_bench_probe(b);
+    // whole huge pages, as many for each thread
+    const size_t unit = dm_par_threads() << 21, want = (bytes + unit - 1) / unit * unit;
+    const struct dm_peak_mem part = {b->mem.p, want < b->mem.bytes ? want : b->mem.bytes};
+    for (size_t n = 0; dm_bench_warm(b, bytes, n, dm_now() - start); n++)
+        dm_peak_bandwidth(&part);
+    do {
+        const double rate = dm_peak_bandwidth(&part);
+        gb += 1e-9 * (double)part.bytes;
+        seconds += 1e-9 * (double)part.bytes / rate;
+    } while (seconds < aim);
+    return gb / seconds;
+}
+
 void dm_bench_use_threads(const struct dm_bench *b, size_t i)
 {
     dm_par_set_threads(b->opt.threads[i]);

@@ -44,14 +44,22 @@ static void count_bytes(struct decode *d)
         d->head_bytes += layer_bytes(&d->m.mats.heads[h], d);
 }
 
-/* Seconds of a step of n tokens, the mean of d->reps steps from the same context. */
+static void step(const struct decode *d, struct dm_session *s, size_t n)
+{
+    dm_session_step(s, d->ids + d->context, n, d->logits);
+    dm_session_reset(s, d->context);
+}
+
+/* Seconds of a step of n tokens, the mean of d->reps steps from the same context, behind some that
+ * bring back into the caches what they hold of the weights while a text is generated. */
 static double time_step(const struct decode *d, struct dm_session *s, size_t n)
 {
+    const double start = dm_now();
+    for (size_t i = 0; dm_bench_warm(d->b, d->bytes, i, dm_now() - start); i++)
+        step(d, s, n);
     const double t = dm_now();
-    for (size_t i = 0; i < d->reps; i++) {
-        dm_session_step(s, d->ids + d->context, n, d->logits);
-        dm_session_reset(s, d->context);
-    }
+    for (size_t i = 0; i < d->reps; i++)
+        step(d, s, n);
     return (dm_now() - t) / (double)d->reps;
 }
 
@@ -137,9 +145,9 @@ static void time_run(struct decode *d, struct times *t, size_t run)
         t->step[k][run] = 0.0;
     t->probe[run] = 0.0;
     for (size_t i = 0; i < DM_BENCH_SLICES; i++) {
-        const double before = dm_bench_probe(d->b);
+        const double before = dm_bench_probe_again(d->b, d->bytes);
         t->step[1][run] += part * time_step(d, d->one, 1);
-        t->probe[run] += part * 0.5 * (before + dm_bench_probe(d->b));
+        t->probe[run] += part * 0.5 * (before + dm_bench_probe_again(d->b, d->bytes));
         if (d->all)
             t->step[0][run] += part * time_step(d, d->all, 1);
         for (size_t k = 2; k <= chunks; k++)
@@ -152,9 +160,8 @@ static enum dm_status time_all(struct decode *d, struct dm_err *e)
     static const char *const text = "steps of one token, of chunks and of all heads";
     struct times t;
     d->reps = 1;
-    time_step(d, d->one, 1);
-    const double step = time_step(d, d->one, 1), aim = d->b->opt.quick ? 0.0005 : 0.01;
-    d->reps = step < aim ? (size_t)(aim / step) + 1 : 1;
+    const double once = time_step(d, d->one, 1), aim = d->b->opt.quick ? 0.0005 : 0.01;
+    d->reps = once < aim ? (size_t)(aim / once) + 1 : 1;
     for (size_t i = 0; i < d->b->opt.runs; i++) {
         DM_TRY(dm_bench_next(d->b, DM_BENCH_DECODE, text, e));
         time_run(d, &t, i);
