@@ -8,6 +8,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "src/base/par.h"
+
 static atomic_size_t fail_at; /* test hook: calls until the failing one, 0 = off */
 
 static bool must_fail(void)
@@ -38,6 +40,13 @@ void *dm_alloc(size_t n, size_t size)
     return must_fail() ? NULL : calloc(n ? n : 1, size ? size : 1);
 }
 
+/* Memory comes with its first touch: in all threads that goes as many times faster. */
+static void clear(void *ctx, size_t part, size_t begin, size_t end)
+{
+    (void)part;
+    memset((char *)ctx + begin, 0, end - begin);
+}
+
 void *dm_alloc_huge(size_t n, size_t size)
 {
     const size_t page = (size_t)2 << 20;
@@ -49,7 +58,8 @@ void *dm_alloc_huge(size_t n, size_t size)
     if (!p)
         return NULL;
     madvise(p, bytes, MADV_HUGEPAGE); // only a hint
-    return memset(p, 0, bytes);
+    dm_par_for(bytes, page, clear, p);
+    return p;
 }
 
 void *dm_realloc(void *p, size_t n, size_t size)

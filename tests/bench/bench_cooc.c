@@ -4,6 +4,7 @@
  *
  *   bench_cooc [THREADS [TOKENS [MIB]]]   all cores, 16 million tokens, 1024 MiB by default
  *   bench_cooc --zipf TOKENS SHARD [SEED] only writes the text, of any length, as a shard
+ *   bench_cooc --load TABLE [THREADS]     loads a table's ratios as decoding does, in ms
  *
  * Half of the tokens are independent draws of a Zipf law, half one of eight usual successors of the
  * token before, so pairs and triplets repeat about as often as in prose. */
@@ -184,6 +185,25 @@ static enum dm_status write_shard(struct bench *b, const char *path, size_t n, s
     return dm_shard_commit(w, e);
 }
 
+static enum dm_status load_only(const char *path, struct dm_err *e)
+{
+    double ms[RUNS];
+    struct dm_cooc c = {0};
+    for (size_t i = 0; i < RUNS; i++) {
+        const double start = dm_now();
+        const enum dm_status st = dm_cooc_load_ratios(&c, path, e);
+        ms[i] = (dm_now() - start) * 1e3;
+        if (!st && i + 1 == RUNS)
+            printf("{\"pairs\":%zu,\"triplets\":%zu,", c.n_pairs, c.n_triplets);
+        dm_cooc_release(&c);
+        DM_TRY(st);
+    }
+    qsort(ms, RUNS, sizeof(ms[0]), ascending);
+    printf("\"threads\":%zu,\"load_ms\":{\"min\":%.0f,\"median\":%.0f,\"max\":%.0f}}\n",
+           dm_par_threads(), ms[0], ms[RUNS / 2], ms[RUNS - 1]);
+    return DM_OK;
+}
+
 static enum dm_status run_all(struct bench *b, struct dm_err *e)
 {
     b->ids = dm_alloc(b->n, sizeof(*b->ids));
@@ -202,14 +222,19 @@ int main(int argc, char **argv)
 {
     struct bench b = {.n = argc > 2 ? strtoul(argv[2], NULL, 10) : 16000000};
     struct dm_err e;
+    enum dm_status st;
+    const bool zipf = argc >= 4 && !strcmp(argv[1], "--zipf");
+    const bool load = argc >= 3 && !strcmp(argv[1], "--load");
+    const char *threads = load ? argv[3] : argc > 1 ? argv[1] : NULL;
     b.memory = (argc > 3 ? strtoul(argv[3], NULL, 10) : 1024) << 20;
-    dm_par_set_threads(argc > 1 ? strtoul(argv[1], NULL, 10) : 0);
+    dm_par_set_threads(threads ? strtoul(threads, NULL, 10) : 0);
     snprintf(b.shard, sizeof(b.shard), "/tmp/bench_cooc.%d.shard.h5", (int)getpid());
     snprintf(b.table, sizeof(b.table), "/tmp/bench_cooc.%d.table.h5", (int)getpid());
-    const bool zipf_only = argc >= 4 && !strcmp(argv[1], "--zipf");
     b.seed = argc > 4 ? strtoul(argv[4], NULL, 10) : 1;
-    const enum dm_status st = zipf_only ? write_shard(&b, argv[3], strtoul(argv[2], NULL, 10), &e)
-                                        : run_all(&b, &e);
+    if (zipf)
+        st = write_shard(&b, argv[3], strtoul(argv[2], NULL, 10), &e);
+    else
+        st = load ? load_only(argv[2], &e) : run_all(&b, &e);
     if (st)
         fprintf(stderr, "bench_cooc: %s\n", e.msg);
     unlink(b.shard);
