@@ -13,7 +13,6 @@
 /* What a slot fetches to, and what a thread unpacks to. */
 #define SLOT_BYTES (3 * DM_SHARD_PART * sizeof(int32_t))
 #define THREAD_BYTES (DM_SHARD_PART * sizeof(int32_t))
-#define SLOTS 2u /* of each thread */
 
 /* Opens every shard once before the first token is counted: a wrong one fails at once. */
 static enum dm_status survey(struct dm_cooc_job *j, struct dm_err *e)
@@ -57,7 +56,7 @@ struct counting {
     bool begun;             /* with them */
     size_t room;            /* ids that may be added yet */
     double counted;
-    struct slot *slot; /* (SLOTS * threads) */
+    struct slot *slot; /* (threads) */
     int32_t **ids;     /* (threads, DM_SHARD_PART) */
     struct seam *seam;
     size_t n_seams;
@@ -107,6 +106,9 @@ static enum dm_status take_part(void *ctx, size_t slot, bool *more, struct dm_er
     if (!c->shard)
         DM_TRY(dm_shard_open(&c->shard, src->path, e));
     DM_TRY(dm_shard_fetch(c->shard, c->part, &s->part, e));
+    c->counted += (double)s->part.n;
+    if (c->j->progress)
+        dm_progress_set(c->j->progress, c->counted, NULL);
     s->part.chunk.name = src->path; // the shard may be closed before the part is unpacked
     s->first = !c->part || !c->begun;
     c->begun = true;
@@ -143,20 +145,10 @@ static enum dm_status count_part(void *ctx, size_t slot, size_t thread, struct d
     return dm_ngram_add_part(c->j->g, thread, ids, n - edge, edge, e);
 }
 
-static enum dm_status counted_part(void *ctx, size_t slot, struct dm_err *e)
-{
-    struct counting *c = ctx;
-    (void)e;
-    c->counted += (double)c->slot[slot].part.n;
-    if (c->j->progress)
-        dm_progress_set(c->j->progress, c->counted, NULL);
-    return DM_OK;
-}
-
 static enum dm_status count_all(struct counting *c, struct dm_err *e)
 {
     const size_t threads = dm_ngram_threads(c->j->g);
-    const struct dm_pipe pipe = {threads, SLOTS * threads, c, take_part, count_part, counted_part};
+    const struct dm_pipe pipe = {threads, threads, c, take_part, count_part, NULL};
     while (c->left) {
         DM_TRY(dm_ngram_make_room(c->j->g, &c->room, e));
         DM_TRY(dm_pipe_run(&pipe, e));
@@ -173,7 +165,7 @@ static enum dm_status count(struct dm_cooc_job *j, struct dm_err *e)
     bool memory = true;
     share(&c);
     c.seam = dm_alloc(c.left + 1, sizeof(*c.seam));
-    c.slot = dm_alloc(SLOTS * threads, sizeof(*c.slot));
+    c.slot = dm_alloc(threads, sizeof(*c.slot));
     c.ids = dm_alloc(threads, sizeof(*c.ids));
     for (size_t t = 0; t < threads && c.ids; t++)
         memory &= (c.ids[t] = dm_alloc(DM_SHARD_PART, sizeof(**c.ids))) != NULL;
@@ -187,7 +179,7 @@ static enum dm_status count(struct dm_cooc_job *j, struct dm_err *e)
         dm_progress_end(j->progress);
     for (size_t t = 0; t < threads && c.ids; t++)
         free(c.ids[t]);
-    for (size_t i = 0; i < SLOTS * threads && c.slot; i++)
+    for (size_t i = 0; i < threads && c.slot; i++)
         dm_shard_part_release(&c.slot[i].part);
     dm_shard_close(c.shard);
     free(c.ids);
@@ -199,7 +191,6 @@ static enum dm_status count(struct dm_cooc_job *j, struct dm_err *e)
 enum dm_status dm_cooc_build(const struct dm_cooc_opt *o, struct dm_progress *progress,
                              struct dm_cooc_stats *s, struct dm_err *e)
 {
-    static const struct dm_cooc_kind kind = {"cooc", 0, SLOTS * SLOT_BYTES + THREAD_BYTES, survey,
-                                             count};
+    static const struct dm_cooc_kind kind = {"cooc", 0, SLOT_BYTES + THREAD_BYTES, survey, count};
     return dm_cooc_job_run(o, progress, s, &kind, e);
 }

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* Slots are a ring: piece n is in slot n % slots, so the pieces between `given` and `taken` are in
  * different ones. A thread that is free gives what is due before it takes more. One that the system
- * never starts takes nothing and holds up nobody. */
+ * never starts takes nothing and holds up nobody.
+ *
+ * Where nothing is given, every thread has one slot: a piece that takes long must not keep the
+ * others from going on, as it would when the ring has come round to its slot. */
 #include "src/base/pipe.h"
 
 #include <pthread.h>
@@ -24,6 +27,9 @@ struct state {
     bool taking, giving; /* a thread is about it, without the lock */
     bool dry, failed;    /* nothing more to take; the piece `given` has failed */
     struct slot *slot;
+    size_t bad; /* where nothing is given: the first piece that failed, and how */
+    enum dm_status st;
+    struct dm_err e;
 };
 
 static void give(struct state *s)
@@ -31,7 +37,7 @@ static void give(struct state *s)
     struct slot *x = &s->slot[s->given % s->p->slots];
     s->giving = true;
     pthread_mutex_unlock(&s->lock);
-    if (!x->st && s->p->give)
+    if (!x->st)
         x->st = s->p->give(s->p->ctx, s->given % s->p->slots, &x->e);
     pthread_mutex_lock(&s->lock);
     s->giving = false;
@@ -82,6 +88,54 @@ static void run_thread(void *ctx, size_t part, size_t begin, size_t end)
     pthread_mutex_unlock(&s->lock);
 }
 
+static void fail(struct state *s, size_t piece, enum dm_status st, const struct dm_err *e)
+{
+    if (!s->st || piece < s->bad) {
+        s->bad = piece;
+        s->st = st;
+        s->e = *e;
+    }
+    s->dry = true;
+}
+
+/* Takes a piece and works on it; with the lock, but for both. */
+static void take_own(struct state *s, size_t thread)
+{
+    const size_t piece = s->taken;
+    bool more = false;
+    struct dm_err e;
+    s->taking = true;
+    pthread_mutex_unlock(&s->lock);
+    enum dm_status st = s->p->take(s->p->ctx, thread, &more, &e);
+    pthread_mutex_lock(&s->lock);
+    s->taking = false;
+    s->dry |= !more;
+    s->taken++;
+    pthread_cond_broadcast(&s->changed);
+    if (!st && more) {
+        pthread_mutex_unlock(&s->lock);
+        st = s->p->work(s->p->ctx, thread, thread, &e);
+        pthread_mutex_lock(&s->lock);
+    }
+    if (st)
+        fail(s, piece, st, &e);
+}
+
+static void run_alone(void *ctx, size_t part, size_t begin, size_t end)
+{
+    struct state *s = ctx;
+    (void)begin;
+    (void)end;
+    pthread_mutex_lock(&s->lock);
+    while (!s->dry) {
+        if (s->taking)
+            pthread_cond_wait(&s->changed, &s->lock);
+        else
+            take_own(s, part);
+    }
+    pthread_mutex_unlock(&s->lock);
+}
+
 enum dm_status dm_pipe_run(const struct dm_pipe *p, struct dm_err *e)
 {
     struct state s = {
@@ -89,11 +143,13 @@ enum dm_status dm_pipe_run(const struct dm_pipe *p, struct dm_err *e)
     s.slot = dm_alloc(p->slots, sizeof(*s.slot));
     if (!s.slot)
         return dm_fail(e, DM_ENOMEM, "no memory for %zu pieces of work", p->slots);
-    dm_par_for(p->threads, 1, run_thread, &s);
-    const struct slot *last = &s.slot[s.given % p->slots];
-    const enum dm_status st = s.failed ? last->st : DM_OK;
-    if (st && e)
-        *e = last->e;
+    dm_par_for(p->threads, 1, p->give ? run_thread : run_alone, &s);
+    if (s.failed) {
+        s.st = s.slot[s.given % p->slots].st;
+        s.e = s.slot[s.given % p->slots].e;
+    }
+    if (s.st && e)
+        *e = s.e;
     free(s.slot);
-    return st;
+    return s.st;
 }
