@@ -65,6 +65,36 @@ for bytes in 10 1000000; do
 done
 [ ! -e pythia-70m/model.safetensors.part ] || fail "a part is left"
 
+# A connection that is cut off twice goes on; a mirror without ranges sends all again; five cuts are an error.
+mkdir bin
+cat > bin/curl << END
+#!/bin/bash
+file=
+for ((i = 1; i < \$#; i++)); do [ "\${!i}" != -o ] || { i=\$((i + 1)); file=\${!i}; }; done
+case \$file in *.safetensors.part) ;; *) exec $(command -v curl) "\$@" ;; esac
+[ ! -e "$PWD/noranges" ] || [ ! -e "\$file" ] || { echo "curl: (33) no ranges" >&2; exit 33; }
+$(command -v curl) "\$@" || exit
+left=\$(cat "$PWD/cuts")
+[ \$left -gt 0 ] || exit 0
+echo \$((left - 1)) > "$PWD/cuts"
+truncate -s -\$((100 * left)) "\$file"
+echo "curl: (18) cut off" >&2
+exit 18
+END
+chmod +x bin/curl
+for cuts in 2 5; do
+    rm -f pythia-70m/model.safetensors*
+    echo $cuts > cuts
+    code=0
+    PATH=$PWD/bin:$PATH "$script" 70m > out.txt 2> err.txt || code=$?
+    [ $code = $((cuts / 5)) ] || fail "$cuts cuts: exit code $code: $(cat err.txt)"
+done
+says err.txt "curl says: (18) cut off"
+[ -e pythia-70m/model.safetensors.part ] || fail "what came before the cut is gone"
+touch noranges
+PATH=$PWD/bin:$PATH "$script" 70m > out.txt 2> err.txt
+cmp pythia-70m/model.safetensors $files/model.safetensors
+
 # The other forms, and that the import reads what came.
 mirror $all
 "$script" 70m -o shards --revision main > out.txt 2> err.txt
