@@ -13,11 +13,13 @@
 /* ---- Settings and provenance ------------------------------------------------------------------
  */
 
-/* Not what other sections are made of. */
+/* What other sections show. */
 static bool is_bulk(const char *key)
 {
-    static const char *const bulk[] = {"blocks", "joint",    "ids",      "text",
-                                       "points", "sections", "template", "goals"};
+    static const char *const bulk[] = {"blocks",       "joint",      "ids",         "text",
+                                       "points",       "sections",   "goals",       "base",
+                                       "control",      "perplexity", "accuracy",    "tasks",
+                                       "same_quality", "diversity",  "reliability", "validation"};
     for (size_t i = 0; i < sizeof(bulk) / sizeof(bulk[0]); i++)
         if (!strcmp(key, bulk[i]))
             return true;
@@ -40,27 +42,57 @@ static json_t *without_bulk(const json_t *o)
     return out;
 }
 
+/* The first of the paths that is there. */
+static const json_t *first_of(const json_t *o, const char *const *paths)
+{
+    const json_t *v = NULL;
+    for (size_t i = 0; paths[i] && !v; i++)
+        v = dm_rep_at(o, paths[i]);
+    return v;
+}
+
+static void put_origin(struct dm_page *p, const struct dm_run *run)
+{
+    static const char *const program[] = {"provenance.program",  "made_by", "evidence.made_by",
+                                          "certificate.program", "version", NULL};
+    static const char *const seed[] = {"provenance.options.seed", "options.seed",
+                                       "evidence.seed",           "quality.seed",
+                                       "ablation.seed",           NULL};
+    static const char *const hash[] = {"hash", "evidence.model.hash", NULL};
+    const char *made_by = json_string_value(first_of(run->root, program)),
+               *hex = json_string_value(first_of(run->root, hash));
+    const json_t *number = first_of(run->root, seed);
+    dm_page_raw(p, "<tr>");
+    dm_page_element(p, "th scope=\"row\"", "%s", run->label);
+    dm_page_element(p, "td", "%s", dm_run_kind_names[run->kind]);
+    dm_page_element(p, "td", "%s", made_by ? made_by : "");
+    if (json_is_integer(number))
+        dm_page_element(p, "td class=\"n\"", "%lld", (long long)json_integer_value(number));
+    else
+        dm_page_raw(p, "<td></td>");
+    dm_page_element(p, "td class=\"tok\"", "%.12s", hex ? hex : "");
+    dm_page_raw(p, "<td class=\"tok wide\">");
+    dm_rep_line(p, dm_rep_at(run->root, "provenance.command"));
+    dm_page_raw(p, "</td></tr>\n");
+}
+
 bool dm_rep_settings(struct dm_page *p, const struct dm_runs *r)
 {
-    static const char *const head[] = {"run", "kind", "file", NULL};
+    static const char *const head[] = {"run",     "kind", "made by", "#seed", "model's weights",
+                                       "command", NULL};
     const char *file;
     size_t i;
     json_t *v;
-    dm_rep_table(p, "Files this page was made of", head);
-    for (i = 0; i < r->n; i++) {
-        dm_page_raw(p, "<tr>");
-        dm_page_element(p, "th scope=\"row\"", "%s", r->run[i].label);
-        dm_page_element(p, "td", "%s", dm_run_kind_names[r->run[i].kind]);
-        dm_page_element(p, "td", "%s", r->run[i].path);
-        dm_page_raw(p, "</tr>\n");
-    }
+    dm_rep_table(p, "What this page was made of", head);
+    for (i = 0; i < r->n; i++)
+        put_origin(p, &r->run[i]);
     dm_rep_table_end(p);
     for (i = 0; i < r->n; i++) {
         if (!json_is_object(r->run[i].root))
             continue;
         json_t *rest = without_bulk(r->run[i].root);
         dm_page_raw(p, "<details><summary>");
-        dm_page_text(p, "%s (%s)", r->run[i].label, dm_run_kind_names[r->run[i].kind]);
+        dm_page_text(p, "All of %s", r->run[i].path);
         dm_page_raw(p, "</summary>\n");
         dm_rep_value(p, rest, NULL);
         dm_page_raw(p, "</details>\n");

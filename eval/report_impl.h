@@ -36,7 +36,10 @@ bool dm_rep_settings(struct dm_page *p, const struct dm_runs *r);
 void dm_rep_table(struct dm_page *p, const char *caption, const char *const *head);
 void dm_rep_table_end(struct dm_page *p);
 
-/* Any JSON value, for people: objects and arrays of objects as tables, short arrays in a line. */
+/* Any JSON value, for people: an object as a table of all that is in it, arrays of objects as
+ * tables of their own, other arrays in a line. */
 void dm_rep_value(struct dm_page *p, const json_t *v, const char *caption);
+/* An array in a line; words with blanks between them. */
+void dm_rep_line(struct dm_page *p, const json_t *a);
 
 #endif

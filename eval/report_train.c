@@ -165,7 +165,7 @@ static size_t heads_of(const json_t *rows)
 
 static void put_header(struct dm_page *p, const char *caption, size_t heads)
 {
-    char name[2 * HEADS + 2][24];
+    char name[2 * HEADS + 2][32];
     const char *head[2 * HEADS + 3] = {"run", "#step"};
     size_t n = 2;
     for (size_t h = 1; h <= heads; h++, n++) {

@@ -183,48 +183,57 @@ static bool are_rows(const json_t *v)
     return json_array_size(v) > 0;
 }
 
-static void put_value(struct dm_page *p, const json_t *v, const char *caption, int depth);
-
-/* Scalars and lines as rows of a table; what is larger stands behind it, under its own name. */
-static void put_object(struct dm_page *p, const json_t *o, const char *caption, int depth)
+/* Scalars and lines below o as rows of a table that is open; a row's name is the path to it. */
+static void put_pairs(struct dm_page *p, const json_t *o, const char *path, int depth)
 {
     const char *key;
     json_t *v;
-    size_t n = 0;
     json_object_foreach((json_t *)(uintptr_t)o, key, v)
     {
-        if (json_is_object(v) || are_rows(v))
-            continue;
-        if (!n++) {
-            dm_page_raw(p, "<div class=\"scroll\" tabindex=\"0\"><table class=\"pairs\">");
-            if (caption)
-                dm_page_element(p, "caption", "%s", caption);
-            dm_page_raw(p, "<tbody>\n");
-        }
-        dm_page_raw(p, "<tr>");
-        dm_page_element(p, "th scope=\"row\"", "%s", key);
-        put_cell(p, v, false);
-        dm_page_raw(p, "</tr>\n");
-    }
-    if (n)
-        dm_rep_table_end(p);
-    json_object_foreach((json_t *)(uintptr_t)o, key, v)
-    {
-        if (!json_is_object(v) && !are_rows(v))
-            continue;
         char name[256];
-        snprintf(name, sizeof(name), "%s%s%s", caption ? caption : "",
-                 caption ? " \xe2\x80\xba " : "", key);
-        put_value(p, v, name, depth + 1);
+        snprintf(name, sizeof(name), "%.190s%s%.60s", path, *path ? "." : "", key);
+        if (json_is_object(v) && depth < MAX_DEPTH) {
+            put_pairs(p, v, name, depth + 1);
+        } else if (!json_is_object(v) && !are_rows(v)) {
+            dm_page_raw(p, "<tr>");
+            dm_page_element(p, "th scope=\"row\"", "%s", name);
+            put_cell(p, v, false);
+            dm_page_raw(p, "</tr>\n");
+        }
     }
 }
 
-static void put_value(struct dm_page *p, const json_t *v, const char *caption, int depth)
+/* Arrays of objects below o as tables of their own. */
+static void put_tables(struct dm_page *p, const json_t *o, const char *path, int depth)
 {
-    if (depth > MAX_DEPTH) {
-        dm_page_element(p, "p", "%s: deeper than is shown here.", caption ? caption : "value");
-    } else if (json_is_object(v)) {
-        put_object(p, v, caption, depth);
+    const char *key;
+    json_t *v;
+    json_object_foreach((json_t *)(uintptr_t)o, key, v)
+    {
+        char name[256];
+        snprintf(name, sizeof(name), "%.190s%s%.60s", path, *path ? "." : "", key);
+        if (json_is_object(v) && depth < MAX_DEPTH)
+            put_tables(p, v, name, depth + 1);
+        else if (are_rows(v))
+            put_rows(p, v, name);
+    }
+}
+
+static void put_object(struct dm_page *p, const json_t *o, const char *caption)
+{
+    dm_page_raw(p, "<div class=\"scroll\" tabindex=\"0\"><table class=\"pairs\">");
+    if (caption)
+        dm_page_element(p, "caption", "%s", caption);
+    dm_page_raw(p, "<tbody>\n");
+    put_pairs(p, o, "", 0);
+    dm_rep_table_end(p);
+    put_tables(p, o, "", 0);
+}
+
+void dm_rep_value(struct dm_page *p, const json_t *v, const char *caption)
+{
+    if (json_is_object(v)) {
+        put_object(p, v, caption);
     } else if (are_rows(v)) {
         put_rows(p, v, caption);
     } else {
@@ -239,7 +248,7 @@ static void put_value(struct dm_page *p, const json_t *v, const char *caption, i
     }
 }
 
-void dm_rep_value(struct dm_page *p, const json_t *v, const char *caption)
+void dm_rep_line(struct dm_page *p, const json_t *a)
 {
-    put_value(p, v, caption, 0);
+    put_line(p, a);
 }
