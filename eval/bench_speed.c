@@ -63,7 +63,7 @@ enum dm_status dm_bench_load(struct dm_bench *b, struct dm_err *e)
     return DM_OK;
 }
 
-/* ---- DynaMo against one token at a time ------------------------------------------------------ */
+/* ---- DynaMo, dynamic and lossless, against one token at a time ------------------------------ */
 
 struct speed {
     struct dm_model m;
@@ -144,57 +144,68 @@ static enum dm_status speed_new(struct speed *s, struct dm_bench *b, enum dm_for
     return make_prompts(s, b, e);
 }
 
-/* All prompts once, the two modes in turn: tokens/s of each, and tokens per forward of DynaMo. */
-static enum dm_status run_prompts(struct speed *s, uint64_t seed, double rate[2],
-                                  double *per_forward, struct dm_err *e)
+/* The base alone, then what is compared with it. */
+static const enum dm_gen_mode modes[] = {DM_GEN_AR, DM_GEN_DYNAMO, DM_GEN_LOSSLESS};
+enum { MODES = sizeof(modes) / sizeof(modes[0]) };
+
+/* All prompts once, the modes in turn: tokens/s and tokens per forward of each. */
+static enum dm_status run_prompts(struct speed *s, uint64_t seed, double rate[MODES],
+                                  double per_forward[MODES], struct dm_err *e)
 {
-    double tokens[2] = {0.0, 0.0}, seconds[2] = {0.0, 0.0};
-    size_t all = 0, forwards = 0;
+    double tokens[MODES] = {0.0}, seconds[MODES] = {0.0};
+    size_t all[MODES] = {0}, forwards[MODES] = {0};
     for (size_t p = 0; p < s->cal.prompts; p++)
-        for (size_t turn = 0; turn < 2; turn++) {
-            const size_t i = (p + turn) % 2; // neither is always the first
+        for (size_t turn = 0; turn < MODES; turn++) {
+            const size_t i = (p + turn) % MODES; // none is always the first
             struct dm_gen_opt o = s->opt;
             struct dm_gen_stats st;
             struct dm_ids ids = {0};
-            o.mode = i ? DM_GEN_DYNAMO : DM_GEN_AR;
+            o.mode = modes[i];
             o.seed = seed;
             const enum dm_status failed = dm_gen_run(
-                s->gen[i], &o, s->prompts + p * s->cal.prompt_tokens, s->cal.prompt_tokens, &ids,
-                NULL, NULL, &st, e);
+                s->gen[i > 0], &o, s->prompts + p * s->cal.prompt_tokens, s->cal.prompt_tokens,
+                &ids, NULL, NULL, &st, e);
             dm_ids_release(&ids);
             DM_TRY(failed);
             tokens[i] += (double)(st.tokens - st.first);
             seconds[i] += st.seconds;
-            all += i ? st.tokens : 0;
-            forwards += i ? st.forwards : 0;
+            all[i] += st.tokens;
+            forwards[i] += st.forwards;
         }
-    for (size_t i = 0; i < 2; i++)
+    for (size_t i = 0; i < MODES; i++) {
         rate[i] = tokens[i] / seconds[i];
-    *per_forward = (double)all / (double)forwards;
+        per_forward[i] = (double)all[i] / (double)forwards[i];
+    }
     return DM_OK;
 }
 
 static enum dm_status time_speed(struct dm_bench *b, struct speed *s, int fmt, struct dm_err *e)
 {
-    double base[DM_BENCH_RUNS_MAX], rate[DM_BENCH_RUNS_MAX], per[DM_BENCH_RUNS_MAX],
-        ratio[DM_BENCH_RUNS_MAX], x[2];
-    char name[80];
-    snprintf(name, sizeof(name), "eps_b %.3g, %zu x %zu tokens", s->opt.eps_b, s->cal.prompts,
+    double rate[MODES][DM_BENCH_RUNS_MAX], per[MODES][DM_BENCH_RUNS_MAX],
+        ratio[MODES][DM_BENCH_RUNS_MAX], x[MODES], y[MODES];
+    char name[MODES][80];
+    snprintf(name[1], sizeof(name[1]), "eps_b %.3g, %zu x %zu tokens", s->opt.eps_b, s->cal.prompts,
+             s->opt.max_tokens);
+    snprintf(name[2], sizeof(name[2]), "lossless, %zu x %zu tokens", s->cal.prompts,
              s->opt.max_tokens);
     for (size_t i = 0; i < b->opt.runs; i++) {
-        DM_TRY(dm_bench_next(b, DM_BENCH_SPEEDUP, name, e));
-        DM_TRY(run_prompts(s, 1 + i, x, &per[i], e));
-        base[i] = x[0];
-        rate[i] = x[1];
-        ratio[i] = x[1] / x[0];
+        DM_TRY(dm_bench_next(b, DM_BENCH_SPEEDUP, name[1], e));
+        DM_TRY(run_prompts(s, 1 + i, x, y, e));
+        for (size_t k = 0; k < MODES; k++) {
+            rate[k][i] = x[k];
+            per[k][i] = y[k];
+            ratio[k][i] = x[k] / x[0];
+        }
     }
-    struct dm_bench_row *r = dm_bench_row_new(b, DM_BENCH_SPEEDUP, name, fmt);
-    if (!r)
-        return dm_fail(e, DM_ENOMEM, "out of memory");
-    dm_bench_row_add(r, "tokens_per_forward", per, b->opt.runs);
-    dm_bench_row_add(r, "base_tokens_per_s", base, b->opt.runs);
-    dm_bench_row_add(r, "tokens_per_s", rate, b->opt.runs);
-    dm_bench_row_add(r, "ratio", ratio, b->opt.runs);
+    for (size_t k = 1; k < MODES; k++) {
+        struct dm_bench_row *r = dm_bench_row_new(b, DM_BENCH_SPEEDUP, name[k], fmt);
+        if (!r)
+            return dm_fail(e, DM_ENOMEM, "out of memory");
+        dm_bench_row_add(r, "tokens_per_forward", per[k], b->opt.runs);
+        dm_bench_row_add(r, "base_tokens_per_s", rate[0], b->opt.runs);
+        dm_bench_row_add(r, "tokens_per_s", rate[k], b->opt.runs);
+        dm_bench_row_add(r, "ratio", ratio[k], b->opt.runs);
+    }
     return DM_OK;
 }
 
