@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "data/reader.h"
+#include "eval/tasks.h"
 #include "src/base/file.h"
 #include "src/io/cooc.h"
 #include "src/io/safetensors.h"
@@ -23,8 +24,10 @@
 #include "src/model/hf.h"
 #include "src/model/verify.h"
 #include "train/checkpoint.h"
+#include "train/loader.h"
 
 #define CORPUS "tests/fuzz/corpus/"
+#define TORCH "tests/golden/hf_torch/"
 
 /* ---- Allocations that fail ------------------------------------------------------------------ */
 
@@ -116,6 +119,16 @@ static enum dm_status load_tokenizer(struct dm_err *e)
     return st;
 }
 
+/* The same from a model's file. */
+static enum dm_status load_stored_tokenizer(struct dm_err *e)
+{
+    struct dm_tokenizer *t = NULL;
+    const enum dm_status st = dm_tokenizer_load(&t, tmp_path("tok.h5"), e);
+    assert_true(!st == (t != NULL));
+    dm_tokenizer_free(t);
+    return st;
+}
+
 static enum dm_status peek_model(struct dm_err *e)
 {
     struct dm_config c;
@@ -159,6 +172,46 @@ static enum dm_status load_table(struct dm_err *e)
     const enum dm_status st = dm_cooc_load(&c, CORPUS "h5/table", e);
     assert_true(st || c.n_pairs == 16);
     dm_cooc_release(&c);
+    return st;
+}
+
+static enum dm_status load_ratios(struct dm_err *e)
+{
+    struct dm_cooc c;
+    const enum dm_status st = dm_cooc_load_ratios(&c, CORPUS "h5/table", e);
+    assert_true(st || c.n_pairs == 16);
+    dm_cooc_release(&c);
+    return st;
+}
+
+static enum dm_status open_loader(struct dm_err *e)
+{
+    const char *const path[] = {CORPUS "h5/shard"};
+    const struct dm_loader_opt opt = {.data = path,
+                                      .n_data = 1,
+                                      .val_fraction = 0.3,
+                                      .T = 2,
+                                      .V = 1 << 16,
+                                      .cache_bytes = 1 << 20};
+    struct dm_loader *l = NULL;
+    int32_t ids[2];
+    enum dm_status st = dm_loader_new(&l, &opt, e);
+    assert_true(!st == (l != NULL));
+    if (!st)
+        st = dm_loader_read(l, 0, 1, ids, e);
+    dm_loader_free(l);
+    return st;
+}
+
+static enum dm_task_kind task_kind;
+static const char *task_items;
+
+static enum dm_status load_task(struct dm_err *e)
+{
+    struct dm_task t = {0};
+    const enum dm_status st = dm_task_load(&t, task_kind, task_items, NULL, 0, e);
+    assert_true(st || t.n == 2);
+    dm_task_release(&t);
     return st;
 }
 
@@ -217,11 +270,20 @@ static enum dm_status load_checkpoint(struct dm_err *e)
     return dm_checkpoint_load(adamw, tmp_path("ckpt.h5"), e);
 }
 
+static enum dm_status load_replay(struct dm_err *e)
+{
+    int32_t ids[4] = {0};
+    const enum dm_status st = dm_checkpoint_load_replay(adamw, ids, 2, 2, tmp_path("replay.h5"), e);
+    assert_true(st || ids[3] == 4);
+    return st;
+}
+
 static char *argv_of_test[] = {"dynamo import", NULL};
 static const char *import_dir; /* below the scratch folder */
 
 static const char old[] = "old"; /* what is at the output's place before */
-static char *whole;              /* what an import that has all its memory writes */
+
+static char *whole; /* what an import that has all its memory writes */
 static size_t n_whole;
 
 static enum dm_status import(struct dm_err *e)
@@ -268,6 +330,20 @@ static enum dm_status verify(struct dm_err *e)
     return st;
 }
 
+/* A tokenizer as a shard or a model carries it. */
+static void store_tokenizer(const char *json, const char *path)
+{
+    struct dm_err e;
+    struct dm_h5 *f;
+    char *text;
+    size_t n;
+    assert_ok(dm_file_read(json, 1 << 20, &text, &n, &e), e);
+    assert_ok(dm_h5_create(&f, path, DM_MODEL_FORMAT, DM_MODEL_VERSION, &e), e);
+    assert_ok(dm_h5_set_string(f, "/", "tokenizer", text, &e), e);
+    assert_ok(dm_h5_commit(f, &e), e);
+    free(text);
+}
+
 /* ---- Tests ---------------------------------------------------------------------------------- */
 
 static void test_weights(void **state)
@@ -281,6 +357,8 @@ static void test_tokenizers(void **state)
 {
     (void)state;
     sweep(load_tokenizer, 100);
+    store_tokenizer(CORPUS "tokenizer/strings", tmp_path("tok.h5"));
+    sweep(load_stored_tokenizer, 100);
 }
 
 static void test_models(void **state)
@@ -296,6 +374,8 @@ static void test_shards_and_tables(void **state)
     (void)state;
     sweep(load_shard, 5);
     sweep(load_table, 10);
+    sweep(load_ratios, 10);
+    sweep(open_loader, 10);
 }
 
 static void test_documents(void **state)
@@ -307,6 +387,30 @@ static void test_documents(void **state)
         jsonl_path = paths[i];
         sweep(read_documents, 10);
         sweep(read_blocks, 10);
+    }
+}
+
+static const char *written(const char *name, const char *text)
+{
+    write_scratch(tmp_path(name), text, strlen(text));
+    return tmp_path(name);
+}
+
+static void test_tasks(void **state)
+{
+    (void)state;
+    static const char *const items[] = {
+        [DM_TASK_LAMBADA] = "{\"text\": \"he said\"}\n{\"text\": \"a b\"}\n",
+        [DM_TASK_PIQA] = "[{\"goal\": \"g\", \"sol1\": \"x\", \"sol2\": \"y\", \"label\": 1},"
+                         " {\"goal\": \"g\", \"sol1\": \"x\", \"sol2\": \"y\", \"label\": 0}]",
+        [DM_TASK_CHOICE] = "{\"context\": \"c\", \"choices\": [\"x\", \"y\"], \"answer\": 1}\n"
+                           "{\"context\": \"c\", \"choices\": [\"x\", \"y\"], \"answer\": 0}\n"};
+    for (size_t k = 0; k < sizeof(items) / sizeof(items[0]); k++) {
+        if (!items[k])
+            continue;
+        task_kind = (enum dm_task_kind)k;
+        task_items = written("items", items[k]);
+        sweep(load_task, 10);
     }
 }
 
@@ -322,11 +426,14 @@ static void test_checkpoints(void **state)
     struct dm_checkpoint c = {.step = 1, .run = json_pack("{s:s}", "command", "train")};
     g.data = dx;
     assert_ok(dm_adamw_init(&a, &opt, &p, &g, 1, &e), e);
+    const int32_t ids[] = {1, 2, 3, 4};
     assert_ok(dm_checkpoint_save(tmp_path("ckpt.h5"), &c, &a, &e), e);
+    assert_ok(dm_checkpoint_save_replay(tmp_path("replay.h5"), &c, &a, ids, 2, 2, &e), e);
     dm_checkpoint_release(&c);
     adamw = &a;
     sweep(peek_checkpoint, 10);
     sweep(load_checkpoint, 10);
+    sweep(load_replay, 10);
     dm_adamw_release(&a);
 }
 
@@ -361,15 +468,28 @@ static void test_imports(void **state)
     free(text);
     json_decref(root);
     sweep_import("shards");
+    // PyTorch's file, one and several.
+    mkdir(tmp_path("bin"), 0777);
+    mkdir(tmp_path("bins"), 0777);
+    copy("tests/golden/hf_dir/" DM_HF_CONFIG, tmp_path("bin/" DM_HF_CONFIG));
+    copy("tests/golden/hf_dir/" DM_HF_CONFIG, tmp_path("bins/" DM_HF_CONFIG));
+    copy(TORCH "pytorch_model.bin", tmp_path("bin/pytorch_model.bin"));
+    copy(TORCH "pytorch_model.bin.index.json", tmp_path("bins/pytorch_model.bin.index.json"));
+    copy(TORCH "pytorch_model-00001-of-00002.bin",
+         tmp_path("bins/pytorch_model-00001-of-00002.bin"));
+    copy(TORCH "pytorch_model-00002-of-00002.bin",
+         tmp_path("bins/pytorch_model-00002-of-00002.bin"));
+    sweep_import("bin");
+    sweep_import("bins");
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_weights),   cmocka_unit_test(test_tokenizers),
-        cmocka_unit_test(test_models),    cmocka_unit_test(test_shards_and_tables),
-        cmocka_unit_test(test_documents), cmocka_unit_test(test_checkpoints),
-        cmocka_unit_test(test_imports),
+        cmocka_unit_test(test_weights),     cmocka_unit_test(test_tokenizers),
+        cmocka_unit_test(test_models),      cmocka_unit_test(test_shards_and_tables),
+        cmocka_unit_test(test_documents),   cmocka_unit_test(test_tasks),
+        cmocka_unit_test(test_checkpoints), cmocka_unit_test(test_imports),
     };
     return cmocka_run_group_tests_name("nomem", tests, NULL, NULL);
 }
