@@ -15,6 +15,7 @@
 #include "src/base/par.h"
 #include "src/base/stop.h"
 #include "src/cmd.h"
+#include "src/cmd_joint.h"
 #include "src/decode/certificate.h"
 #include "src/decode/generate.h"
 #include "src/decode/record.h"
@@ -38,13 +39,6 @@ enum {
     OPT_MODE,
     OPT_PENALTY,
     OPT_SEED,
-    OPT_EPS_B,
-    OPT_ALPHA_C,
-    OPT_UNSEEN,
-    OPT_LAMBDA,
-    OPT_THRESHOLD,
-    OPT_BLUR,
-    OPT_ROWS,
     OPT_IGNORE_EOS,
     OPT_ECHO,
     OPT_STATS,
@@ -75,23 +69,6 @@ static const struct argp_option arguments[] = {
     {"top-k", 'k', "N", 0, "Candidates per head, 1 to 256 (50)", 0},
     {"penalty", OPT_PENALTY, "X", 0, "Divides the probability of repeated tokens, from 1 (1.1)", 0},
     {"seed", OPT_SEED, "N", 0, "Same seed, same text (1)", 0},
-    {0, 0, 0, 0, "Several tokens per step (defaults as above)", 3},
-    {"eps-b", OPT_EPS_B, "X", 0,
-     "Back-off threshold, 0 (always as many tokens as heads) to 1 (always one): n tokens are taken "
-     "if their joint's maximum exceeds X^(n-1) (0.5)",
-     0},
-    {"alpha-c", OPT_ALPHA_C, "X", 0, "Exponent of the co-occurrence ratio; 0 is off (1)", 0},
-    {"unseen", OPT_UNSEEN, "POLICY", 0,
-     "Ratio of an n-gram that the table lacks: zero (the paper's), mix: lambda * r + (1 - lambda) "
-     "for all, backoff: the chain of its pairs, 1 - lambda for an unseen pair (backoff)",
-     0},
-    {"lambda", OPT_LAMBDA, "X", 0, "How far mix and backoff trust the table, 0 to 1 (0.9)", 0},
-    {"threshold", OPT_THRESHOLD, "on|off", 0, "Adaptive threshold on the joint (on)", 0},
-    {"blur", OPT_BLUR, "on|off", 0, "Its blur (on)", 0},
-    {"rows", OPT_ROWS, "N", 0,
-     "With --mode lossless: tokens that a pass runs at once, the base's next one and N - 1 drafts, "
-     "1 to 8 (4)",
-     0},
     {"ignore-eos", OPT_IGNORE_EOS, 0, 0, "Go on after the end-of-text token", 0},
     {0, 0, 0, 0, "Output", 4},
     {"echo", OPT_ECHO, 0, 0, "Print the prompt before its continuation", 0},
@@ -113,12 +90,6 @@ static const char doc[] =
     "cleanly.\n\nExample:\n"
     "  dynamo generate heads.h5 --cooc cooc.h5 -p \"In the beginning\" --stats\n"
     "  dynamo generate tuned.h5 --cooc cooc.h5 --chat -p \"Name three fruits.\"";
-
-static bool on_off(struct argp_state *s, const char *name, const char *arg)
-{
-    static const char *const words[] = {"off", "on", NULL};
-    return dm_opt_word(s, name, arg, words) == 1;
-}
 
 /* Options of the sampling; ARGP_ERR_UNKNOWN for others. */
 static error_t parse_gen(int key, char *arg, struct argp_state *s, struct dm_gen_opt *g)
@@ -142,27 +113,6 @@ static error_t parse_gen(int key, char *arg, struct argp_state *s, struct dm_gen
     case OPT_SEED:
         g->seed = dm_opt_u64(s, "--seed", arg);
         break;
-    case OPT_EPS_B:
-        g->eps_b = dm_opt_real(s, "--eps-b", arg, 0, 1);
-        break;
-    case OPT_ALPHA_C:
-        g->alpha_c = dm_opt_real(s, "--alpha-c", arg, 0, 10);
-        break;
-    case OPT_UNSEEN:
-        g->unseen = (enum dm_unseen)dm_opt_word(s, "--unseen", arg, dm_unseen_names);
-        break;
-    case OPT_LAMBDA:
-        g->lambda = dm_opt_real(s, "--lambda", arg, 0, 1);
-        break;
-    case OPT_THRESHOLD:
-        g->threshold = on_off(s, "--threshold", arg);
-        break;
-    case OPT_BLUR:
-        g->blur = on_off(s, "--blur", arg);
-        break;
-    case OPT_ROWS:
-        g->rows = dm_opt_size(s, "--rows", arg, 1, DM_TREE_ROWS);
-        break;
     case OPT_IGNORE_EOS:
         g->stop_eos = false;
         break;
@@ -176,6 +126,9 @@ static error_t parse(int key, char *arg, struct argp_state *s)
 {
     struct options *o = s->input;
     switch (key) {
+    case ARGP_KEY_INIT:
+        s->child_inputs[0] = &o->gen;
+        break;
     case 'p':
         o->prompt = arg;
         break;
@@ -232,7 +185,9 @@ static error_t parse(int key, char *arg, struct argp_state *s)
     return 0;
 }
 
-static const struct argp argp = {arguments, parse, "MODEL", doc, 0, 0, 0};
+static const struct argp_child children[] = {
+    {&cmd_joint_argp, 0, "Several tokens per step (defaults as above)", 3}, {0}};
+static const struct argp argp = {arguments, parse, "MODEL", doc, children, 0, 0};
 
 /* Everything that a run holds. */
 struct job {

@@ -299,6 +299,12 @@ static void test_calibration_sets_what_it_names(void **state)
     assert_int_equal(o.unseen, DM_UNSEEN_MIX);
     assert_true(o.temperature == 0.7 && o.penalty == 1.1 && o.alpha_c == 1);
 
+    o.cut = true;
+    o.trust = 0.5;
+    o.power2 = 1.5;
+    o.power3 = 3;
+    o.alpha_3 = 0.75;
+    o.rows = 7;
     json_t *j = dm_gen_opt_to_json(&o); // and back
     char *dump = json_dumps(j, 0);
     struct dm_gen_opt again = dm_gen_opt_default();
@@ -308,6 +314,21 @@ static void test_calibration_sets_what_it_names(void **state)
     json_decref(j);
     json_decref(k);
     free(dump);
+}
+
+static void test_presets_leave_eps_b_and_sampling_alone(void **state)
+{
+    (void)state;
+    struct dm_gen_opt o = dm_gen_opt_default();
+    o.eps_b = 0.3;
+    o.temperature = 2;
+    o.power2 = 5;
+    dm_gen_opt_preset(&o, DM_PRESET_PAPER);
+    assert_true(o.cut && o.threshold && o.blur && o.unseen == DM_UNSEEN_ZERO);
+    assert_true(o.power2 == 1 && o.power3 == 2 && o.alpha_c == 1 && o.alpha_3 == 1 && o.trust == 0);
+    dm_gen_opt_preset(&o, DM_PRESET_BEST);
+    assert_true(!o.cut && o.threshold && o.blur && o.unseen == DM_UNSEEN_BACKOFF);
+    assert_true(o.eps_b == 0.3 && o.temperature == 2 && o.lambda == 0.9);
 }
 
 static void test_malformed_calibration_is_refused_and_changes_nothing(void **state)
@@ -389,6 +410,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_eps_b_1_equals_the_base_token_for_token),
         cmocka_unit_test(test_eps_b_0_always_emits_three),
+        cmocka_unit_test(test_presets_leave_eps_b_and_sampling_alone),
         cmocka_unit_test(test_exactly_max_tokens_are_made),
         cmocka_unit_test(test_text_ends_where_the_context_is_full),
         cmocka_unit_test(test_same_text_at_1_2_and_3_threads),

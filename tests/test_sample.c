@@ -167,6 +167,7 @@ static void test_cells_below_the_static_threshold_are_never_sampled(void **state
         set(f, 3, v, 1); // flat: three tokens never pass
     f->o.eps_b = 0.2;
     f->o.penalty = 1;
+    f->o.cut = true;
     p[2] = 0.40;
     p[3] = 0.24; // 0.16 and those of token 1 are below 0.2
     normalise(p, V * V);
@@ -200,6 +201,111 @@ static void test_acceptance_backs_off_one_token_at_a_time(void **state)
         if (b.order[2].tried)
             assert_near(b.order[2].max, 0.72, 1e-6);
     }
+}
+
+static void test_without_the_cut_all_cells_may_be_sampled(void **state)
+{
+    struct fixture *f = *state;
+    static double p[V * V];
+    set(f, 1, 0, 0.8);
+    set(f, 1, 1, 0.2);
+    set(f, 2, 2, 0.75);
+    set(f, 2, 3, 0.25);
+    for (int32_t v = 0; v < V; v++)
+        set(f, 3, v, 1);
+    f->o.eps_b = 0.5;
+    f->o.penalty = 1;
+    f->o.cut = false;
+    p[2] = 0.6;
+    p[3] = 0.2;
+    p[V + 2] = 0.15;
+    p[V + 3] = 0.05;
+    check_frequencies(f, NULL, 2, p);
+}
+
+static void test_each_order_has_its_own_power(void **state)
+{
+    struct fixture *f = *state;
+    const struct {
+        double power2, power3;
+        size_t n;
+    } cases[] = {{1, 2, 1}, {1.1, 2, 2}, {1.1, 4.1, 2}, {1, 4.2, 3}, {1.1, 4.2, 3}, {0.5, 0.5, 1}};
+    set(f, 1, 0, 0.9);
+    set(f, 1, 5, 0.1);
+    set(f, 2, 1, 0.8); // max of two: 0.72 = 0.74^1.09
+    set(f, 2, 6, 0.2);
+    set(f, 3, 2, 0.4);
+    set(f, 3, 7, 0.3); // of three: 0.288 = 0.74^4.13
+    set(f, 3, 8, 0.3);
+    f->o.eps_b = 0.74;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        f->o.power2 = cases[i].power2;
+        f->o.power3 = cases[i].power3;
+        assert_int_equal(step(f, NULL, 3).n, cases[i].n);
+    }
+}
+
+static void test_trust_weighs_what_head_1_says_of_the_first_token(void **state)
+{
+    struct fixture *f = *state;
+    static double p[V * V];
+    set(f, 1, 0, 0.9);
+    set(f, 1, 1, 0.1);
+    set(f, 2, 2, 0.6);
+    set(f, 2, 3, 0.4);
+    for (int32_t v = 0; v < V; v++)
+        set(f, 3, v, 1);
+    f->o.penalty = 1;
+    f->o.cut = true;
+    f->o.eps_b = 0.53; // (0,2) has J 0.54
+    assert_int_equal(step(f, NULL, 0).n, 2);
+    f->o.trust = 0.1; // and counts 0.534
+    assert_int_equal(step(f, NULL, 0).n, 2);
+    f->o.trust = 0.2; // 0.529
+    assert_int_equal(step(f, NULL, 0).n, 1);
+    f->o.power3 = 0.01;
+    f->o.eps_b = 0.033; // (1,3) has 0.04, and counts 0.025; all others count more than this
+    p[2] = 0.54;
+    p[3] = 0.36;
+    p[V + 2] = 0.06;
+    normalise(p, V * V);
+    check_frequencies(f, NULL, 2, p);
+}
+
+static void test_triplets_have_their_own_exponent(void **state)
+{
+    struct fixture *f = *state;
+    static double p[V * V * V];
+    static const double h[3][V] = {
+        {[1] = 0.5, [4] = 0.5}, {[1] = 0.6, [2] = 0.4}, {[2] = 0.7, [6] = 0.3}};
+    const int32_t text[] = {1, 1, 2, 1, 2, 6, 4, 1, 2, 4, 1, 6, 5, 2, 6, 1, 2, 2};
+    struct dm_cooc table;
+    tablet_count(&table, text, sizeof(text) / sizeof(text[0]), V);
+    for (size_t i = 0; i < 3; i++)
+        for (int32_t v = 0; v < V; v++)
+            if (h[i][v] > 0)
+                set(f, i + 1, v, h[i][v]);
+    f->o.eps_b = 0;
+    f->o.unseen = DM_UNSEEN_MIX;
+    f->o.lambda = 0.6;
+    f->o.penalty = 1;
+    f->o.alpha_c = 0.8;
+    f->o.alpha_3 = 0.5;
+    for (int32_t c = 0; c < V * V * V; c++) {
+        const int32_t x[3] = {c / V / V, c / V % V, c % V};
+        p[c] = h[0][x[0]] * h[1][x[1]] * h[2][x[2]] *
+               pow(0.6 * tablet_r3(&table, x[0], x[1], x[2]) + 0.4, 0.4);
+    }
+    normalise(p, V * V * V);
+    check_frequencies(f, &table, 3, p);
+    f->o.power3 = 0.01; // pairs, after triplets were tried with another mask
+    f->o.eps_b = 1e-9;
+    memset(p, 0, sizeof(p));
+    for (int32_t c = 0; c < V * V; c++)
+        p[c] = h[0][c / V] * h[1][c % V] * pow(0.6 * tablet_r2(&table, c / V, c % V) + 0.4, 0.8);
+    normalise(p, V * V);
+    check_frequencies(f, &table, 2, p);
+    tablet_free(&table);
 }
 
 static void test_certain_heads_do_not_pass_eps_b_1(void **state)
@@ -329,6 +435,10 @@ static void test_blocks_are_the_same_with_and_without_trace(void **state)
                 set(f, h, v, exp(4 * dm_rng_normal(&rng)));
         f->o.eps_b = 0.1 * (double)(pos % 9);
         f->o.unseen = (enum dm_unseen)(pos % 3);
+        f->o.trust = pos % 4 ? 0 : 0.7;
+        f->o.power3 = pos % 5 ? 2 : 1.5;
+        f->o.alpha_3 = pos % 6 ? 1 : 0.6;
+        f->o.cut = pos % 7;
         f->o.trace = true;
         const struct dm_block a = step(f, &table, pos);
         f->o.trace = false;
@@ -448,6 +558,10 @@ int main(void)
         T(test_block_frequencies_match_the_joint),
         T(test_cells_below_the_static_threshold_are_never_sampled),
         T(test_acceptance_backs_off_one_token_at_a_time),
+        T(test_without_the_cut_all_cells_may_be_sampled),
+        T(test_each_order_has_its_own_power),
+        T(test_trust_weighs_what_head_1_says_of_the_first_token),
+        T(test_triplets_have_their_own_exponent),
         T(test_certain_heads_do_not_pass_eps_b_1),
         T(test_penalty_can_make_a_block_fail),
         T(test_greedy_is_the_arg_max_of_the_joint),

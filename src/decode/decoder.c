@@ -76,13 +76,39 @@ static size_t best_cell(const struct dm_cells *c)
     return best;
 }
 
-/* Chooses one cell with J >= cut and fills in tokens and q. */
+/* What a cell counts when it is compared with the back-off level. */
+static double confidence(const struct dm_decoder *d, const struct dm_gen_opt *o,
+                         const struct dm_cells *c, size_t i, size_t n)
+{
+    if (o->trust == 0)
+        return c->J[i];
+    size_t first = c->cell[i];
+    for (size_t k = n; k-- > 1;)
+        first /= d->cand[k].n;
+    return c->J[i] * pow(d->cand[0].p[first], o->trust);
+}
+
+/* Leaves the cells that count at least `cut`. */
+static void drop_below(const struct dm_decoder *d, const struct dm_gen_opt *o, struct dm_cells *c,
+                       size_t n, double cut)
+{
+    size_t left = 0;
+    for (size_t i = 0; i < c->n; i++) {
+        if (confidence(d, o, c, i, n) < cut)
+            continue;
+        c->cell[left] = c->cell[i];
+        c->J[left++] = c->J[i];
+    }
+    c->n = left;
+}
+
+/* Chooses a cell and fills in tokens and q. */
 static void choose(const struct dm_decoder *d, const struct dm_gen_opt *o, const struct dm_cells *c,
-                   size_t n, double cut, struct dm_block *out)
+                   size_t n, struct dm_block *out)
 {
     double sum = 0;
     for (size_t i = 0; i < c->n; i++)
-        sum += c->J[i] >= cut ? c->J[i] : 0;
+        sum += c->J[i];
     size_t pick = best_cell(c);
     if (o->temperature > 0) {
         struct dm_rng rng;
@@ -90,8 +116,6 @@ static void choose(const struct dm_decoder *d, const struct dm_gen_opt *o, const
         const double u = dm_rng_uniform(&rng) * sum;
         double upto = 0;
         for (size_t i = 0; i < c->n && !(upto > u); i++) {
-            if (c->J[i] < cut)
-                continue;
             upto += c->J[i];
             pick = i; // the last one is taken when rounding left upto short of u
         }
@@ -109,18 +133,19 @@ static void survivors(struct dm_decoder *d, const struct dm_gen_opt *o, size_t n
         t->otsu = dm_joint_threshold(d->joint, o->blur, c);
     if (t->otsu >= 0)
         return;
-    // Without a threshold every cell survives. Those below the cut are 0 anyway; if all are, the
-    // largest is still wanted, and the penalty can change which one that is.
+    // Without a threshold every cell survives. Those below the cut are 0 anyway, if it counts; if
+    // all are, the largest is still wanted, and the penalty can change which one that is.
     const double least = dm_joint_max(d->joint) / pow(o->penalty, (double)n);
-    dm_joint_collect(d->joint, least < cut ? least : cut, c);
+    dm_joint_collect(d->joint, !o->cut ? 0 : least < cut ? least : cut, c);
 }
 
+/* The order's block passes if its most probable cell is confident enough. */
 static bool try_order(struct dm_decoder *d, const struct dm_gen_opt *o, size_t n,
                       struct dm_block *out)
 {
     struct dm_try *t = &out->order[n];
     struct dm_cells c;
-    const double cut = pow(o->eps_b, (double)(n - 1));
+    const double cut = dm_gen_opt_level(o, n);
     t->tried = true;
     t->otsu = -1;
     // neither the threshold nor the penalty raises the largest J
@@ -131,10 +156,13 @@ static bool try_order(struct dm_decoder *d, const struct dm_gen_opt *o, size_t n
     t->max = penalise(d, &c, n, o->penalty);
     if (o->trace && c.n)
         cell_tokens(d, c.cell[best_cell(&c)], n, t->best);
-    t->passed = t->max > cut;
-    if (t->passed)
-        choose(d, o, &c, n, cut, out);
-    return t->passed;
+    t->passed = c.n > 0 && confidence(d, o, &c, best_cell(&c), n) > cut;
+    if (!t->passed)
+        return false;
+    if (o->cut)
+        drop_below(d, o, &c, n, cut);
+    choose(d, o, &c, n, out);
+    return true;
 }
 
 static void one_token(struct dm_decoder *d, const struct dm_gen_opt *o, struct dm_block *out)
@@ -146,7 +174,7 @@ static void one_token(struct dm_decoder *d, const struct dm_gen_opt *o, struct d
     }
     const double max = penalise(d, &c, 1, o->penalty);
     out->order[1] = (struct dm_try){true, true, -1, c.n, max};
-    choose(d, o, &c, 1, 0, out);
+    choose(d, o, &c, 1, out);
 }
 
 enum dm_status dm_decoder_step(struct dm_decoder *d, const struct dm_gen_opt *o,
@@ -164,13 +192,14 @@ enum dm_status dm_decoder_step(struct dm_decoder *d, const struct dm_gen_opt *o,
                             o->temperature > 0 ? o->temperature : 1))
             return dm_fail(e, DM_ENAN, "logits of head %zu at position %zu are not finite", i + 1,
                            pos);
-    if (n > 1) {
-        const struct dm_mask mask = {cooc, o->alpha_c, o->unseen, o->lambda};
-        dm_joint_begin(d->joint, d->cand, n, &mask);
-    }
-    for (; n > 1; n--)
+    for (double alpha = NAN; n > 1; n--) { // of the mask that the joint has
+        const struct dm_mask mask = {cooc, dm_gen_opt_alpha(o, n), o->unseen, o->lambda};
+        if (mask.alpha != alpha)
+            dm_joint_begin(d->joint, d->cand, n, &mask);
+        alpha = mask.alpha;
         if (try_order(d, o, n, out))
             return DM_OK;
+    }
     one_token(d, o, out);
     return DM_OK;
 }

@@ -20,7 +20,7 @@ struct pool {
 struct source {
     struct dm_decoder *d;
     const struct dm_gen_opt *o;
-    struct dm_mask mask;
+    const struct dm_cooc *cooc;
     const float *logits;
     size_t Vp, n, n_ready;
 };
@@ -48,7 +48,9 @@ static double weigh(struct source *s, const int32_t *path, size_t n, struct dm_c
         id[i] = path[i];
     }
     d->given[n] = d->cand[n];
-    dm_joint_begin(d->joint, d->given, n + 1, &s->mask);
+    const struct dm_mask mask = {s->cooc, dm_gen_opt_alpha(s->o, n + 1), s->o->unseen,
+                                 s->o->lambda};
+    dm_joint_begin(d->joint, d->given, n + 1, &mask);
     if (!dm_joint_order(d->joint, n + 1, 0))
         return 0;
     dm_joint_collect(d->joint, 0, c);
@@ -90,12 +92,7 @@ static void expand(struct source *s, const struct dm_draft *w, size_t r, size_t 
 void dm_decoder_draft(struct dm_decoder *d, const struct dm_gen_opt *o, const struct dm_cooc *cooc,
                       const float *logits, size_t Vp, size_t n, bool chain, struct dm_draft *w)
 {
-    struct source s = {.d = d,
-                       .o = o,
-                       .mask = {cooc, o->alpha_c, o->unseen, o->lambda},
-                       .logits = logits,
-                       .Vp = Vp,
-                       .n = n};
+    struct source s = {.d = d, .o = o, .cooc = cooc, .logits = logits, .Vp = Vp, .n = n};
     struct pool pool = {0};
     assert(n >= 1 && n <= d->n_max && o->rows >= 1 && o->rows <= DM_TREE_ROWS);
     w->tree.n = 1;

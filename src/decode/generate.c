@@ -18,6 +18,7 @@ struct dm_gen {
     bool has_decoder;
     float *logits; /* (n_heads,Vp) or (DM_TREE_ROWS,Vp); without trees (n_heads,n_heads,Vp) */
     float *drafts; /* (n_heads-1,Vp): heads 2.. for lossless mode */
+    double cost[DM_TREE_ROWS + 1]; /* seconds of a pass over so many rows; [0] > 0: is measured */
 };
 
 double dm_gen_per_forward(const struct dm_gen_stats *s)
@@ -147,6 +148,7 @@ struct run {
     dm_gen_fn *fn;
     void *ctx;
     struct dm_gen_stats *s;
+    double expected; /* drafts that should have been accepted by their own probabilities */
 };
 
 static bool is_end(const struct run *r, int32_t id)
@@ -206,18 +208,65 @@ static enum dm_status base_token(const struct run *r, const float *logits, size_
     return dm_decoder_step(&g->decoder, &base, NULL, logits, g->m->cfg.Vp, 1, pos, b, e);
 }
 
+/* For options' rows = 0: the least time of three for every number of rows, with an empty context.
+ */
+static void measure_rows(struct dm_gen *g, int32_t id)
+{
+    struct dm_tree tree = {0};
+    int32_t ids[DM_TREE_ROWS];
+    if (g->cost[0] > 0 || !dm_session_has_trees(g->session) || g->m->cfg.T_max < DM_TREE_ROWS)
+        return;
+    for (size_t i = 0; i < DM_TREE_ROWS; i++)
+        ids[i] = id;
+    for (size_t run = 0; run < 3; run++)
+        for (tree.n = 1; tree.n <= DM_TREE_ROWS; tree.n++) {
+            dm_session_reset(g->session, 0);
+            const double t = dm_now();
+            dm_session_tree(g->session, ids, &tree, g->logits);
+            dm_session_keep(g->session, 0, g->drafts);
+            const double cost = dm_now() - t;
+            if (run == 0 || cost < g->cost[tree.n])
+                g->cost[tree.n] = cost;
+        }
+    g->cost[0] = 1;
+}
+
+/* Drops the last drafts if fewer give more tokens per second: likelier ones come first, and how far
+ * their probabilities can be believed the text has shown so far. */
+static void trim(const struct run *r, struct dm_draft *w)
+{
+    const double *cost = r->g->cost;
+    const double belief = (1 + (double)r->s->accepted) / (1 + r->expected);
+    double tokens = 0, best = 0;
+    size_t n = 1;
+    for (size_t i = 0; i < w->tree.n && cost[0] > 0; i++) {
+        tokens += i ? belief * w->p[i] : 1;
+        if (tokens / cost[i + 1] > best) {
+            best = tokens / cost[i + 1];
+            n = i + 1;
+        }
+    }
+    if (cost[0] > 0)
+        w->tree.n = n;
+}
+
 /* From here on three functions with two ways each: a session with trees verifies any drafts and
  * asks the heads about the kept ones only; others get a chain, through base and heads at once. */
-static void draft(const struct run *r, const struct dm_block *b, struct dm_draft *w)
+static void draft(struct run *r, const struct dm_block *b, struct dm_draft *w)
 {
     struct dm_gen *g = r->g;
     const bool trees = dm_session_has_trees(g->session);
     const size_t n = r->left < g->n_heads ? r->left : g->n_heads;
     const size_t room = g->m->cfg.T_max - dm_session_pos(g->session);
     struct dm_gen_opt o = *r->o;
+    o.rows = o.rows ? o.rows : DM_TREE_ROWS;
     o.rows = o.rows < room ? o.rows : room;
     w->id[0] = b->id[0];
     dm_decoder_draft(&g->decoder, &o, g->cooc, g->drafts, g->m->cfg.Vp, n, !trees, w);
+    if (!r->o->rows)
+        trim(r, w);
+    for (size_t i = 1; i < w->tree.n; i++)
+        r->expected += w->p[i];
 }
 
 /* Returns how many rows of g->logits lie between those of two drafts. */
@@ -313,13 +362,15 @@ enum dm_status dm_gen_run(struct dm_gen *g, const struct dm_gen_opt *o, const in
     dm_decoder_reset(&g->decoder);
     dm_decoder_add(&g->decoder, prompt, n_prompt);
 
+    if (o->mode == DM_GEN_LOSSLESS && !o->rows)
+        measure_rows(g, prompt[0]);
     const double t0 = dm_now();
     dm_session_reset(g->session, 0);
     dm_session_step(g->session, prompt, n_prompt, g->logits);
     const double t1 = dm_now();
     const size_t room = g->m->cfg.T_max - n_prompt;
     s->end = o->max_tokens > room ? DM_GEN_CONTEXT : DM_GEN_LENGTH;
-    struct run r = {g, o, o->max_tokens < room ? o->max_tokens : room, out, fn, ctx, s};
+    struct run r = {g, o, o->max_tokens < room ? o->max_tokens : room, out, fn, ctx, s, 0};
     enum dm_status st = o->mode == DM_GEN_LOSSLESS ? decode_lossless(&r, e) : decode(&r, e);
     s->prefill_seconds = t1 - t0;
     s->seconds = dm_now() - t1;

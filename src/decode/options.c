@@ -1,29 +1,41 @@
 /* SPDX-License-Identifier: MIT */
 #include "src/decode/options.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "src/base/json.h"
 
 const char *const dm_gen_mode_names[] = {"ar", "dynamo", "lossless", NULL};
+const char *const dm_preset_names[] = {"paper", "best", NULL};
 const char *const dm_unseen_names[] = {"zero", "mix", "backoff", NULL};
+
+void dm_gen_opt_preset(struct dm_gen_opt *o, enum dm_preset preset)
+{
+    const bool paper = preset == DM_PRESET_PAPER;
+    o->trust = 0;
+    o->power2 = 1;
+    o->power3 = 2;
+    o->cut = paper;
+    o->alpha_c = o->alpha_3 = 1;
+    o->unseen = paper ? DM_UNSEEN_ZERO : DM_UNSEEN_BACKOFF;
+    o->threshold = o->blur = true;
+}
 
 struct dm_gen_opt dm_gen_opt_default(void)
 {
-    return (struct dm_gen_opt){.mode = DM_GEN_DYNAMO,
-                               .temperature = 0.7,
-                               .top_k = 50,
-                               .penalty = 1.1,
-                               .seed = 1,
-                               .eps_b = 0.5,
-                               .alpha_c = 1,
-                               .unseen = DM_UNSEEN_BACKOFF,
-                               .lambda = 0.9,
-                               .threshold = true,
-                               .blur = true,
-                               .rows = 4,
-                               .max_tokens = 100,
-                               .stop_eos = true};
+    struct dm_gen_opt o = {.mode = DM_GEN_DYNAMO,
+                           .temperature = 0.7,
+                           .top_k = 50,
+                           .penalty = 1.1,
+                           .seed = 1,
+                           .eps_b = 0.5,
+                           .lambda = 0.9,
+                           .rows = 4,
+                           .max_tokens = 100,
+                           .stop_eos = true};
+    dm_gen_opt_preset(&o, DM_PRESET_BEST);
+    return o;
 }
 
 enum dm_status dm_gen_opt_check(const struct dm_gen_opt *o, struct dm_err *e)
@@ -37,7 +49,11 @@ enum dm_status dm_gen_opt_check(const struct dm_gen_opt *o, struct dm_err *e)
                  {"eps_b", o->eps_b, 0, 1},
                  {"alpha_c", o->alpha_c, 0, 10},
                  {"lambda", o->lambda, 0, 1},
-                 {"rows", (double)o->rows, 1, DM_TREE_ROWS}};
+                 {"power2", o->power2, 0.01, 100},
+                 {"power3", o->power3, 0.01, 100},
+                 {"trust", o->trust, 0, 100},
+                 {"alpha_3", o->alpha_3, 0, 10},
+                 {"rows", (double)o->rows, 0, DM_TREE_ROWS}};
     for (size_t i = 0; i < sizeof(range) / sizeof(range[0]); i++)
         if (!(range[i].value >= range[i].min && range[i].value <= range[i].max))
             return dm_fail(e, DM_ERANGE, "%s is %g, expected %g to %g", range[i].name,
@@ -69,11 +85,16 @@ static enum dm_status fields_from_json(struct dm_gen_opt *o, const json_t *root,
                        dm_json_type(root));
     DM_TRY(dm_json_number(root, "eps_b", false, where, &o->eps_b, e));
     DM_TRY(dm_json_number(root, "alpha_c", false, where, &o->alpha_c, e));
+    DM_TRY(dm_json_number(root, "trust", false, where, &o->trust, e));
+    DM_TRY(dm_json_number(root, "power2", false, where, &o->power2, e));
+    DM_TRY(dm_json_number(root, "power3", false, where, &o->power3, e));
+    DM_TRY(dm_json_bool(root, "cut", false, where, &o->cut, e));
+    DM_TRY(dm_json_number(root, "alpha_3", false, where, &o->alpha_3, e));
     DM_TRY(dm_json_number(root, "lambda", false, where, &o->lambda, e));
     DM_TRY(dm_json_number(root, "temperature", false, where, &o->temperature, e));
     DM_TRY(dm_json_number(root, "penalty", false, where, &o->penalty, e));
     DM_TRY(dm_json_size(root, "top_k", 1, DM_TOP_K_MAX, false, where, &o->top_k, e));
-    DM_TRY(dm_json_size(root, "rows", 1, DM_TREE_ROWS, false, where, &o->rows, e));
+    DM_TRY(dm_json_size(root, "rows", 0, DM_TREE_ROWS, false, where, &o->rows, e));
     DM_TRY(dm_json_bool(root, "threshold", false, where, &o->threshold, e));
     DM_TRY(dm_json_bool(root, "blur", false, where, &o->blur, e));
     DM_TRY(unseen_from_json(o, root, where, e));
@@ -98,11 +119,22 @@ enum dm_status dm_gen_opt_calibrated(struct dm_gen_opt *o, const char *text, con
     return st;
 }
 
+double dm_gen_opt_level(const struct dm_gen_opt *o, size_t n)
+{
+    return pow(o->eps_b, n > 2 ? o->power3 : o->power2);
+}
+
+double dm_gen_opt_alpha(const struct dm_gen_opt *o, size_t n)
+{
+    return n > 2 ? o->alpha_c * o->alpha_3 : o->alpha_c;
+}
+
 json_t *dm_gen_opt_to_json(const struct dm_gen_opt *o)
 {
-    return json_pack("{s:f, s:f, s:s, s:f, s:I, s:f, s:f, s:b, s:b, s:I}", "eps_b", o->eps_b,
-                     "alpha_c", o->alpha_c, "unseen", dm_unseen_names[o->unseen], "lambda",
-                     o->lambda, "top_k", (json_int_t)o->top_k, "temperature", o->temperature,
-                     "penalty", o->penalty, "threshold", o->threshold, "blur", o->blur, "rows",
-                     (json_int_t)o->rows);
+    return json_pack("{s:f, s:f, s:f, s:f, s:b, s:f, s:f, s:s, s:f, s:I, s:f, s:f, s:b, s:b, s:I}",
+                     "eps_b", o->eps_b, "trust", o->trust, "power2", o->power2, "power3", o->power3,
+                     "cut", o->cut, "alpha_c", o->alpha_c, "alpha_3", o->alpha_3, "unseen",
+                     dm_unseen_names[o->unseen], "lambda", o->lambda, "top_k", (json_int_t)o->top_k,
+                     "temperature", o->temperature, "penalty", o->penalty, "threshold",
+                     o->threshold, "blur", o->blur, "rows", (json_int_t)o->rows);
 }

@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: MIT */
+/* cmd_joint.h - the options of how several tokens are decoded at once, for commands that decode. */
+#ifndef DM_CMD_JOINT_H
+#define DM_CMD_JOINT_H
+
+#include <argp.h>
+
+/* A child parser; its input is the struct dm_gen_opt that the options change. */
+extern const struct argp cmd_joint_argp;
+
+#endif
