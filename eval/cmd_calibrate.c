@@ -13,6 +13,7 @@
 #include "src/base/par.h"
 #include "src/base/progress.h"
 #include "src/base/stop.h"
+#include "src/cmd_joint.h"
 #include "src/model/file.h"
 
 struct options {
@@ -48,9 +49,7 @@ enum {
     OPT_TOP_K,
     OPT_PENALTY,
     OPT_ALPHA,
-    OPT_LAMBDA,
-    OPT_THRESHOLD,
-    OPT_BLUR,
+    OPT_PRESET,
     OPT_FORMAT,
     OPT_THREADS,
     OPT_JSON,
@@ -97,10 +96,10 @@ static const struct argp_option table[] = {
     {"seed", OPT_SEED, "N", 0, "Of texts and of the choice of prompts (default 1)", 4},
     {0, 0, 0, 0, "Decoding, as in generate:", 5},
     {"temperature", OPT_TEMPERATURE, "X", 0, "Default 0.7", 5},
+    {"preset", OPT_PRESET, "NAME", 0,
+     "How the joint is made and trusted: paper or best (default best); options after it go over it",
+     5},
     {"penalty", OPT_PENALTY, "X", 0, "Repetition penalty, default 1.1", 5},
-    {"lambda", OPT_LAMBDA, "X", 0, "Trust in the table for mix and backoff, default 0.9", 5},
-    {"threshold", OPT_THRESHOLD, "on|off", 0, "Adaptive threshold (default on)", 5},
-    {"blur", OPT_BLUR, "on|off", 0, "Its blur (default on)", 5},
     {0, 0, 0, 0, "Others:", 6},
     {"format", OPT_FORMAT, "FORMAT", 0,
      "Numbers to compute with: auto (the model file's), f32, bf16, int8, int4 (default auto)", 6},
@@ -263,24 +262,21 @@ static bool parse_goal(int key, char *arg, struct argp_state *s, struct dm_cal_o
     }
 }
 
-static bool parse_decoding(int key, char *arg, struct argp_state *s, struct dm_gen_opt *g)
+static bool parse_decoding(int key, char *arg, struct argp_state *s, struct dm_cal_opt *c)
 {
-    static const char *const words[] = {"off", "on", NULL};
     switch (key) {
     case OPT_TEMPERATURE:
-        g->temperature = dm_opt_real(s, "--temperature", arg, 0, 100);
+        c->gen.temperature = dm_opt_real(s, "--temperature", arg, 0, 100);
         return true;
     case OPT_PENALTY:
-        g->penalty = dm_opt_real(s, "--penalty", arg, 1, 100);
+        c->gen.penalty = dm_opt_real(s, "--penalty", arg, 1, 100);
         return true;
-    case OPT_LAMBDA:
-        g->lambda = dm_opt_real(s, "--lambda", arg, 0, 1);
-        return true;
-    case OPT_THRESHOLD:
-        g->threshold = dm_opt_word(s, "--threshold", arg, words) == 1;
-        return true;
-    case OPT_BLUR:
-        g->blur = dm_opt_word(s, "--blur", arg, words) == 1;
+    case OPT_PRESET:
+        dm_gen_opt_preset(&c->gen,
+                          (enum dm_preset)dm_opt_word(s, "--preset", arg, dm_preset_names));
+        c->n_alpha_c = c->n_unseen = 1;
+        c->alpha_c[0] = c->gen.alpha_c;
+        c->unseen[0] = c->gen.unseen;
         return true;
     default:
         return false;
@@ -291,9 +287,12 @@ static error_t parse(int key, char *arg, struct argp_state *s)
 {
     struct options *o = s->input;
     if (parse_search(key, arg, s, &o->cal) || parse_goal(key, arg, s, &o->cal) ||
-        parse_decoding(key, arg, s, &o->cal.gen))
+        parse_decoding(key, arg, s, &o->cal))
         return 0;
     switch (key) {
+    case ARGP_KEY_INIT:
+        s->child_inputs[0] = &o->cal.gen;
+        break;
     case OPT_COOC:
         o->cooc = arg;
         break;
@@ -473,7 +472,8 @@ static enum dm_status report(const struct job *j, struct dm_err *e)
 
 int cmd_calibrate(int argc, char **argv)
 {
-    static const struct argp argp = {table, parse, "MODEL", doc, NULL, NULL, NULL};
+    static const struct argp_child children[] = {{&cmd_joint_argp, 0, NULL, 5}, {0}};
+    static const struct argp argp = {table, parse, "MODEL", doc, children, NULL, NULL};
     struct options o = {.cal = dm_cal_opt_default(), .format = DM_FORMAT_AUTO};
     struct dm_err e;
     argp_parse(&argp, argc, argv, 0, NULL, &o);

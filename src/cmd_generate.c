@@ -39,6 +39,11 @@ enum {
     OPT_MODE,
     OPT_PENALTY,
     OPT_SEED,
+    OPT_PRESET,
+    OPT_EPS_B,
+    OPT_ALPHA_C,
+    OPT_UNSEEN,
+    OPT_ROWS,
     OPT_IGNORE_EOS,
     OPT_ECHO,
     OPT_STATS,
@@ -69,6 +74,24 @@ static const struct argp_option arguments[] = {
     {"top-k", 'k', "N", 0, "Candidates per head, 1 to 256 (50)", 0},
     {"penalty", OPT_PENALTY, "X", 0, "Divides the probability of repeated tokens, from 1 (1.1)", 0},
     {"seed", OPT_SEED, "N", 0, "Same seed, same text (1)", 0},
+    {0, 0, 0, 0, "Several tokens per step (defaults as above)", 3},
+    {"preset", OPT_PRESET, "NAME", 0,
+     "Everything here but eps-b, lambda and rows at once: paper, or best, what was measured to be "
+     "better (best); options after it go over it",
+     0},
+    {"eps-b", OPT_EPS_B, "X", 0,
+     "Back-off threshold, 0 (always as many tokens as heads) to 1 (always one): n tokens are taken "
+     "if their joint's maximum exceeds X^(n-1), see --power (0.5)",
+     0},
+    {"alpha-c", OPT_ALPHA_C, "X", 0, "Exponent of the co-occurrence ratio; 0 is off (1)", 0},
+    {"unseen", OPT_UNSEEN, "POLICY", 0,
+     "Ratio of an n-gram that the table lacks: zero (the paper's), mix: lambda * r + (1 - lambda) "
+     "for all, backoff: the chain of its pairs, 1 - lambda for an unseen pair (backoff)",
+     0},
+    {"rows", OPT_ROWS, "N", 0,
+     "With --mode lossless: tokens that a pass runs at once, the base's next one and N - 1 drafts, "
+     "1 to 8; 0: as many as pay on this machine, which changes the speed only (4)",
+     0},
     {"ignore-eos", OPT_IGNORE_EOS, 0, 0, "Go on after the end-of-text token", 0},
     {0, 0, 0, 0, "Output", 4},
     {"echo", OPT_ECHO, 0, 0, "Print the prompt before its continuation", 0},
@@ -112,6 +135,21 @@ static error_t parse_gen(int key, char *arg, struct argp_state *s, struct dm_gen
         break;
     case OPT_SEED:
         g->seed = dm_opt_u64(s, "--seed", arg);
+        break;
+    case OPT_PRESET:
+        dm_gen_opt_preset(g, (enum dm_preset)dm_opt_word(s, "--preset", arg, dm_preset_names));
+        break;
+    case OPT_EPS_B:
+        g->eps_b = dm_opt_real(s, "--eps-b", arg, 0, 1);
+        break;
+    case OPT_ALPHA_C:
+        g->alpha_c = dm_opt_real(s, "--alpha-c", arg, 0, 10);
+        break;
+    case OPT_UNSEEN:
+        g->unseen = (enum dm_unseen)dm_opt_word(s, "--unseen", arg, dm_unseen_names);
+        break;
+    case OPT_ROWS:
+        g->rows = dm_opt_size(s, "--rows", arg, 0, DM_TREE_ROWS);
         break;
     case OPT_IGNORE_EOS:
         g->stop_eos = false;
@@ -185,8 +223,7 @@ static error_t parse(int key, char *arg, struct argp_state *s)
     return 0;
 }
 
-static const struct argp_child children[] = {
-    {&cmd_joint_argp, 0, "Several tokens per step (defaults as above)", 3}, {0}};
+static const struct argp_child children[] = {{&cmd_joint_argp, 0, NULL, 3}, {0}};
 static const struct argp argp = {arguments, parse, "MODEL", doc, children, 0, 0};
 
 /* Everything that a run holds. */

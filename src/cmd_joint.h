@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* cmd_joint.h - the options of how several tokens are decoded at once, for commands that decode. */
+/* cmd_joint.h - options of how the joint is made and trusted that generate and calibrate share. */
 #ifndef DM_CMD_JOINT_H
 #define DM_CMD_JOINT_H
 
