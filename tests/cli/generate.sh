@@ -114,10 +114,20 @@ for t in 0 0.9; do
         > lossless.txt 2> stats.txt
     cmp ar.txt lossless.txt || fail "lossless is not the base's text at temperature $t"
     grep -q '^drafts: [0-9]*, of which the base agrees with' stats.txt || fail "$(cat stats.txt)"
-    for rows in 1 2 8; do
+    for rows in 0 1 2 8; do
         "$dynamo" generate m.h5 --cooc cooc.h5 -p "In the" -n 60 -t $t --mode lossless --rows $rows > lossless.txt
         cmp ar.txt lossless.txt || fail "lossless with $rows rows is not the base's text at temperature $t"
     done
+done
+
+# A preset, and options that go over it.
+gen m.h5 --cooc cooc.h5 -p "In the" -n 5 --preset paper --alpha-c 0.5 --power 1.5,3 --trust 0.25 --json > r.json
+for want in '"cut":true' '"unseen":"zero"' '"alpha_c":0.5' '"power2":1.5' '"power3":3.0' '"trust":0.25' '"blur":true'; do
+    grep -q "$want" r.json || fail "no $want in $(cat r.json)"
+done
+gen m.h5 --cooc cooc.h5 -p "In the" -n 5 --preset paper --preset best --cut on --alpha-3 0 --json > r.json
+for want in '"cut":true' '"unseen":"backoff"' '"alpha_3":0.0' '"power2":1.0'; do
+    grep -q "$want" r.json || fail "no $want in $(cat r.json)"
 done
 
 # Failures.
@@ -125,6 +135,9 @@ refused 2 'MODEL is missing'
 refused 2 'exclude each other' m.h5 -p a -f p.txt
 refused 2 '--eps-b: "2" is not a number from 0 to 1' m.h5 --eps-b 2
 refused 2 '--rows: "9"' m.h5 --rows 9
+refused 2 '--power: "1" is not two numbers' m.h5 --power 1
+refused 2 '--power: "x"' m.h5 --power 1,x
+refused 2 '--preset: "y" is none of paper, best' m.h5 --preset y
 refused 2 '--unseen: "x" is none of zero, mix, backoff' m.h5 --unseen x
 refused 2 '--top-k' m.h5 -k 0
 refused 1 'none.h5' none.h5
