@@ -36,7 +36,7 @@ static const char doc[] =
     "bench, train or generate, or a --trace. Several of a kind are compared. What there are no "
     "data for is left out, and the page says which command makes them.\n\n"
     "Examples:\n"
-    "  dynamo report heads.log.jsonl heads.h5 calibrate.json dynamo.json base.json -o report.html\n"
+    "  dynamo report heads.h5 heads.log.jsonl dynamo.json base.json -o report.html\n"
     "  dynamo report build/quickstart -o report.html";
 
 static error_t parse(int key, char *arg, struct argp_state *s)

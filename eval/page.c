@@ -72,12 +72,16 @@ static void put_escaped(struct dm_page *p, const char *format, va_list args)
         p->failed = true;
         return;
     }
-    for (const char *c = clean; *c; c++) {
-        const char *name = replacement((unsigned char)*c);
-        if (name)
-            fputs(name, p->f);
-        else
-            fputc(*c, p->f);
+    const char *from = clean; // what is not written yet and needs no replacement
+    for (const char *c = clean;; c++) {
+        const char *name = *c ? replacement((unsigned char)*c) : "";
+        if (!name)
+            continue;
+        fwrite(from, 1, (size_t)(c - from), p->f);
+        fputs(name, p->f);
+        from = c + 1;
+        if (!*c)
+            break;
     }
     free(clean);
 }
