@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Item by item: `dynamo eval` against lm-evaluation-harness on the same model and data.
 
-    pip install lm_eval torch transformers
+    pip install lm_eval torch transformers accelerate
     scripts/compare_lm_eval.py build/dynamo base.h5 --lambada lambada_test.jsonl \\
         --piqa valid.jsonl valid-labels.lst --limit 500
 
