@@ -197,6 +197,10 @@ for part in '"command":"calibrate"' '"eps_b":0.0,' '"unseen":"zero"' '"hash":"' 
     '"control":{' '"distinct":{"1":' '"judge":{"path":"base.h5"' '"failures_allowed":0'; do
     says cal.json "$part"
 done
+"$dynamo" calibrate heads.h5 --cooc cooc.h5 --data held.h5 $small $loose -n --preset paper --power 1,3 --json > cal.json
+for part in '"unseen":"zero"' '"cut":true' '"power3":3.0' '"trust":0.0'; do
+    says cal.json "$part"
+done
 "$dynamo" calibrate heads.h5 --cooc cooc.h5 --data held.h5 ${small%--risk*} --target-speedup 1.1 -n \
     > speed.tsv
 grep -q '^chosen: eps_b 0[.5]*, .* the smallest divergence' speed.tsv || fail "target: $(cat speed.tsv)"
