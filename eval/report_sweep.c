@@ -91,31 +91,41 @@ static bool same(const json_t *a, const json_t *b, const char *key)
     return x && y ? json_equal(x, y) : x == y;
 }
 
+/* The settings of decoding but eps_b. */
+static const char *const settings[] = {"unseen", "alpha_c", "alpha_3",    "top_k",  "trust",
+                                       "power2", "power3",  "cut",        "lambda", "threshold",
+                                       "blur",   "penalty", "temperature"};
+enum { SETTINGS = sizeof(settings) / sizeof(settings[0]) };
+
 /* Whether the points are of one curve: they differ in eps_b only. */
 static bool same_curve(const json_t *a, const json_t *b)
 {
-    return same(a, b, "unseen") && same(a, b, "alpha_c") && same(a, b, "top_k");
+    for (size_t k = 0; k < SETTINGS; k++)
+        if (!same(a, b, settings[k]))
+            return false;
+    return true;
 }
 
 /* What sets the curve of point o apart among all points. */
 static void name_curve(char *text, size_t n, const json_t *points, const json_t *o)
 {
-    static const char *const keys[] = {"unseen", "alpha_c", "top_k"};
-    size_t used = 0;
+    size_t used = 0, i;
+    json_t *other;
     text[0] = '\0';
-    for (size_t k = 0; k < sizeof(keys) / sizeof(keys[0]); k++) {
-        const json_t *v = json_object_get(o, keys[k]);
+    for (size_t k = 0; k < SETTINGS; k++) {
+        const json_t *v = json_object_get(o, settings[k]);
         bool varies = false;
-        size_t i;
-        json_t *other;
-        json_array_foreach(points, i, other) varies = varies || !same(o, other, keys[k]);
+        json_array_foreach(points, i, other) varies = varies || !same(o, other, settings[k]);
         if (!varies || used >= n)
             continue;
         if (json_is_string(v))
             used += (size_t)snprintf(text + used, n - used, ", %.30s", json_string_value(v));
         else if (json_is_number(v))
-            used += (size_t)snprintf(text + used, n - used, ", %s %.6g", keys[k],
+            used += (size_t)snprintf(text + used, n - used, ", %s %.6g", settings[k],
                                      json_number_value(v));
+        else
+            used += (size_t)snprintf(text + used, n - used, ", %s %s", settings[k],
+                                     json_is_true(v) ? "on" : "off");
     }
 }
 

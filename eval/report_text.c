@@ -261,16 +261,16 @@ static void put_context(struct dm_page *p, const json_t *root, double step)
 static void put_joint(struct dm_page *p, const struct dm_run *run)
 {
     const json_t *joint = json_object_get(run->root, "joint"), *s;
-    char max[40], eps[40];
+    char max[40], level[40];
     size_t i;
     json_t *each;
-    const double m = dm_rep_number(joint, "max_j"), e = dm_rep_number(joint, "eps_b");
-    dm_page_figure(max, m, 3);
-    dm_page_figure(eps, e, 3);
+    dm_page_figure(max, dm_rep_number(joint, "counts"), 3);
+    dm_page_figure(level, dm_rep_number(joint, "level"), 3);
     dm_page_element(p, "h3", "%s, pass %.0f", run->label, dm_rep_number(joint, "step"));
     put_context(p, run->root, dm_rep_number(joint, "step"));
-    dm_page_element(p, "p", "The pair is %s: its largest J is %s, the threshold eps_b %s.",
-                    m > e ? "good enough" : "not taken", max, eps);
+    dm_page_element(p, "p", "The likeliest pair %s: it counts %s, and must exceed %s.",
+                    json_is_true(json_object_get(joint, "passed")) ? "passes" : "does not pass",
+                    max, level);
     dm_page_raw(p, "<div class=\"heats\">\n");
     for (size_t k = 0; k < N_STAGES; k++) {
         s = NULL;

@@ -537,6 +537,11 @@ static void test_stages_are_those_of_the_step(void **state)
     assert_int_equal(s.cells[DM_STAGE_THRESHOLD], want.n_cells);
     assert_int_equal(s.otsu, want.otsu);
     assert_true(s.max == max && s.max == want.max);
+    assert_true(s.counts == max && s.level == f->o.eps_b);
+    f->o.trust = f->o.power2 = 2;
+    assert_ok(dm_stages_of(&s, &f->d, &f->o, &table, &e), e);
+    assert_near(s.counts, max * p[0][1] * p[0][1], 1e-6); // the largest is in the second row
+    assert_near(s.level, f->o.eps_b * f->o.eps_b, 1e-12);
     f->o.unseen = DM_UNSEEN_ZERO;
     set(f, 2, 2, 1e-30);
     set(f, 2, 9, 0.5); // no pair of the table is left

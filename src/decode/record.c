@@ -97,8 +97,9 @@ json_t *dm_record_stages(const struct dm_stages *s, const struct dm_tokenizer *t
             json_array_append_new(
                 stages, json_pack("{s:s, s:I, s:f, s:o}", "name", dm_stage_names[i], "cells",
                                   (json_int_t)s->cells[i], "mass", s->mass[i], "J", grid(s, i)));
-    return json_pack("{s:f, s:f, s:o, s:o, s:o, s:o}", "eps_b", s->eps_b, "max_j", s->max,
-                     "threshold", s->otsu < 0 ? json_null() : json_integer(s->otsu), "rows",
+    return json_pack("{s:f, s:f, s:f, s:b, s:o, s:o, s:o, s:o}", "max_j", s->max, "counts",
+                     s->counts, "level", s->level, "passed", s->counts > s->level, "threshold",
+                     s->otsu < 0 ? json_null() : json_integer(s->otsu), "rows",
                      candidates(s, 0, tokenizer), "columns", candidates(s, 1, tokenizer), "stages",
                      stages);
 }

@@ -23,8 +23,8 @@ struct dm_record {
  * early is null. New reference, NULL when out of memory. */
 json_t *dm_record_block(struct dm_record *r, const struct dm_block *b, size_t step);
 
-/* {eps_b, max_j, threshold, rows: [{id, text, p}], columns: the same, stages: [{name, cells, mass,
- * J: [[..]]}]}; new reference, NULL when out of memory. */
+/* {max_j, counts, level, passed, threshold, rows: [{id, text, p}], columns: the same, stages:
+ * [{name, cells, mass, J: [[..]]}]}; new reference, NULL when out of memory. */
 json_t *dm_record_stages(const struct dm_stages *s, const struct dm_tokenizer *tokenizer);
 
 /* A JSON string of any bytes: what is not UTF-8 becomes U+FFFD. */

@@ -66,15 +66,18 @@ static enum dm_status put_image(struct dm_stages *s, struct dm_grid g, const str
     return ok ? DM_OK : dm_fail(e, DM_ENOMEM, "out of memory for an image of the joint");
 }
 
-static void penalise(struct dm_stages *s, const struct dm_decoder *d, double penalty,
+static void penalise(struct dm_stages *s, const struct dm_decoder *d, const struct dm_gen_opt *o,
                      struct dm_cells *c)
 {
     const size_t columns = d->cand[1].n;
     for (size_t i = 0; i < c->n; i++) {
         const int32_t id[] = {d->cand[0].id[c->cell[i] / columns],
                               d->cand[1].id[c->cell[i] % columns]};
-        c->J[i] /= penalty > 1 ? dm_penalty_divisor(id, 2, d->seen, penalty) : 1;
-        s->max = c->J[i] > s->max ? c->J[i] : s->max;
+        c->J[i] /= o->penalty > 1 ? dm_penalty_divisor(id, 2, d->seen, o->penalty) : 1;
+        if (c->J[i] <= s->max)
+            continue;
+        s->max = c->J[i];
+        s->counts = c->J[i] * pow(d->cand[0].p[c->cell[i] / columns], o->trust);
     }
     put_cells(s, DM_STAGE_PENALTY, c, columns);
 }
@@ -94,9 +97,9 @@ static void put_candidates(struct dm_stages *s, const struct dm_decoder *d)
 enum dm_status dm_stages_of(struct dm_stages *s, struct dm_decoder *d, const struct dm_gen_opt *o,
                             const struct dm_cooc *cooc, struct dm_err *e)
 {
-    struct dm_mask mask = {NULL, o->alpha_c, o->unseen, o->lambda};
+    struct dm_mask mask = {NULL, dm_gen_opt_alpha(o, 2), o->unseen, o->lambda};
     struct dm_cells c;
-    *s = (struct dm_stages){.otsu = -1, .eps_b = o->eps_b};
+    *s = (struct dm_stages){.otsu = -1, .level = dm_gen_opt_level(o, 2)};
     if (d->n_cand < 2)
         return dm_fail(e, DM_ERANGE, "this step looks at one token only: there is no joint");
     const size_t columns = d->cand[1].n;
@@ -119,6 +122,6 @@ enum dm_status dm_stages_of(struct dm_stages *s, struct dm_decoder *d, const str
             dm_joint_collect(d->joint, 0, &c);
     }
     put_cells(s, DM_STAGE_THRESHOLD, &c, columns);
-    penalise(s, d, o->penalty, &c);
+    penalise(s, d, o, &c);
     return DM_OK;
 }

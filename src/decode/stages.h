@@ -28,7 +28,9 @@ struct dm_stages {
     double mass[DM_STAGES];  /* shares; 0 where the stage left nothing at all */
     size_t cells[DM_STAGES]; /* of the whole grid that are not 0 */
     int otsu;                /* -1: no threshold was applied, blur is then all 0 */
-    double max, eps_b;       /* the pair is taken if max, of the last stage, is above eps_b */
+    double max;              /* J of the last stage */
+    double counts;           /* what it counts with options' trust */
+    double level;            /* a pair may be taken if it counts more than this */
 };
 
 /* Of the candidates of the decoder's last step, before its block is added to the context; o and
