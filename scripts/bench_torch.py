@@ -3,8 +3,9 @@
 """Training steps of PyTorch beside `bench_train`: the same jobs on the same machine.
 
     pip install torch transformers
-    scripts/bench_torch.py --threads 2                           all jobs, all forms
+    scripts/bench_torch.py --threads 2 > torch.json              all jobs, all forms
     scripts/bench_torch.py --job heads70m --form autocast,stem   some
+    build/dynamo bench --what train --peers torch.json           beside this program's
 
 Random weights and tokens, 4 sequences of 512: heads 2 and 3 on a frozen stem (heads70m, heads160m)
 or the whole model (base70m), loss, gradients, clipping and AdamW. Heads are GPT-NeoX layers with
@@ -13,9 +14,9 @@ the base's last LayerNorm and output embedding, as in dynamo.
     f32        float32 throughout
     autocast   bf16 autocast, float32 weights
     stem       frozen weights kept in bf16, the rest autocast (heads only)
-    compile    the better of the two through torch.compile, which needs a C++ compiler
+    compile    stem or autocast through torch.compile, which needs a C++ compiler
 
-One JSON line per job and form: tokens/s as [least, median, most], seconds of each step, peak memory.
+Prints a JSON list as docs/performance.md describes it, one line per job and form.
 """
 import argparse
 import json
@@ -30,6 +31,8 @@ SIZES = {  # layers, hidden size, attention heads
     "410m": (24, 1024, 16),
 }
 JOBS = {"heads70m": "70m", "heads160m": "160m", "base70m": "70m"}
+NAMES = {"f32": "f32", "autocast": "bf16 autocast", "stem": "stem in bf16",
+         "compile": "torch.compile, bf16"}
 FORMS = {"heads": ["f32", "autocast", "stem", "compile"], "base": ["f32", "autocast", "compile"]}
 B, T, VOCABULARY, HEADS = 4, 512, 50304, (2, 3)
 
@@ -115,12 +118,21 @@ def run(job, form, threads, runs):
             seconds.append(time.perf_counter() - start)
     rate = sorted(B * T / s for s in seconds)
     print(json.dumps({
-        "job": job, "form": form, "torch": torch.__version__, "threads": threads,
-        "loss": round(loss.item(), 4),
-        "tokens_per_second": [round(x) for x in (rate[0], rate[len(rate) // 2], rate[-1])],
-        "seconds": [round(s, 3) for s in seconds],
+        "peer": f"PyTorch {torch.__version__} {NAMES[form]}",
+        "size": JOBS[job], "job": "heads" if heads else "whole",
+        "format": "f32" if form == "f32" else "bf16", "threads": threads,
+        "tokens_per_s": [round(x, 1) for x in (rate[0], rate[len(rate) // 2], rate[-1])],
         "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024e-6),
+        "machine": processor(), "loss": round(loss.item(), 4),
     }), flush=True)
+
+
+def processor():
+    with open("/proc/cpuinfo", encoding="utf-8") as f:
+        for line in f:
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return ""
 
 
 def main():
@@ -131,7 +143,7 @@ def main():
     p.add_argument("--runs", type=int, default=5, help="steps measured (default 5)")
     p.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     a = p.parse_args()
-    failed = False
+    lines = []
     for job in a.job.split(","):
         if job not in JOBS:
             p.error(f"no job {job}")
@@ -145,8 +157,15 @@ def main():
             # A process of its own: memory of one run is not another's.
             command = [sys.executable, sys.argv[0], "--one", "--job", job, "--form", form,
                        "--threads", str(a.threads), "--runs", str(a.runs)]
-            failed |= subprocess.run(command).returncode != 0
-    return 1 if failed else 0
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+            if done.returncode:
+                print(f"bench_torch.py: {job} {form} failed", file=sys.stderr)
+                return 1
+            lines.append(done.stdout.strip())
+            print(lines[-1], file=sys.stderr)
+    if not a.one:
+        print("[" + ",\n ".join(lines) + "]")
+    return 0
 
 
 if __name__ == "__main__":
