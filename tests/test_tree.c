@@ -128,8 +128,8 @@ static void test_every_row_has_the_bits_of_its_path_in_every_variant(void **stat
             tiny_model(&m, &c);
             dm_model_set_format(&m, (enum dm_format)fmt);
             assert_ok(dm_model_pack(&m, DM_SCOPE_ALL, &e), e);
-            for (uint64_t seed = 0; seed < 6; seed++) {
-                dm_par_set_threads(1 + seed % 3);
+            for (uint64_t seed = 0; seed < 4; seed++) {
+                dm_par_set_threads(seed ? 1 : 3); // waiting for each other is what takes time
                 check_trees(&m, c.K, seed);
             }
             dm_model_release(&m);
