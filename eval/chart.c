@@ -291,6 +291,7 @@ bool dm_chart_draw(struct dm_page *p, const struct dm_chart *c)
     begin_figure(p, c);
     dm_svg_embed(&f.g, WIDTH, HEIGHT, c->summary);
     draw_axes(&f);
+    draw_limit(&f);
     for (size_t s = 0; s < c->n; s++) {
         const struct dm_series *series = &c->series[s];
         char class[24];
@@ -302,7 +303,6 @@ bool dm_chart_draw(struct dm_page *p, const struct dm_chart *c)
                 draw_point(&f, series, &series->point[i]);
         dm_svg_group_end(&f.g);
     }
-    draw_limit(&f);
     draw_tags(&f);
     draw_chosen(&f);
     end_figure(p, &f);

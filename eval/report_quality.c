@@ -76,19 +76,14 @@ static bool draw(struct dm_page *p, const struct dm_rep_sweep *sweep, size_t n, 
              "%s against %s, a point per threshold; the numbers are in the table.", title,
              x_names[x]);
     double margin = NAN;
-    bool of_prompts = false;
     for (size_t i = n; i-- > 0 && y < Y_WINS;)
-        if (isfinite(sweep[i].margin[y])) {
-            margin = sweep[i].margin[y];
-            of_prompts = sweep[i].of_prompts;
-        }
+        margin = isfinite(sweep[i].margin[y]) ? sweep[i].margin[y] : margin;
     if (y == Y_WINS)
         margin = 1;
     if (isfinite(margin))
         snprintf(limit, sizeof(limit), "%s %.4g",
                  y == Y_WINS      ? "indifferent:"
                  : y == Y_FAILING ? "risk"
-                 : of_prompts     ? "margin of a prompt"
                                   : "margin",
                  margin);
     const struct dm_chart chart = {.title = title,

@@ -146,17 +146,15 @@ static bool read_curve(struct dm_rep_sweep *s, const char *label, const json_t *
     size_t i;
     json_t *o;
     const bool new = json_is_object(json_object_get(evidence, "margin"));
-    *s = (struct dm_rep_sweep){
-        .source = evidence,
-        .at = dm_alloc(json_array_size(points), sizeof(*s->at)),
-        .margin = {dm_rep_number(evidence, new ? "margin.logp" : "margin"),
-                   dm_rep_number(evidence, new ? "margin.divergence" : "-"),
-                   dm_rep_number(evidence, new ? "margin.repeats_4" : "repeat_margin"),
-                   dm_rep_number(evidence, "risk")},
-        .of_prompts = new,
-        .label = label,
-        .certificate = dm_rep_at(root, "certificate"),
-        .summary = dm_rep_string(evidence, "summary")};
+    *s = (struct dm_rep_sweep){.source = evidence,
+                               .at = dm_alloc(json_array_size(points), sizeof(*s->at)),
+                               // a certificate's margins are of single prompts, not of means
+                               .margin = {new ? NAN : dm_rep_number(evidence, "margin"), NAN,
+                                          new ? NAN : dm_rep_number(evidence, "repeat_margin"),
+                                          dm_rep_number(evidence, "risk")},
+                               .label = label,
+                               .certificate = dm_rep_at(root, "certificate"),
+                               .summary = dm_rep_string(evidence, "summary")};
     if (!s->at)
         return false;
     name_curve(which, sizeof(which), points, first);

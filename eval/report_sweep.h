@@ -32,7 +32,6 @@ struct dm_rep_sweep {
     struct dm_rep_setting *at; /* by rising eps_b */
     size_t n;
     double margin[4]; /* limits of shortfall, divergence, repeats, failing; NaN = none */
-    bool of_prompts;  /* the first three are limits of a prompt's values, not of their means */
     const json_t *certificate;
     const char *summary;
 };

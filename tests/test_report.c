@@ -184,7 +184,7 @@ static void test_a_page_of_everything_has_every_section(void **state)
                                       "paper: win rate</th>",
                                       "a made-up goal",
                                       "<svg viewBox=",
-                                      "margin of a prompt",
+                                      "Prompts that fail",
                                       ">certified</text>"};
     for (size_t i = 0; i < sizeof(has) / sizeof(has[0]); i++)
         if (!strstr(html, has[i]))
