@@ -131,7 +131,7 @@ bool dm_bench_warm(const struct dm_bench *b, size_t bytes, size_t n, double seco
 {
     if (b->opt.quick || bytes > CACHED_MAX)
         return n < 1;
-    return n < 3 || seconds < 0.04;
+    return n < 3 || (n < 20 && seconds < 0.2);
 }
 
 double dm_bench_probe_again(struct dm_bench *b, size_t bytes)

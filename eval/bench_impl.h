@@ -26,7 +26,7 @@ void dm_bench_drop_mem(struct dm_bench *b);
 double dm_bench_probe(struct dm_bench *b);
 /* GB/s now of what reads the same `bytes` again and again, as decoding reads its weights: what
  * stays in a cache of theirs does so of the probe's. Beyond 1 GiB, which no cache is taken to hold
- * a part of, dm_bench_probe(). Some 50 ms. */
+ * a part of, dm_bench_probe(). 20 to 300 ms. */
 double dm_bench_probe_again(struct dm_bench *b, size_t bytes);
 
 /* Whether to read `bytes` once more before they are timed, after n times and `seconds`: a cache
