@@ -158,7 +158,7 @@ static void put(struct writer *w, uint64_t x, int bytes)
 {
     assert_true(w->n + (size_t)bytes <= sizeof(w->p));
     for (int i = 0; i < bytes; i++)
-        w->p[w->n++] = i < 8 ? (uint8_t)(x >> 8 * i) : 0;
+        w->p[w->n++] = (uint8_t)(i < 8 ? x >> 8 * i : 0);
 }
 
 static void put_bytes(struct writer *w, const void *p, size_t n)
