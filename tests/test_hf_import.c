@@ -147,6 +147,110 @@ static void test_one_file_goes_before_an_index_and_safetensors_before_bin(void *
     assert_ok(import("order", "order.h5", &e), e);
 }
 
+/* ---- transformers 5's name of the output embedding --------------------------------------------
+ */
+
+#define OLD_NAME "embed_out.weight"
+#define NEW_NAME "lm_head.weight"
+
+/* dir/name with the first `from` (n bytes) replaced by `to` of the same size. */
+static void patch(const char *dir, const char *name, const char *from, const char *to, size_t n)
+{
+    struct dm_err e;
+    char *path = scratch(dir, name), *data;
+    size_t size;
+    assert_ok(dm_file_read(path, 1 << 20, &data, &size, &e), e);
+    char *at = memmem(data, size, from, n);
+    assert_non_null(at);
+    memcpy(at, to, n);
+    assert_ok(dm_file_write(path, data, size, &e), e);
+    free(data);
+    free(path);
+}
+
+/* JSON: blanks fill up what the name is shorter. */
+static void rename_in_json(const char *dir, const char *name)
+{
+    patch(dir, name, "\"" OLD_NAME "\"", "\"" NEW_NAME "\"  ", sizeof(OLD_NAME) + 1);
+}
+
+/* A pickle: BINUNICODE with its length, and a BINPUT more to the next memo, which is not yet set.
+ * `memo` is the string's. */
+static void rename_in_pickle(const char *dir, const char *name, char memo)
+{
+    char from[] = "X\x10\0\0\0" OLD_NAME "q", to[] = "X\x0e\0\0\0" NEW_NAME "q?q";
+    to[sizeof(to) - 3] = (char)(memo + 1);
+    patch(dir, name, from, to, sizeof(from) - 1);
+}
+
+static void test_lm_head_is_embed_out_in_every_form(void **state)
+{
+    (void)state;
+    static const char *const st[] = {NULL}, *const pt[] = {"pytorch_model.bin", NULL};
+    static const char *const sts[] = {ST_1, ST_2, ST_3, ST_INDEX, NULL};
+    static const char *const pts[] = {PT_1, PT_2, PT_INDEX, NULL};
+    static const char *const dirs[] = {"new_st", "new_sts", "new_pt", "new_pts"};
+    struct dm_err e;
+    make_dir("new_st", st);
+    copy(HF_DIR, DM_HF_BASE, "new_st", DM_HF_BASE);
+    rename_in_json("new_st", DM_HF_BASE);
+    make_dir("new_sts", sts);
+    rename_in_json("new_sts", ST_1);
+    assert_int_equal(import("new_sts", "new.h5", &e), DM_EFORMAT); // the index has the other name
+    assert_non_null(strstr(e.msg, "tensor " OLD_NAME " is not in " ST_1));
+    rename_in_json("new_sts", ST_INDEX);
+    make_dir("new_pt", pt);
+    rename_in_pickle("new_pt", "pytorch_model.bin", 2);
+    make_dir("new_pts", pts);
+    rename_in_pickle("new_pts", PT_1, 1);
+    rename_in_json("new_pts", PT_INDEX);
+    assert_ok(dm_hf_import(HF_DIR, tmp_path("one.h5"), false, 2, argv_of_test, &e), e);
+    for (size_t i = 0; i < 4; i++) {
+        assert_ok(import(dirs[i], "new.h5", &e), e);
+        assert_same_model("one.h5", "new.h5");
+    }
+}
+
+/* A safetensors file of these n tensors of one element. */
+static void write_ones(const char *dir, const char *name, const char *const *tensors, size_t n)
+{
+    struct dm_st_entry entries[2] = {{NULL, DM_F16, 1, 1}, {NULL, DM_F16, 1, 1}};
+    struct dm_st_writer *w;
+    struct dm_err e;
+    char *path = scratch(dir, name);
+    for (size_t i = 0; i < n; i++)
+        entries[i].name = tensors[i];
+    assert_ok(dm_st_create(&w, path, entries, n, "pt", &e), e);
+    for (size_t i = 0; i < n; i++)
+        assert_ok(dm_st_append(w, "\0", 2, &e), e);
+    assert_ok(dm_st_commit(w, &e), e);
+    free(path);
+}
+
+/* In two files of an index, and in one file. */
+static void test_both_names_are_refused(void **state)
+{
+    (void)state;
+    static const char *const sts[] = {ST_1, ST_2, ST_3, NULL};
+    static const char *const both[] = {NEW_NAME, OLD_NAME};
+    struct dm_err e;
+    json_t *root;
+    make_dir("both", sts);
+    write_ones("both", "again", both, 1);
+    assert_ok(dm_json_read(TORCH_DIR ST_INDEX, 1 << 20, &root, &e), e);
+    json_object_set_new(json_object_get(root, "weight_map"), NEW_NAME, json_string("again"));
+    char *text = json_dumps(root, 0);
+    write_text("both", ST_INDEX, text);
+    free(text);
+    json_decref(root);
+    assert_int_equal(import("both", "both.h5", &e), DM_EFORMAT);
+    assert_non_null(strstr(e.msg, ST_INDEX ": holds both " OLD_NAME " and " NEW_NAME));
+    write_ones("both", DM_HF_BASE, both, 2);
+    assert_int_equal(import("both", "both.h5", &e), DM_EFORMAT);
+    assert_non_null(strstr(e.msg, DM_HF_BASE ": holds both " OLD_NAME " and " NEW_NAME));
+    assert_int_not_equal(access(tmp_path("both.h5"), F_OK), 0);
+}
+
 /* ---- Hostile indices ------------------------------------------------------------------------ */
 
 enum fault {
@@ -337,6 +441,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_form_gives_the_same_model),
         cmocka_unit_test(test_one_file_goes_before_an_index_and_safetensors_before_bin),
+        cmocka_unit_test(test_lm_head_is_embed_out_in_every_form),
+        cmocka_unit_test(test_both_names_are_refused),
         cmocka_unit_test(test_an_index_that_lies_is_refused),
         cmocka_unit_test(test_a_tensor_in_two_shards_is_refused),
         cmocka_unit_test(test_importing_holds_one_tensor),

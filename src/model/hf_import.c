@@ -136,9 +136,9 @@ static enum dm_status check_weights(const struct dm_hf_weights *w, const struct 
     qsort(sorted, n, sizeof(*sorted), by_name);
     enum dm_status st = DM_OK;
     for (size_t k = 0; !st && k < w->n; k++) {
-        const char *name = w->tensor[k].t->name;
-        snprintf(key.name, sizeof(key.name), "%s", name);
-        if ((strcmp(key.name, name) || !bsearch(&key, sorted, n, sizeof(key), by_name)) &&
+        const char *name = w->tensor[k].t->name, *known = dm_hf_weights_canonical(name);
+        snprintf(key.name, sizeof(key.name), "%s", known);
+        if ((strcmp(key.name, known) || !bsearch(&key, sorted, n, sizeof(key), by_name)) &&
             !skipped(name))
             st = dm_fail(e, DM_EFORMAT, "%s: tensor %.100s is unknown", w->tensor[k].path, name);
     }

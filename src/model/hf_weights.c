@@ -12,6 +12,7 @@
 
 enum { INDEX_MAX = 64 << 20, FILES_MAX = 1000 };
 
+static const char unembed[] = "embed_out.weight", unembed_5[] = "lm_head.weight";
 static const char torch_name[] = "pytorch_model.bin", index_end[] = ".index.json";
 
 enum dm_status dm_hf_weights_name(const char **name, const char *dir, struct dm_err *e)
@@ -51,6 +52,13 @@ static int by_name(const void *a, const void *b)
     return strcmp(x->t->name, y->t->name);
 }
 
+static const struct dm_hf_found *find_exact(const struct dm_hf_weights *w, const char *name)
+{
+    const struct dm_raw_tensor key = {.name = name};
+    const struct dm_hf_found x = {&key, NULL};
+    return w->n ? bsearch(&x, w->tensor, w->n, sizeof(x), by_name) : NULL;
+}
+
 /* The tensors of all files in one sorted list. */
 static enum dm_status list_tensors(struct dm_hf_weights *w, struct dm_err *e)
 {
@@ -71,6 +79,10 @@ static enum dm_status list_tensors(struct dm_hf_weights *w, struct dm_err *e)
         if (!by_name(w->tensor + i - 1, w->tensor + i))
             return dm_fail(e, DM_EFORMAT, "%s: tensor %.100s is also in %s", w->tensor[i - 1].path,
                            w->tensor[i].t->name, w->tensor[i].path);
+    if (find_exact(w, unembed) && find_exact(w, unembed_5))
+        return dm_fail(e, DM_EFORMAT,
+                       "%s: holds both %s and %s, two names of the same output embedding", w->path,
+                       unembed, unembed_5);
     return DM_OK;
 }
 
@@ -122,7 +134,7 @@ static enum dm_status check_map(const struct dm_hf_weights *w, const json_t *map
     json_t *v;
     json_object_foreach((json_t *)(uintptr_t)map, name, v)
     {
-        const struct dm_hf_found *x = dm_hf_weights_find(w, name);
+        const struct dm_hf_found *x = find_exact(w, name);
         if (!x)
             return dm_fail(e, DM_EFORMAT, "%s: tensor %.100s is not in %s", w->path, name,
                            json_string_value(v));
@@ -192,9 +204,13 @@ void dm_hf_weights_close(struct dm_hf_weights *w)
     *w = (struct dm_hf_weights){0};
 }
 
+const char *dm_hf_weights_canonical(const char *name)
+{
+    return strcmp(name, unembed_5) ? name : unembed;
+}
+
 const struct dm_hf_found *dm_hf_weights_find(const struct dm_hf_weights *w, const char *name)
 {
-    const struct dm_raw_tensor key = {.name = name};
-    const struct dm_hf_found x = {&key, NULL};
-    return w->n ? bsearch(&x, w->tensor, w->n, sizeof(x), by_name) : NULL;
+    const struct dm_hf_found *x = find_exact(w, name);
+    return x || strcmp(name, unembed) ? x : find_exact(w, unembed_5);
 }

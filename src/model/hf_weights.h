@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* hf_weights.h - the weights of a Hugging Face directory: one file, or the shards that an index
  * lists; safetensors or PyTorch's. The index is not trusted: its files must lie in the directory,
- * and it must place each tensor exactly where it is. */
+ * and it must place each tensor exactly where it is. A tensor that is there under both of its names
+ * is refused. */
 #ifndef DM_MODEL_HF_WEIGHTS_H
 #define DM_MODEL_HF_WEIGHTS_H
 
@@ -42,7 +43,11 @@ enum dm_status dm_hf_weights_open(struct dm_hf_weights *w, const char *dir, cons
                                   json_t *inputs, struct dm_err *e);
 void dm_hf_weights_close(struct dm_hf_weights *w);
 
-/* NULL = not there. */
+/* What the published files call a tensor that has this name in a file: lm_head.weight, as the
+ * state_dict of transformers 5 has it, is embed_out.weight. */
+const char *dm_hf_weights_canonical(const char *name);
+
+/* By the published name, under whichever name it is there; NULL = not there. */
 const struct dm_hf_found *dm_hf_weights_find(const struct dm_hf_weights *w, const char *name);
 
 #endif
