@@ -182,8 +182,10 @@ static enum dm_status show_plan(const struct dm_train_opt *o, struct dm_err *e)
 {
     struct dm_config c;
     struct dm_plan p;
-    DM_TRY(o->kind == DM_TRAIN_BASE ? dm_pretrain_config(&c, o, e) : dm_heads_config(&c, o, e));
-    DM_TRY(dm_plan(&p, o, &c, e));
+    char hash[DM_HASH_LEN + 1];
+    DM_TRY(o->kind == DM_TRAIN_BASE ? dm_pretrain_config(&c, hash, o, e)
+                                    : dm_heads_config(&c, hash, o, e));
+    DM_TRY(dm_plan(&p, o, &c, hash, e));
     if (o->json)
         dm_json_print(dm_plan_json(&p));
     else

@@ -90,9 +90,22 @@ static enum dm_status write_model(void *ctx, json_t *provenance, struct dm_err *
     return st;
 }
 
-enum dm_status dm_heads_config(struct dm_config *c, const struct dm_train_opt *o, struct dm_err *e)
+enum dm_status dm_heads_peek(struct dm_config *c, char tokenizer_hash[DM_HASH_LEN + 1],
+                             const char *path, struct dm_err *e)
 {
-    DM_TRY(dm_model_peek(o->base, c, NULL, e));
+    struct dm_model_meta meta;
+    DM_TRY(dm_model_peek(path, c, &meta, e));
+    *tokenizer_hash = '\0';
+    if (meta.tokenizer)
+        dm_sha256(meta.tokenizer, strlen(meta.tokenizer), tokenizer_hash);
+    dm_model_meta_release(&meta);
+    return DM_OK;
+}
+
+enum dm_status dm_heads_config(struct dm_config *c, char tokenizer_hash[DM_HASH_LEN + 1],
+                               const struct dm_train_opt *o, struct dm_err *e)
+{
+    DM_TRY(dm_heads_peek(c, tokenizer_hash, o->base, e));
     if (!strcmp(o->init, "file"))
         return DM_OK;
     c->K = o->heads;

@@ -3,6 +3,7 @@
 #ifndef DM_TRAIN_HEADS_H
 #define DM_TRAIN_HEADS_H
 
+#include "src/base/hash.h"
 #include "src/model/file.h"
 #include "train/run.h"
 
@@ -31,8 +32,13 @@ enum dm_status dm_heads_template(struct dm_model_meta *meta, const struct dm_tra
  * story; heap, NULL when out of memory. */
 char *dm_heads_provenance(json_t *own, const struct dm_model_meta *base);
 
-/* That of the model that will be trained, from the base's header. */
-enum dm_status dm_heads_config(struct dm_config *c, const struct dm_train_opt *o, struct dm_err *e);
+/* A model file's config and the SHA-256 of its tokenizer, "" = none. */
+enum dm_status dm_heads_peek(struct dm_config *c, char tokenizer_hash[DM_HASH_LEN + 1],
+                             const char *path, struct dm_err *e);
+
+/* Those of the model that will be trained, from the base's header. */
+enum dm_status dm_heads_config(struct dm_config *c, char tokenizer_hash[DM_HASH_LEN + 1],
+                               const struct dm_train_opt *o, struct dm_err *e);
 
 /* Loads o->base, trains heads and, when the last step is done, writes o->output: the base's tensors
  * as they are in its file, or with --recipe joint as they are now, and the heads. console (may be

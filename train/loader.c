@@ -62,18 +62,18 @@ void dm_loader_free(struct dm_loader *l)
 /* ---- Opening ----------------------------------------------------------------------------------
  */
 
-static enum dm_status check_shard(const struct dm_shard *s, const char *path,
-                                  const struct dm_loader_opt *o, struct dm_err *e)
+enum dm_status dm_loader_check(const struct dm_shard *s, const char *path,
+                               const char *tokenizer_hash, size_t V, struct dm_err *e)
 {
     const char *hash = dm_shard_tokenizer_hash(s);
-    if (o->tokenizer_hash && strcmp(hash, o->tokenizer_hash))
+    if (tokenizer_hash && strcmp(hash, tokenizer_hash))
         return dm_fail(e, DM_EMISMATCH,
                        "%s: made with tokenizer %.12s..., but the model's is %.12s...; tokenize "
                        "the text again with the model's tokenizer",
-                       path, hash, o->tokenizer_hash);
-    if (dm_shard_vocab(s) > o->V)
+                       path, hash, tokenizer_hash);
+    if (dm_shard_vocab(s) > V)
         return dm_fail(e, DM_ERANGE, "%s: has a vocabulary of %zu, more than the model's %zu", path,
-                       dm_shard_vocab(s), o->V);
+                       dm_shard_vocab(s), V);
     return DM_OK;
 }
 
@@ -106,7 +106,7 @@ static enum dm_status open_source(struct source *s, const char *path, double sha
                                   struct dm_err *e)
 {
     DM_TRY(dm_shard_open(&s->shard, path, e));
-    DM_TRY(check_shard(s->shard, path, o, e));
+    DM_TRY(dm_loader_check(s->shard, path, o->tokenizer_hash, o->V, e));
     DM_TRY(fill_cache(s, path, cache_left, e));
     const size_t tokens = dm_shard_tokens(s->shard);
     if (share > 0.0)

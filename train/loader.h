@@ -24,6 +24,7 @@
 #include "src/base/status.h"
 
 struct dm_loader;
+struct dm_shard;
 
 struct dm_loader_opt {
     const char *const *data; /* (n_data) shards */
@@ -38,6 +39,11 @@ struct dm_loader_opt {
     const char *tokenizer_hash; /* every shard must have it; NULL = not checked */
     size_t cache_bytes;         /* shards that fit are kept in memory, 4 bytes a token */
 };
+
+/* Whether an open shard is for a model with this tokenizer (NULL = not checked) and vocabulary:
+ * DM_EMISMATCH, DM_ERANGE. */
+enum dm_status dm_loader_check(const struct dm_shard *s, const char *path,
+                               const char *tokenizer_hash, size_t V, struct dm_err *e);
 
 /* Opens the shards, checks that they belong together and reads through those that are split.
  * DM_EMISMATCH for another tokenizer, DM_ERANGE for a vocabulary above V, too few tokens, or

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "train/plan.h"
 
+#include <errno.h>
 #include <libgen.h>
 #include <limits.h>
 #include <stdio.h>
@@ -8,11 +9,13 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #include "src/io/shard.h"
 #include "src/kernel/peak.h"
 #include "src/model/model.h"
 #include "train/checkpoint.h"
+#include "train/loader.h"
 #include "train/run.h"
 
 /* Code, libraries and their buffers, thread stacks: what a run of a model of no size takes. */
@@ -84,25 +87,28 @@ static enum dm_status plan_activations(struct dm_plan *p, const struct dm_train_
     return DM_OK;
 }
 
-static enum dm_status shard_tokens(size_t *tokens, const struct dm_paths *paths, struct dm_err *e)
+static enum dm_status shard_tokens(size_t *tokens, const struct dm_paths *paths,
+                                   const char *tokenizer_hash, size_t V, struct dm_err *e)
 {
+    enum dm_status st = DM_OK;
     *tokens = 0;
-    for (size_t i = 0; i < paths->n; i++) {
+    for (size_t i = 0; !st && i < paths->n; i++) {
         struct dm_shard *s;
         DM_TRY(dm_shard_open(&s, paths->path[i], e));
         *tokens += dm_shard_tokens(s);
+        st = dm_loader_check(s, paths->path[i], tokenizer_hash, V, e);
         dm_shard_close(s);
     }
-    return DM_OK;
+    return st;
 }
 
 /* Tokens in memory, and how many steps there are; *val: sequences of a validation. */
-static enum dm_status plan_data(struct dm_plan *p, const struct dm_train_opt *o, size_t *val,
-                                struct dm_err *e)
+static enum dm_status plan_data(struct dm_plan *p, const struct dm_train_opt *o,
+                                const char *tokenizer_hash, size_t V, size_t *val, struct dm_err *e)
 {
     size_t train, held;
-    DM_TRY(shard_tokens(&train, &o->data, e));
-    DM_TRY(shard_tokens(&held, &o->val, e));
+    DM_TRY(shard_tokens(&train, &o->data, tokenizer_hash, V, e));
+    DM_TRY(shard_tokens(&held, &o->val, tokenizer_hash, V, e));
     p->data = (train + held) * sizeof(int32_t);
     if (p->data > DM_RUN_CACHE_BYTES)
         p->data = DM_RUN_CACHE_BYTES;
@@ -133,8 +139,11 @@ static enum dm_status plan_disk(struct dm_plan *p, const struct dm_train_opt *o,
     p->logs = p->steps * LOG_BYTES;
     p->disk = p->checkpoint * p->n_checkpoints + p->model + p->logs;
     snprintf(dir, sizeof(dir), "%s", o->output);
-    if (!statvfs(dirname(dir), &v))
-        p->disk_free = (size_t)v.f_bavail * (size_t)v.f_frsize;
+    const char *folder = dirname(dir);
+    if (access(folder, W_OK | X_OK) || statvfs(folder, &v))
+        return dm_fail(e, DM_EIO, "-o %s: cannot write into the folder %s: %s", o->output, folder,
+                       strerror(errno));
+    p->disk_free = (size_t)v.f_bavail * (size_t)v.f_frsize;
     return DM_OK;
 }
 
@@ -158,14 +167,14 @@ static void plan_time(struct dm_plan *p, const struct dm_train_opt *o, const str
 }
 
 enum dm_status dm_plan(struct dm_plan *p, const struct dm_train_opt *o, const struct dm_config *cfg,
-                       struct dm_err *e)
+                       const char *tokenizer_hash, struct dm_err *e)
 {
     const enum dm_pass_kind kind = kind_of(o);
     size_t val;
     *p = (struct dm_plan){.program = PROGRAM_BYTES};
     DM_TRY(plan_weights(p, o, cfg, dm_step_scope(kind), e));
     DM_TRY(plan_activations(p, o, cfg, kind, e));
-    DM_TRY(plan_data(p, o, &val, e));
+    DM_TRY(plan_data(p, o, *tokenizer_hash ? tokenizer_hash : NULL, cfg->V, &val, e));
     const size_t n_micro = (o->batch + o->micro - 1) / o->micro;
     p->gradients = p->n_trained * sizeof(float) * dm_accum_depth(n_micro);
     p->moments = 2 * p->n_trained * sizeof(float);

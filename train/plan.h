@@ -25,10 +25,11 @@ struct dm_plan {
     double seconds;     /* of steps and validations */
 };
 
-/* cfg: of the model with its heads. Takes some milliseconds for the peak. DM_ERANGE when a size
- * overflows, and what the shards' and the base's headers give. */
+/* cfg, tokenizer_hash ("" = none): of the model with its heads. Takes some milliseconds for the
+ * peak. DM_ERANGE when a size overflows, DM_EIO when the output's folder cannot be written to, what
+ * dm_loader_check() says of a shard, and what the shards' and the base's headers give. */
 enum dm_status dm_plan(struct dm_plan *p, const struct dm_train_opt *o, const struct dm_config *cfg,
-                       struct dm_err *e);
+                       const char *tokenizer_hash, struct dm_err *e);
 
 json_t *dm_plan_json(const struct dm_plan *p); /* new reference */
 

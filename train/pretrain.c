@@ -67,14 +67,15 @@ static enum dm_status make_config(struct dm_config *c, const struct dm_train_opt
     return dm_config_check(c, o->config, e);
 }
 
-enum dm_status dm_pretrain_config(struct dm_config *c, const struct dm_train_opt *o,
-                                  struct dm_err *e)
+enum dm_status dm_pretrain_config(struct dm_config *c, char tokenizer_hash[DM_HASH_LEN + 1],
+                                  const struct dm_train_opt *o, struct dm_err *e)
 {
     struct dm_tokenizer *t;
     if (o->from)
-        return dm_model_peek(o->from, c, NULL, e);
+        return dm_heads_peek(c, tokenizer_hash, o->from, e);
     DM_TRY(dm_tokenizer_load(&t, o->tokenizer ? o->tokenizer : o->data.path[0], e));
     const enum dm_status st = make_config(c, o, t, e);
+    memcpy(tokenizer_hash, dm_tokenizer_hash(t), DM_HASH_LEN + 1);
     dm_tokenizer_free(t);
     return st;
 }

@@ -3,6 +3,7 @@
 #ifndef DM_TRAIN_PRETRAIN_H
 #define DM_TRAIN_PRETRAIN_H
 
+#include "src/base/hash.h"
 #include "train/run.h"
 
 /* Builds the model that o describes (config, tokenizer, seed), trains it and, when the last step is
@@ -10,8 +11,8 @@
 enum dm_status dm_pretrain(const struct dm_train_opt *o, struct dm_train_report *out, FILE *console,
                            struct dm_err *e);
 
-/* That of the model that dm_pretrain() will train. */
-enum dm_status dm_pretrain_config(struct dm_config *c, const struct dm_train_opt *o,
-                                  struct dm_err *e);
+/* That of the model that dm_pretrain() will train, and the SHA-256 of its tokenizer, "" = none. */
+enum dm_status dm_pretrain_config(struct dm_config *c, char tokenizer_hash[DM_HASH_LEN + 1],
+                                  const struct dm_train_opt *o, struct dm_err *e);
 
 #endif
