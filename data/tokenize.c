@@ -198,7 +198,7 @@ static enum dm_status describe(const struct dm_tokenizer *t, const char *const *
         json_decref(extra);
         return st;
     }
-    *text = dm_provenance(argc, argv, extra);
+    *text = extra ? dm_provenance(argc, argv, extra) : NULL;
     return *text ? DM_OK : dm_fail(e, DM_ENOMEM, "out of memory");
 }
 

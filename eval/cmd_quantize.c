@@ -103,7 +103,7 @@ static enum dm_status make_provenance(const struct options *o, int argc, char **
         json_decref(extra);
         return st;
     }
-    *text = dm_provenance(argc, argv, extra);
+    *text = extra ? dm_provenance(argc, argv, extra) : NULL;
     return *text ? DM_OK : dm_fail(e, DM_ENOMEM, "%s: out of memory", o->output);
 }
 

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "data/instruct.h"
 #include "data/reader.h"
 #include "eval/tasks.h"
 #include "src/base/file.h"
@@ -204,14 +205,39 @@ static enum dm_status open_loader(struct dm_err *e)
 }
 
 static enum dm_task_kind task_kind;
-static const char *task_items;
+static const char *task_items, *task_labels; /* labels: NULL = none */
 
 static enum dm_status load_task(struct dm_err *e)
 {
     struct dm_task t = {0};
-    const enum dm_status st = dm_task_load(&t, task_kind, task_items, NULL, 0, e);
+    const enum dm_status st = dm_task_load(&t, task_kind, task_items, task_labels, 0, e);
     assert_true(st || t.n == 2);
     dm_task_release(&t);
+    return st;
+}
+
+static const char *template_json; /* NULL = the default */
+static const char given[] = "{\"prompt_input\":\"{instruction} {input}:\","
+                            "\"prompt_no_input\":\"{instruction}:\"}";
+
+static enum dm_status parse_template(struct dm_err *e)
+{
+    struct dm_template t = {0};
+    const enum dm_status st = dm_template_parse(&t, template_json, "template", e);
+    assert_true(!st == (t.json && t.no_input && t.with_input));
+    if (!st && template_json)
+        assert_string_equal(t.json, template_json);
+    dm_template_release(&t);
+    return st;
+}
+
+static enum dm_status common_template(struct dm_err *e)
+{
+    char *json = NULL;
+    const char *const path = tmp_path("instruct.h5");
+    const enum dm_status st = dm_shard_common_template(&json, &path, 1, e);
+    assert_true(!st == (json != NULL));
+    free(json);
     return st;
 }
 
@@ -282,43 +308,67 @@ static char *argv_of_test[] = {"dynamo import", NULL};
 static const char *import_dir; /* below the scratch folder */
 
 static const char old[] = "old"; /* what is at the output's place before */
-
-static char *whole; /* what an import that has all its memory writes */
+static char *whole;              /* what is written with all memory */
 static size_t n_whole;
 
-static enum dm_status import(struct dm_err *e)
+/* jansson's check for circles does without the memory, and then the output must be right: `st` of
+ * what wrote `out`, or DM_ENOMEM when an allocation failed that was not needed. */
+static enum dm_status check_written(const char *out, enum dm_status st, struct dm_err *e)
 {
-    const char *out = tmp_path("imported.h5");
+    const size_t pending = atomic_exchange(&left, 0);
     char *data;
     size_t n;
-    write_scratch(out, old, strlen(old));
-    const enum dm_status st = dm_hf_import(tmp_path(import_dir), out, false, 1, argv_of_test, e);
-    const size_t pending = atomic_exchange(&left, 0);
     assert_ok(dm_file_read(out, 1 << 20, &data, &n, NULL), *e);
     if (st)
         assert_true(n == strlen(old) && !memcmp(data, old, n));
     else if (whole)
         assert_true(n == n_whole && !memcmp(data, whole, n));
-    if (whole) {
+    if (st || whole) {
         free(data);
     } else {
         whole = data;
         n_whole = n;
     }
     atomic_store(&left, pending);
-    // jansson's check for circles does without the memory, and then the output must be right.
     return st || pending ? st : dm_fail(e, DM_ENOMEM, "memory was not needed");
+}
+
+static enum dm_status import(struct dm_err *e)
+{
+    const char *out = tmp_path("imported.h5");
+    write_scratch(out, old, strlen(old));
+    const enum dm_status st = dm_hf_import(tmp_path(import_dir), out, false, 1, argv_of_test, e);
+    return check_written(out, st, e);
+}
+
+static void sweep_writer(enum dm_status (*write)(struct dm_err *e), size_t at_least)
+{
+    struct dm_err e;
+    whole = NULL;
+    atomic_store(&left, SIZE_MAX);
+    assert_ok(write(&e), e);
+    sweep(write, at_least);
+    free(whole);
 }
 
 static void sweep_import(const char *dir)
 {
-    struct dm_err e;
     import_dir = dir;
-    whole = NULL;
-    atomic_store(&left, SIZE_MAX);
-    assert_ok(import(&e), e);
-    sweep(import, 100);
-    free(whole);
+    sweep_writer(import, 100);
+}
+
+static struct dm_instruct instruct;
+
+static enum dm_status read_instructions(struct dm_err *e)
+{
+    static char *argv[] = {"dynamo tokenize", NULL};
+    struct dm_instruct_stats stats = {0};
+    const char *out = tmp_path("instruct.h5"), *const path = tmp_path("instruct.jsonl");
+    instruct.paths = &path;
+    write_scratch(out, old, strlen(old));
+    const enum dm_status st = dm_instruct_shard(&instruct, out, 1, argv, &stats, e);
+    assert_true(st || stats.examples == 3);
+    return check_written(out, st, e);
 }
 
 static enum dm_status verify(struct dm_err *e)
@@ -403,15 +453,56 @@ static void test_tasks(void **state)
         [DM_TASK_LAMBADA] = "{\"text\": \"he said\"}\n{\"text\": \"a b\"}\n",
         [DM_TASK_PIQA] = "[{\"goal\": \"g\", \"sol1\": \"x\", \"sol2\": \"y\", \"label\": 1},"
                          " {\"goal\": \"g\", \"sol1\": \"x\", \"sol2\": \"y\", \"label\": 0}]",
+        [DM_TASK_ARC] = "{\"question\": \"q\", \"choices\": {\"text\": [\"x\", \"y\"],"
+                        " \"label\": [\"A\", \"B\"]}, \"answerKey\": \"B\"}\n"
+                        "{\"question\": {\"stem\": \"q\", \"choices\": ["
+                        "{\"text\": \"x\", \"label\": \"A\"}]}, \"answerKey\": \"A\"}\n",
+        [DM_TASK_SCIQ] = "[{\"support\": \"s\", \"question\": \"q\", \"distractor1\": \"x\","
+                         " \"distractor2\": \"y\", \"distractor3\": \"z\","
+                         " \"correct_answer\": \"w\"}, {\"support\": \"\", \"question\": \"q\","
+                         " \"distractor1\": \"x\", \"distractor2\": \"y\","
+                         " \"distractor3\": \"z\", \"correct_answer\": \"w\"}]",
+        [DM_TASK_WINOGRANDE] = "{\"sentence\": \"a _ b\", \"option1\": \"x\", \"option2\": \"y\","
+                               " \"answer\": \"1\"}\n{\"sentence\": \"_ b\", \"option1\": \"x\","
+                               " \"option2\": \"y\", \"answer\": \"2\"}\n",
         [DM_TASK_CHOICE] = "{\"context\": \"c\", \"choices\": [\"x\", \"y\"], \"answer\": 1}\n"
                            "{\"context\": \"c\", \"choices\": [\"x\", \"y\"], \"answer\": 0}\n"};
     for (size_t k = 0; k < sizeof(items) / sizeof(items[0]); k++) {
-        if (!items[k])
-            continue;
+        assert_non_null(items[k]);
         task_kind = (enum dm_task_kind)k;
         task_items = written("items", items[k]);
         sweep(load_task, 10);
     }
+    task_kind = DM_TASK_PIQA;
+    task_items = written("items", "[{\"goal\": \"g\", \"sol1\": \"x\", \"sol2\": \"y\"},"
+                                  " {\"goal\": \"g\", \"sol1\": \"x\", \"sol2\": \"y\"}]");
+    task_labels = written("labels", "1\n0\n");
+    sweep(load_task, 10);
+}
+
+static void test_instructions(void **state)
+{
+    (void)state;
+    struct dm_err e;
+    struct dm_tokenizer *t;
+    struct dm_template template;
+    sweep(parse_template, 10);
+    template_json = given;
+    sweep(parse_template, 20);
+    assert_ok(dm_tokenizer_load(&t, CORPUS "tokenizer/strings", &e), e);
+    assert_ok(dm_template_parse(&template, NULL, "default", &e), e);
+    instruct = (struct dm_instruct){.tokenizer = t, .template = &template, .n_paths = 1};
+    written("instruct.jsonl", "{\"instruction\": \"a\", \"output\": \"b\"}\n"
+                              "{\"instruction\": \"a\", \"input\": \"c\", \"output\": \"b\"}\n"
+                              "{\"instruction\": \"a\", \"instances\": [{\"output\": \"d\"}]}\n");
+    sweep_writer(read_instructions, 30);
+    written("instruct.jsonl", "[{\"instruction\": \"a\", \"output\": \"b\"},"
+                              "{\"instruction\": \"a\", \"input\": \"c\", \"output\": \"b\"},"
+                              "{\"instruction\": \"a\", \"instances\": [{\"output\": \"d\"}]}]");
+    sweep_writer(read_instructions, 30);
+    sweep(common_template, 5);
+    dm_template_release(&template);
+    dm_tokenizer_free(t);
 }
 
 static void test_checkpoints(void **state)
@@ -486,10 +577,11 @@ static void test_imports(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_weights),     cmocka_unit_test(test_tokenizers),
-        cmocka_unit_test(test_models),      cmocka_unit_test(test_shards_and_tables),
-        cmocka_unit_test(test_documents),   cmocka_unit_test(test_tasks),
-        cmocka_unit_test(test_checkpoints), cmocka_unit_test(test_imports),
+        cmocka_unit_test(test_weights),      cmocka_unit_test(test_tokenizers),
+        cmocka_unit_test(test_models),       cmocka_unit_test(test_shards_and_tables),
+        cmocka_unit_test(test_documents),    cmocka_unit_test(test_tasks),
+        cmocka_unit_test(test_instructions), cmocka_unit_test(test_checkpoints),
+        cmocka_unit_test(test_imports),
     };
     return cmocka_run_group_tests_name("nomem", tests, NULL, NULL);
 }

@@ -54,8 +54,10 @@ static enum dm_status fill(struct dm_template *t, const json_t *root, const char
                        dm_json_type(root));
     DM_TRY(member(root, "prompt_no_input", 1, true, where, &t->no_input, e));
     DM_TRY(member(root, "prompt_input", 2, false, where, &t->with_input, e));
-    json_t *both = json_pack("{s:s, s:s*}", "prompt_no_input", t->no_input, "prompt_input",
-                             t->with_input);
+    // Not "s*", which leaves a member out when there is no memory for it.
+    json_t *both = t->with_input ? json_pack("{s:s, s:s}", "prompt_no_input", t->no_input,
+                                             "prompt_input", t->with_input)
+                                 : json_pack("{s:s}", "prompt_no_input", t->no_input);
     t->json = both ? dm_json_text(both, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
     json_decref(both);
     return t->json ? DM_OK : dm_fail(e, DM_ENOMEM, "%s: out of memory", where);
