@@ -8,7 +8,11 @@
 
 #include "src/kernel/simd.h"
 
-#if defined(__AMX_BF16__)
+#if defined(__AMX_BF16__) || defined(__AMXBF16__) // gcc and newer clang; clang 14
+#define TILES
+#endif
+
+#ifdef TILES
 #define MR 32
 #elif defined(__AVX512BF16__)
 #define MR 14
@@ -32,12 +36,14 @@ INLINE vb vb_load(const void *p)
 {
     return _mm512_loadu_si512(p);
 }
+#ifndef TILES // which take rows from memory
 INLINE vb vb_set1(const void *p)
 {
     int w;
     memcpy(&w, p, sizeof(w));
     return _mm512_set1_epi32(w);
 }
+#endif
 #ifndef __AVX512BF16__  /* whose products take the words as they are */
 INLINE vf vb_even(vb x) /* as float32 */
 {
@@ -96,7 +102,7 @@ INLINE vf vb_odd(vb x)
 }
 #endif
 
-#if defined(__AMX_BF16__)
+#ifdef TILES
 /* Tiles take the words from memory. */
 #elif defined(__AVX512BF16__)
 typedef __m512bh vw;
@@ -130,7 +136,7 @@ INLINE vf vw_dot(vw a, vw b, vf c)
 }
 #endif
 
-#ifdef __AMX_BF16__
+#ifdef TILES
 #include "src/kernel/mm_amx.h"
 #else
 #include "src/kernel/mm.h"
@@ -393,7 +399,7 @@ static void pack_b(void *dst, size_t stride, const float *src, size_t is, size_t
     pack_panels(dst, stride, NR, src, is, ks, n, K);
 }
 
-#ifdef __AMX_BF16__
+#ifdef TILES
 /* STEP words of row i of a panel of A. */
 INLINE void put_words(char *panel, size_t i, size_t w, vb x)
 {
