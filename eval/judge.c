@@ -140,12 +140,12 @@ static void judge_rows(void *ctx, size_t part, size_t begin, size_t end)
         const int32_t id = t->ids[pos];
         const float *x = j->logits + (pos - 1) * c->Vp, max = dm_kern()->max(x, c->Vp);
         struct dm_verdict *v = &j->rows[i];
-        const bool padding = (size_t)id >= c->V;
+        const bool outside = (size_t)id >= c->V || rank(x, c->V, id) >= t->o->top_k;
         v->logp = (double)x[id] - (double)max - log(exp_sum(x, max, 1.0f, c->Vp));
         v->sampler_logp = t->o->temperature > 0.0 ? sampler_logp(j, x, max, c->V, pos, id, t->o)
                                                   : (double)NAN;
-        v->outside = padding || rank(x, c->V, id) >= t->o->top_k;
-        v->first = !v->outside && is_first(j, x, c->V, pos, id, t->o);
+        v->outside = outside;
+        v->first = !outside && is_first(j, x, c->V, pos, id, t->o);
     }
 }
 
