@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* Lossless mode: the base's own text, whatever the heads draft. */
+#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "src/base/par.h"
 #include "src/base/rng.h"
@@ -41,6 +44,19 @@ static void pair_free(struct pair *p)
     dm_gen_free(p->heads);
 }
 
+/* The shares of blocks that are printed make a whole. */
+static void check_shares(const struct dm_gen_stats *s)
+{
+    char text[512];
+    double one, two, three;
+    dm_gen_stats_text(s, text, sizeof(text));
+    const char *shares = strchr(text, '(');
+    assert_non_null(shares);
+    assert_int_equal(sscanf(shares, "(one %lf %%, two %lf %%, three %lf %%)", &one, &two, &three),
+                     3);
+    assert_true(fabs(one + two + three - (s->tokens ? 100.0 : 0.0)) < 0.2);
+}
+
 /* Continues a prompt in both modes: same tokens, same end, one token per pass or more. */
 static void check_text(struct pair *p, struct dm_gen_opt o, const int32_t *prompt)
 {
@@ -60,6 +76,7 @@ static void check_text(struct pair *p, struct dm_gen_opt o, const int32_t *promp
     for (size_t n = 1; n <= DM_ORDER_MAX; n++)
         tokens += n * t.blocks[n];
     assert_int_equal(tokens, t.tokens);
+    check_shares(&t);
     p->drafted += t.drafted;
     p->accepted += t.accepted;
     dm_ids_release(&want);

@@ -33,7 +33,8 @@ double dm_gen_rate(const struct dm_gen_stats *s)
 
 void dm_gen_stats_text(const struct dm_gen_stats *s, char *text, size_t n)
 {
-    const double all = s->forwards ? (double)s->forwards : 1;
+    const size_t blocks = s->blocks[1] + s->blocks[2] + s->blocks[3];
+    const double all = blocks ? (double)blocks : 1; // the prompt's pass may give none
     const int at = snprintf(
         text, n,
         "%zu tokens in %zu forward passes: %.3f per forward (one %.1f %%, two %.1f %%, three %.1f "
