@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "src/decode/stream.h"
+#include "src/base/utf8.h"
 
 void dm_page_begin(struct dm_page *p)
 {
@@ -36,54 +36,18 @@ void dm_page_raw(struct dm_page *p, const char *markup)
         fputs(markup, p->f);
 }
 
-static const char *replacement(unsigned char c)
-{
-    switch (c) {
-    case '&':
-        return "&amp;";
-    case '<':
-        return "&lt;";
-    case '>':
-        return "&gt;";
-    case '"':
-        return "&quot;";
-    case '\'':
-        return "&#39;";
-    case '\t':
-    case '\n':
-        return NULL;
-    default:
-        return c < 0x20 || c == 0x7f ? "\xef\xbf\xbd" : NULL;
-    }
-}
-
 static void put_escaped(struct dm_page *p, const char *format, va_list args)
 {
-    char *text, *clean = NULL;
+    char *text;
     if (!p->f)
         return;
-    const int n = vasprintf(&text, format, args);
-    if (n >= 0) {
-        size_t len;
-        clean = dm_utf8_clean(text, (size_t)n, &len);
-        free(text);
-    }
-    if (!clean) {
+    if (vasprintf(&text, format, args) < 0) {
         p->failed = true;
         return;
     }
-    const char *from = clean; // what is not written yet and needs no replacement
-    for (const char *c = clean;; c++) {
-        const char *name = *c ? replacement((unsigned char)*c) : "";
-        if (!name)
-            continue;
-        fwrite(from, 1, (size_t)(c - from), p->f);
-        fputs(name, p->f);
-        from = c + 1;
-        if (!*c)
-            break;
-    }
-    free(clean);
+    if (!dm_utf8_escape(p->f, text))
+        p->failed = true;
+    free(text);
 }
 
 void dm_page_text(struct dm_page *p, const char *format, ...)

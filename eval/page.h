@@ -25,8 +25,7 @@ enum dm_status dm_page_end(struct dm_page *p, char **text, size_t *n, struct dm_
 /* Markup, as it is: for literals only. */
 void dm_page_raw(struct dm_page *p, const char *markup);
 
-/* Text for between tags and in quoted attributes: & < > " ' are escaped; control characters other
- * than tab and newline, and bytes that are not UTF-8, become U+FFFD. */
+/* Text for between tags and in quoted attributes, escaped (utf8.h). */
 void dm_page_text(struct dm_page *p, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* <tag>text</tag>; the tag, a literal, may have attributes behind it. */
 void dm_page_element(struct dm_page *p, const char *tag, const char *format, ...)

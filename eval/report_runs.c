@@ -9,7 +9,7 @@
 #include "src/base/arena.h"
 #include "src/base/file.h"
 #include "src/base/json.h"
-#include "src/decode/stream.h"
+#include "src/base/utf8.h"
 #include "src/model/file.h"
 #include "src/model/info.h"
 

@@ -7,7 +7,7 @@
 
 #include "src/base/arena.h"
 #include "src/base/par.h"
-#include "src/decode/stream.h"
+#include "src/base/utf8.h"
 #include "tests/tiny.h"
 #include "tests/util.h"
 

@@ -9,9 +9,13 @@
 #include "eval/report_impl.h"
 #include "src/base/arena.h"
 #include "src/base/json.h"
+#include "src/base/utf8.h"
 #include "tests/util.h"
 
 #define EVIL "</script><b>\"&'\x01"
+#define LONG                                                                                     \
+    "\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9" \
+    "\u00e9"
 #define EVIL_HTML "&lt;/script&gt;&lt;b&gt;&quot;&amp;&#39;\xef\xbf\xbd"
 
 /* ---- Is it HTML?
@@ -71,9 +75,22 @@ static const char *check_tag(const char *s, const char *stack[DEPTH], size_t len
     return s + 1;
 }
 
+/* Text as HTML may hold it: UTF-8 without control characters but line ends and tabs. */
+static void check_text(const char *html)
+{
+    const size_t n = strlen(html);
+    size_t clean;
+    char *s = dm_utf8_clean(html, n, &clean);
+    assert_true(s && clean == n && !memcmp(s, html, n));
+    free(s);
+    for (const char *c = html; *c; c++)
+        assert_true(*c == '\n' || *c == '\t' || ((unsigned char)*c >= 0x20 && *c != 0x7f));
+}
+
 /* Every tag is closed in its turn, no other & or < is there, and nothing is loaded. */
 static void check_html(const char *html)
 {
+    check_text(html);
     const char *stack[DEPTH], *ids[IDS], *s = html;
     size_t len[DEPTH], depth = 0, n_ids = 0;
     assert_memory_equal(s, "<!DOCTYPE html>\n", 16);
@@ -222,8 +239,14 @@ static void test_sections_without_data_are_absent_and_say_so(void **state)
  */
 static size_t strange_values(json_t *v, json_t *root, size_t k)
 {
-    static const char *const values[] = {
-        "null", "-1", "1e308", "\"</td><script>\"", "[[[7]]]", "{\"a\":{\"b\":[{\"c\":1}]}}"};
+    static const char *const values[] = {"null",
+                                         "-1",
+                                         "1e308",
+                                         "\"</td><script>\"",
+                                         "[[[7]]]",
+                                         "{\"a\":{\"b\":[{\"c\":1}]}}",
+                                         "\"x" LONG LONG LONG LONG
+                                         "\""}; // two bytes a character, which a cut may part
     size_t n = 0, i;
     json_t *x;
     const char *key;

@@ -49,8 +49,8 @@ static void test_an_embedded_drawing_has_a_label_classes_and_tips(void **state)
     char *text;
     size_t n;
     FILE *f = open_memstream(&text, &n);
-    dm_svg_embed(&s, 100, 50, "a \"<b>\" & c");
-    dm_svg_group(&s, "c1", "x < 1");
+    dm_svg_embed(&s, 100, 50, "a \"<b>\" & c\x01");
+    dm_svg_group(&s, "c1", "x < 1'\xff\xc3");
     dm_svg_area(&s, xy, 3, "currentColor");
     dm_svg_group_end(&s);
     dm_svg_group(&s, "c2", NULL);
@@ -58,11 +58,11 @@ static void test_an_embedded_drawing_has_a_label_classes_and_tips(void **state)
     assert_int_equal(dm_svg_put(&s, f), DM_OK);
     fclose(f);
     assert_string_equal(
-        text,
-        "<svg viewBox=\"0 0 100 50\" role=\"img\" aria-label=\"a &quot;&lt;b&gt;&quot; &amp; c\">\n"
-        "<g class=\"c1\"><title>x &lt; 1</title>\n"
-        "<polygon fill=\"currentColor\" points=\"1.0,2.0 3.0,4.0 5.0,6.0 \"/>\n</g>\n"
-        "<g class=\"c2\">\n</g>\n</svg>\n");
+        text, "<svg viewBox=\"0 0 100 50\" role=\"img\" aria-label=\"a &quot;&lt;b&gt;&quot; &amp; "
+              "c\xef\xbf\xbd\">\n"
+              "<g class=\"c1\"><title>x &lt; 1&#39;\xef\xbf\xbd\xef\xbf\xbd</title>\n"
+              "<polygon fill=\"currentColor\" points=\"1.0,2.0 3.0,4.0 5.0,6.0 \"/>\n</g>\n"
+              "<g class=\"c2\">\n</g>\n</svg>\n");
     free(text);
 }
 

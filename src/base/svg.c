@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "src/base/file.h"
+#include "src/base/utf8.h"
 
 void dm_svg_begin(struct dm_svg *s, int width, int height)
 {
@@ -55,19 +56,12 @@ void dm_svg_drop(struct dm_svg *s)
     *s = (struct dm_svg){0};
 }
 
-static void put_escaped(const char *text, FILE *f)
+static void put_escaped(struct dm_svg *s, const char *text, const char *end)
 {
-    for (; *text; text++) {
-        const char *name = *text == '&'   ? "&amp;"
-                           : *text == '<' ? "&lt;"
-                           : *text == '>' ? "&gt;"
-                           : *text == '"' ? "&quot;"
-                                          : NULL;
-        if (name)
-            fputs(name, f);
-        else
-            fputc(*text, f);
-    }
+    if (dm_utf8_escape(s->f, text))
+        fputs(end, s->f);
+    else
+        dm_svg_drop(s);
 }
 
 void dm_svg_embed(struct dm_svg *s, int width, int height, const char *label)
@@ -77,21 +71,16 @@ void dm_svg_embed(struct dm_svg *s, int width, int height, const char *label)
     if (!s->f)
         return;
     fprintf(s->f, "<svg viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"", width, height);
-    put_escaped(label, s->f);
-    fputs("\">\n", s->f);
+    put_escaped(s, label, "\">\n");
 }
 
 void dm_svg_group(struct dm_svg *s, const char *class, const char *tip)
 {
     if (!s->f)
         return;
-    fprintf(s->f, "<g class=\"%s\">", class);
-    if (tip) {
-        fputs("<title>", s->f);
-        put_escaped(tip, s->f);
-        fputs("</title>", s->f);
-    }
-    fputc('\n', s->f);
+    fprintf(s->f, "<g class=\"%s\">%s", class, tip ? "<title>" : "\n");
+    if (tip)
+        put_escaped(s, tip, "</title>\n");
 }
 
 void dm_svg_group_end(struct dm_svg *s)
@@ -126,8 +115,7 @@ void dm_svg_text(struct dm_svg *s, double x, double y, struct dm_svg_style style
     if (style.size)
         fprintf(s->f, " font-size=\"%d\"", style.size);
     fprintf(s->f, "%s>", style.bold ? " font-weight=\"bold\"" : "");
-    put_escaped(text, s->f);
-    fputs("</text>\n", s->f);
+    put_escaped(s, text, "</text>\n");
     free(text);
 }
 

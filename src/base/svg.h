@@ -45,7 +45,7 @@ struct dm_svg_style {
     bool bold, upright; /* upright: reads from below to above */
 };
 
-/* One line of text at (x, y); characters that mean something in XML are escaped. */
+/* One line of text at (x, y). Text, labels and tips are escaped (utf8.h). */
 void dm_svg_text(struct dm_svg *s, double x, double y, struct dm_svg_style style,
                  const char *format, ...) __attribute__((format(printf, 5, 6)));
 

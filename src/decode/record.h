@@ -5,8 +5,8 @@
 
 #include <jansson.h>
 
+#include "src/base/utf8.h"
 #include "src/decode/stages.h"
-#include "src/decode/stream.h"
 #include "src/io/tokenizer.h"
 
 /* A text that is recorded; tokenizer is borrowed. */

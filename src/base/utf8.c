@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-#include "src/decode/stream.h"
+#include "src/base/utf8.h"
 
-#include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 #include <utf8proc.h>
 
@@ -56,6 +56,48 @@ char *dm_utf8_clean(const char *s, size_t n, size_t *len)
     }
     *len = o;
     return out;
+}
+
+static const char *replacement(unsigned char c)
+{
+    switch (c) {
+    case '&':
+        return "&amp;";
+    case '<':
+        return "&lt;";
+    case '>':
+        return "&gt;";
+    case '"':
+        return "&quot;";
+    case '\'':
+        return "&#39;";
+    case '\t':
+    case '\n':
+        return NULL;
+    default:
+        return c < 0x20 || c == 0x7f ? "\xef\xbf\xbd" : NULL;
+    }
+}
+
+bool dm_utf8_escape(FILE *f, const char *text)
+{
+    size_t n;
+    char *clean = dm_utf8_clean(text, strlen(text), &n);
+    if (!clean)
+        return false;
+    const char *from = clean; // what is not written yet and needs no replacement
+    for (const char *c = clean;; c++) {
+        const char *name = *c ? replacement((unsigned char)*c) : "";
+        if (!name)
+            continue;
+        fwrite(from, 1, (size_t)(c - from), f);
+        fputs(name, f);
+        from = c + 1;
+        if (!*c)
+            break;
+    }
+    free(clean);
+    return true;
 }
 
 size_t dm_utf8_push(struct dm_utf8 *u, char c, char *out)
