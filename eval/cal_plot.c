@@ -4,11 +4,12 @@
 #include <stdio.h>
 
 #include "eval/cal_report.h"
+#include "eval/scale.h"
 #include "src/base/binomial.h"
 #include "src/base/svg.h"
 
 enum { WIDTH = 760, LEFT = 80, RIGHT = 20, TOP = 70, PANEL = 170, GAP = 24, BOTTOM = 60 };
-enum { PANELS = 4, HEIGHT = TOP + PANELS * PANEL + (PANELS - 1) * GAP + BOTTOM };
+enum { TICKS = 12, PANELS = 4, HEIGHT = TOP + PANELS * PANEL + (PANELS - 1) * GAP + BOTTOM };
 
 /* by sequence */
 static const char *const colours[] = {"#1f77b4", "#2ca02c", "#9467bd", "#8c564b",
@@ -23,8 +24,8 @@ struct panel {
     const char *title, *line_name;
     struct value (*of)(const struct dm_cal_report *r, const struct dm_cal_point *p);
     double line;
-    int top;               /* pixels */
-    double x0, x1, y0, y1; /* ranges of the axes */
+    int top; /* pixels */
+    struct dm_scale x, y;
 };
 
 /* The risk at which the p-value of so few failures is the level of a test: an exact bound. */
@@ -69,12 +70,12 @@ static struct value rise(const struct dm_cal_report *r, const struct dm_cal_poin
 
 static double px(const struct panel *a, double x)
 {
-    return LEFT + (x - a->x0) / (a->x1 - a->x0) * (WIDTH - LEFT - RIGHT);
+    return LEFT + dm_scale_at(&a->x, x) * (WIDTH - LEFT - RIGHT);
 }
 
 static double py(const struct panel *a, double y)
 {
-    return a->top + PANEL - (y - a->y0) / (a->y1 - a->y0) * PANEL;
+    return a->top + PANEL - dm_scale_at(&a->y, y) * PANEL;
 }
 
 static bool drawable(const struct dm_cal_report *r, const struct dm_cal_point *p, struct value v)
@@ -82,48 +83,41 @@ static bool drawable(const struct dm_cal_report *r, const struct dm_cal_point *p
     return isfinite(dm_cal_speed(&r->opt, p)) && isfinite(v.low) && isfinite(v.high);
 }
 
-/* Ranges that hold every finite point, the base's speed and the line, never empty. */
+/* Ranges that hold every point, 0, the base's speed and the line. */
 static void find_ranges(struct panel *a, const struct dm_cal_report *r)
 {
-    double x0 = 1.0, x1 = 1.0, y0 = fmin(0.0, a->line), y1 = fmax(0.0, a->line);
+    a->x = a->y = dm_scale_new(false);
+    dm_scale_add(&a->x, 1.0);
+    dm_scale_add(&a->y, 0.0);
+    dm_scale_add(&a->y, a->line);
     for (size_t i = 0; i < r->n_points; i++) {
         const struct dm_cal_point *p = &r->points[i];
         const struct value v = a->of(r, p);
         if (!drawable(r, p, v))
             continue;
-        x0 = fmin(x0, dm_cal_speed(&r->opt, p));
-        x1 = fmax(x1, dm_cal_speed(&r->opt, p));
-        y0 = fmin(y0, v.low);
-        y1 = fmax(y1, v.high);
+        dm_scale_add(&a->x, dm_cal_speed(&r->opt, p));
+        dm_scale_add(&a->y, v.low);
+        dm_scale_add(&a->y, v.high);
     }
-    const double dx = 0.05 * (x1 - x0) + 0.01, dy = 0.05 * (y1 - y0) + 0.002;
-    a->x0 = x0 - dx;
-    a->x1 = x1 + dx;
-    a->y0 = y0 - dy;
-    a->y1 = y1 + dy;
-}
-
-/* A step of 1, 2 or 5 times a power of ten that cuts the range into 4 to 10 parts. */
-static double tick_step(double range)
-{
-    const double power = pow(10.0, floor(log10(range / 4.0))), rest = range / 4.0 / power;
-    return power * (rest >= 5.0 ? 5.0 : rest >= 2.0 ? 2.0 : 1.0);
+    dm_scale_pad(&a->x, 0.05);
+    dm_scale_pad(&a->y, 0.05);
 }
 
 static void draw_axes(const struct panel *a, bool last, struct dm_svg *g)
 {
-    const double sx = tick_step(a->x1 - a->x0), sy = tick_step(a->y1 - a->y0);
+    double x[TICKS], y[TICKS];
+    const size_t n_x = dm_scale_ticks(&a->x, 6, x, TICKS), n_y = dm_scale_ticks(&a->y, 5, y, TICKS);
     const int bottom = a->top + PANEL, right = WIDTH - RIGHT;
-    for (double i = ceil(a->x0 / sx); i * sx <= a->x1; i++) {
-        dm_svg_line(g, px(a, i * sx), a->top, px(a, i * sx), bottom, "#ddd");
+    for (size_t i = 0; i < n_x; i++) {
+        dm_svg_line(g, px(a, x[i]), a->top, px(a, x[i]), bottom, "#ddd");
         if (last)
-            dm_svg_text(g, px(a, i * sx), bottom + 18,
-                        (struct dm_svg_style){.anchor = DM_SVG_MIDDLE}, "%.6g", i * sx + 0.0);
+            dm_svg_text(g, px(a, x[i]), bottom + 18, (struct dm_svg_style){.anchor = DM_SVG_MIDDLE},
+                        "%.6g", x[i]);
     }
-    for (double i = ceil(a->y0 / sy); i * sy <= a->y1; i++) {
-        dm_svg_line(g, LEFT, py(a, i * sy), right, py(a, i * sy), "#ddd");
-        dm_svg_text(g, LEFT - 6, py(a, i * sy) + 4, (struct dm_svg_style){.anchor = DM_SVG_END},
-                    "%.6g", i * sy + 0.0);
+    for (size_t i = 0; i < n_y; i++) {
+        dm_svg_line(g, LEFT, py(a, y[i]), right, py(a, y[i]), "#ddd");
+        dm_svg_text(g, LEFT - 6, py(a, y[i]) + 4, (struct dm_svg_style){.anchor = DM_SVG_END},
+                    "%.6g", y[i]);
     }
     dm_svg_dashed(g, LEFT, py(a, a->line), right, py(a, a->line), "#c00");
     dm_svg_text(g, right - 4, py(a, a->line) - 5,

@@ -8,25 +8,6 @@
 
 #include "eval/page.h"
 
-/* ---- Scales ---------------------------------------------------------------------------------- */
-
-struct dm_scale {
-    double lo, hi; /* lo > hi: nothing was added yet */
-    bool log;
-};
-struct dm_scale dm_scale_new(bool log);
-/* Widens the range to x; what is not finite, or not positive on a logarithmic scale, is left out.
- */
-void dm_scale_add(struct dm_scale *s, double x);
-/* Adds `share` of the range on both sides; afterwards lo < hi in any case. */
-void dm_scale_pad(struct dm_scale *s, double share);
-/* 0 at lo, 1 at hi; NaN for what has no place on the scale. */
-double dm_scale_at(const struct dm_scale *s, double x);
-/* Round numbers within the range, rising: at most `want` + 2, and max. Returns how many. */
-size_t dm_scale_ticks(const struct dm_scale *s, size_t want, double *out, size_t max);
-
-/* ---- Charts ---------------------------------------------------------------------------------- */
-
 enum dm_mark { DM_MARK_NONE, DM_MARK_OPEN, DM_MARK_FULL, DM_MARK_CHOSEN };
 
 struct dm_point {

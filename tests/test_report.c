@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "eval/report_impl.h"
+#include "eval/scale.h"
 #include "src/base/arena.h"
 #include "src/base/json.h"
 #include "src/base/utf8.h"
