@@ -172,7 +172,7 @@ static void test_peers_of_a_file_replace_the_built_in_ones(void **state)
     struct dm_err e;
     struct dm_bench b = {.opt = dm_bench_opt_default(), .size = "70m", .cpu = "Processor 7"};
     b.opt.n_threads = 1;
-    dm_par_set_threads(2);
+    dm_par_set_threads(1);
     add_row(&b, DM_BENCH_DECODE, "one token", DM_FMT_INT8, "tokens_per_s", 300.0);
     add_row(&b, DM_BENCH_TRAIN, "heads, frozen base, batch 4x512", DM_FMT_BF16, "tokens_per_s",
             900.0);
@@ -180,18 +180,17 @@ static void test_peers_of_a_file_replace_the_built_in_ones(void **state)
     dm_bench_row_add(&b.rows[1], "peak_mb", &mb, 1);
     assert_ok(read_peers(&b,
                          "[{\"peer\": \"slow Q8_0\", \"size\": \"70m\", \"job\": \"decode\", "
-                         "\"format\": \"int8\", \"threads\": 2, \"tokens_per_s\": [9, 10, 11]},"
+                         "\"format\": \"int8\", \"threads\": 1, \"tokens_per_s\": [9, 10, 11]},"
                          "{\"peer\": \"quick Q8_0\", \"size\": \"70m\", \"job\": \"decode\", "
-                         "\"format\": \"int8\", \"threads\": 2, \"tokens_per_s\": [150, 200, 210]},"
+                         "\"format\": \"int8\", \"threads\": 1, \"tokens_per_s\": [150, 200, 210]},"
                          "{\"peer\": \"torch\", \"size\": \"70m\", \"job\": \"heads\", "
-                         "\"format\": \"bf16\", \"threads\": 2, \"tokens_per_s\": [1, 450, 451], "
+                         "\"format\": \"bf16\", \"threads\": 1, \"tokens_per_s\": [1, 450, 451], "
                          "\"peak_mb\": 1000, \"machine\": \"Processor 8\"}]",
                          &e),
               e);
     const size_t n = dm_bench_goals(&b, g, DM_BENCH_GOALS_MAX);
     assert_int_equal(n, 3);
-    const struct dm_bench_goal *decode = find_goal(g, n,
-                                                   "quick Q8_0's 200 (peers.json), 2 threads");
+    const struct dm_bench_goal *decode = find_goal(g, n, "quick Q8_0's 200 (peers.json), 1 thread");
     assert_true(decode && decode->goal == 1.3 && fabs(decode->reached.median - 1.5) < 1e-12);
     assert_false(decode->elsewhere);
     const struct dm_bench_goal *heads = find_goal(g, n, "tokens/s over torch's 450");
