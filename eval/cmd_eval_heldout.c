@@ -87,8 +87,11 @@ static enum dm_status perplexity(struct eval_job *j, const struct heldout *h, st
     if (!d)
         return dm_fail(e, DM_ENOMEM, "out of memory");
     dm_ppl_sum(&s, h->pos, h->n, h->n_heads);
-    for (size_t i = 0; i < (size_t)kinds * o->n_eps; i++)
-        dm_ppl_dynamic(&d[i], h->pos, h->n, h->n_heads, (int)(i / o->n_eps), o->eps[i % o->n_eps]);
+    struct dm_gen_opt gen = j->gen;
+    for (size_t i = 0; i < (size_t)kinds * o->n_eps; i++) {
+        gen.eps_b = o->eps[i % o->n_eps];
+        dm_ppl_dynamic(&d[i], h->pos, h->n, h->n_heads, (int)(i / o->n_eps), &gen);
+    }
     json_t *section = dm_ppl_to_json(&s, d, (size_t)kinds * o->n_eps);
     json_object_set_new(section, "windows", json_integer((json_int_t)h->windows));
     json_object_set_new(section, "context", json_integer((json_int_t)h->context));
@@ -141,7 +144,7 @@ static enum dm_status reliability(struct eval_job *j, const struct heldout *h, s
 {
     struct dm_curve c[DM_CURVES];
     size_t n;
-    DM_TRY(dm_curves(c, &n, h->pos, h->n, h->n_heads, j->gen.eps_b, j->o->bins, e));
+    DM_TRY(dm_curves(c, &n, h->pos, h->n, h->n_heads, &j->gen, j->o->bins, e));
     json_object_set_new(j->root, "reliability", dm_curves_to_json(c, n));
     if (j->o->plot)
         DM_TRY(dm_curves_plot(c, n, j->o->plot, e));

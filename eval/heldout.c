@@ -32,12 +32,12 @@ void dm_ppl_sum(struct dm_ppl *out, const struct dm_pos *p, size_t n, size_t n_h
 }
 
 void dm_ppl_dynamic(struct dm_ppl_dynamic *out, const struct dm_pos *p, size_t n, size_t n_heads,
-                    int kind, double eps_b)
+                    int kind, const struct dm_gen_opt *o)
 {
     const double count = n ? (double)n : (double)NAN;
-    *out = (struct dm_ppl_dynamic){.eps_b = eps_b, .kind = kind};
+    *out = (struct dm_ppl_dynamic){.eps_b = o->eps_b, .kind = kind};
     for (size_t i = 0; i < n; i++) {
-        const size_t tokens = dm_pos_tokens(&p[i], kind, eps_b, n_heads);
+        const size_t tokens = dm_pos_tokens(&p[i], kind, o, n_heads);
         out->ppl += dm_pos_nll(&p[i], kind, tokens);
         out->tokens += (double)tokens;
         out->share[tokens - 1] += 1;

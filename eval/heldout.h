@@ -22,8 +22,9 @@ struct dm_ppl {
 void dm_ppl_sum(struct dm_ppl *out, const struct dm_pos *p, size_t n, size_t n_heads);
 
 /* PPL_d = exp(mean over positions of -log probability per token of the block that the back-off rule
- * chooses there). eps_b = 0 gives PPL_1:K where the mask leaves something everywhere, eps_b = 1
- * gives PPL_1. With kind MASKED both choice and probability are the mask's. */
+ * chooses there, with o's eps_b and powers). eps_b = 0 gives PPL_1:K where the mask leaves
+ * something everywhere, eps_b = 1 gives PPL_1. With kind MASKED both choice and probability are the
+ * mask's. */
 struct dm_ppl_dynamic {
     double eps_b;
     int kind; /* DM_POS_PLAIN, .. */
@@ -32,7 +33,7 @@ struct dm_ppl_dynamic {
     double share[DM_ORDER_MAX]; /* of positions with n = index + 1 */
 };
 void dm_ppl_dynamic(struct dm_ppl_dynamic *out, const struct dm_pos *p, size_t n, size_t n_heads,
-                    int kind, double eps_b);
+                    int kind, const struct dm_gen_opt *o);
 
 /* Shares of positions. */
 struct dm_accuracy {

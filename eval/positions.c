@@ -134,6 +134,7 @@ static enum dm_status tested(struct run *r, struct dm_pos *p, int kind, const fl
         for (; n > 1 && b.order[n].tried; n--) {
             struct dm_pos_joint *j = &p->joint[kind][n];
             j->max = b.order[n].max;
+            j->counts = b.order[n].counts;
             j->right = j->max > 0;
             for (size_t i = 0; i < n; i++)
                 j->right = j->right && b.order[n].best[i] == next[i];
@@ -145,16 +146,17 @@ static enum dm_status tested(struct run *r, struct dm_pos *p, int kind, const fl
 static enum dm_status one_position(struct run *r, struct dm_pos *p, const float *logits,
                                    const int32_t *next, size_t pos, struct dm_err *e)
 {
-    const struct dm_mask mask = {r->cooc, r->o.alpha_c, r->o.unseen, r->o.lambda};
     double log_mass[DM_ORDER_MAX];
     size_t cell[DM_ORDER_MAX];
     *p = (struct dm_pos){0};
     if (!heads_alone(r, p, logits, next, log_mass, cell))
         return dm_fail(e, DM_ENAN, "the logits at position %zu of a window are not finite", pos);
-    if (r->cooc && r->n_heads > 1)
-        dm_joint_begin(r->joint, r->cand, r->n_heads, &mask);
-    for (size_t n = 1; n <= r->n_heads; n++)
+    for (size_t n = 1; n <= r->n_heads; n++) {
+        const struct dm_mask mask = {r->cooc, dm_gen_opt_alpha(&r->o, n), r->o.unseen, r->o.lambda};
+        if (n > 1 && r->cooc)
+            dm_joint_begin(r->joint, r->cand, n, &mask);
         masked(r, p, n, log_mass, cell);
+    }
     DM_TRY(tested(r, p, DM_POS_PLAIN, logits, next, pos, e));
     if (r->cooc)
         return tested(r, p, DM_POS_MASKED, logits, next, pos, e);
@@ -217,10 +219,10 @@ enum dm_status dm_pos_run(struct dm_pos *out, const struct dm_model *m, const st
     return st;
 }
 
-size_t dm_pos_tokens(const struct dm_pos *p, int kind, double eps_b, size_t n_heads)
+size_t dm_pos_tokens(const struct dm_pos *p, int kind, const struct dm_gen_opt *o, size_t n_heads)
 {
-    size_t n = eps_b < 1 ? n_heads : 1;
-    while (n > 1 && !(p->joint[kind][n].max > pow(eps_b, (double)(n - 1))))
+    size_t n = o->eps_b < 1 ? n_heads : 1;
+    while (n > 1 && !(p->joint[kind][n].counts > dm_gen_opt_level(o, n)))
         n--;
     return n;
 }

@@ -5,14 +5,19 @@
  * A window of `context` tokens is read up to its half; every position from there on whose next K
  * tokens (the targets) are in the window counts. A block of n tokens has three probabilities:
  *
- *   heads   p1(x1) .. pn(xn), each head's full softmax at temperature 1: what the paper's tables
- * show masked  outside the candidates (any target not among its head's top_k) the same; inside (1 -
- * w) M J(x) + w p1(x1) .. pn(xn),   w = DM_POS_FLOOR with J the joint of heads and table over the
- * candidates at temperature 1, before threshold and penalty, and M the mass that the heads give to
- * the candidates together. It sums to 1 over all blocks: the mask moves mass inside the candidates
- * only. w keeps blocks finite to which the table gives 0. A mask that leaves nothing changes
- * nothing. tested  the J that decoding compares with eps_b^(n-1): at the options' temperature,
- * after threshold and penalty. It only decides how many tokens a step gives. */
+ * heads: p1(x1) .. pn(xn), each head's full softmax at temperature 1: what the paper's tables show.
+ *
+ * masked: outside the candidates (any target not among its head's top_k) the same; inside
+ *
+ *   (1 - w) M J(x) + w p1(x1) .. pn(xn),   w = DM_POS_FLOOR
+ *
+ * with J the joint of heads and table over the candidates at temperature 1, before threshold and
+ * penalty, and M the mass that the heads give to the candidates together. It sums to 1 over all
+ * blocks: the mask moves mass inside the candidates only. w keeps blocks finite to which the table
+ * gives 0. A mask that leaves nothing changes nothing.
+ *
+ * tested: the J that decoding compares with a power of eps_b: at the options' temperature, after
+ * threshold and penalty. It only decides how many tokens a step gives. */
 #ifndef DM_EVAL_POSITIONS_H
 #define DM_EVAL_POSITIONS_H
 
@@ -26,8 +31,9 @@ enum { DM_POS_PLAIN, DM_POS_MASKED, DM_POS_KINDS };
 
 /* Of order n >= 2, with or without the mask. */
 struct dm_pos_joint {
-    double max; /* largest J tested, 0 if the mask left nothing */
-    bool right; /* its tokens are the targets */
+    double max;    /* largest J tested, 0 if the mask left nothing */
+    double counts; /* what of it is compared with the level: decoder.h */
+    bool right;    /* its tokens are the targets */
 };
 
 struct dm_pos {
@@ -58,14 +64,16 @@ enum dm_status dm_pos_read(int32_t *ids, struct dm_shard *shard, size_t windows,
 typedef bool dm_pos_fn(void *ctx, size_t windows_done);
 
 /* out (windows * per_window) from ids (windows,context). Without a table (cooc NULL) the masked
- * kind is the plain one. o was checked; of it temperature, top_k, penalty, alpha_c, unseen, lambda,
- * threshold and blur count. fn may be NULL. DM_ERANGE (context, ids), DM_ENAN, DM_ENOMEM. */
+ * kind is the plain one. o was checked; of it temperature, top_k, penalty, trust, alpha_c, alpha_3,
+ * unseen, lambda, threshold and blur count. fn may be NULL. DM_ERANGE (context, ids), DM_ENAN,
+ * DM_ENOMEM. */
 enum dm_status dm_pos_run(struct dm_pos *out, const struct dm_model *m, const struct dm_cooc *cooc,
                           const struct dm_gen_opt *o, const int32_t *ids, size_t windows,
                           size_t context, dm_pos_fn *fn, void *ctx, struct dm_err *e);
 
-/* How many tokens a step gives there: the largest n <= n_heads with max > eps_b^(n-1), else 1. */
-size_t dm_pos_tokens(const struct dm_pos *p, int kind, double eps_b, size_t n_heads);
+/* How many tokens a step gives there: the largest n <= n_heads that counts more than
+ * dm_gen_opt_level(), else 1. Of o eps_b and its powers count. */
+size_t dm_pos_tokens(const struct dm_pos *p, int kind, const struct dm_gen_opt *o, size_t n_heads);
 
 /* -log probability per token of the next n targets: of the heads (PLAIN) or masked. */
 double dm_pos_nll(const struct dm_pos *p, int kind, size_t n);

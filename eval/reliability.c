@@ -57,7 +57,7 @@ enum dm_status dm_curve_make(struct dm_curve *c, const double *confidence, const
 
 /* Whether the position belongs to the curve; then what it says of it. */
 static bool reading(const struct dm_curve *c, const struct dm_pos *p, size_t n_heads,
-                    double *confidence, bool *right)
+                    const struct dm_gen_opt *o, double *confidence, bool *right)
 {
     if (c->kind == DM_CURVE_HEAD) {
         *confidence = (double)p->top[c->tokens - 1];
@@ -68,12 +68,12 @@ static bool reading(const struct dm_curve *c, const struct dm_pos *p, size_t n_h
         &p->joint[c->kind == DM_CURVE_JOINT ? DM_POS_PLAIN : DM_POS_MASKED][c->tokens];
     *confidence = j->max;
     *right = j->right;
-    return c->kind != DM_CURVE_ACCEPTED ||
-           dm_pos_tokens(p, DM_POS_MASKED, c->eps_b, n_heads) == c->tokens;
+    return c->kind != DM_CURVE_ACCEPTED || dm_pos_tokens(p, DM_POS_MASKED, o, n_heads) == c->tokens;
 }
 
 enum dm_status dm_curves(struct dm_curve *out, size_t *n_curves, const struct dm_pos *p, size_t n,
-                         size_t n_heads, double eps_b, size_t n_bins, struct dm_err *e)
+                         size_t n_heads, const struct dm_gen_opt *o, size_t n_bins,
+                         struct dm_err *e)
 {
     double *confidence = dm_alloc(n + 1, sizeof(*confidence));
     bool *right = dm_alloc(n + 1, sizeof(*right));
@@ -86,9 +86,9 @@ enum dm_status dm_curves(struct dm_curve *out, size_t *n_curves, const struct dm
             struct dm_curve *c = &out[(*n_curves)++];
             size_t found = 0;
             *c = (struct dm_curve){.kind = (enum dm_curve_kind)kind, .tokens = t};
-            c->eps_b = kind == DM_CURVE_ACCEPTED ? eps_b : (double)NAN;
+            c->eps_b = kind == DM_CURVE_ACCEPTED ? o->eps_b : (double)NAN;
             for (size_t i = 0; i < n; i++)
-                found += reading(c, &p[i], n_heads, &confidence[found], &right[found]);
+                found += reading(c, &p[i], n_heads, o, &confidence[found], &right[found]);
             st = dm_curve_make(c, confidence, right, found, n_bins, e);
         }
     free(confidence);

@@ -40,11 +40,12 @@ struct dm_curve {
 enum dm_status dm_curve_make(struct dm_curve *c, const double *confidence, const bool *right,
                              size_t n, size_t n_bins, struct dm_err *e);
 
-/* Heads 1..n_heads, then joint, masked and accepted (at eps_b) of order 2.. as far as there are
- * heads: *n_curves <= DM_CURVES of them. */
+/* Heads 1..n_heads, then joint, masked and accepted (at o's eps_b and powers) of order 2.. as far
+ * as there are heads: *n_curves <= DM_CURVES of them. */
 enum { DM_CURVES = DM_ORDER_MAX + 3 * (DM_ORDER_MAX - 1) };
 enum dm_status dm_curves(struct dm_curve *out, size_t *n_curves, const struct dm_pos *p, size_t n,
-                         size_t n_heads, double eps_b, size_t n_bins, struct dm_err *e);
+                         size_t n_heads, const struct dm_gen_opt *o, size_t n_bins,
+                         struct dm_err *e);
 
 /* "head 2", "3 tokens, masked", .. */
 void dm_curve_name(const struct dm_curve *c, char *text, size_t n);

@@ -46,6 +46,16 @@ static struct dm_gen_opt options(enum dm_unseen unseen, bool threshold)
     return o;
 }
 
+/* What a preset or a calibration may change of the joint and of its level. */
+static void vary(struct dm_gen_opt *o)
+{
+    o->alpha_c = 1.5;
+    o->alpha_3 = 0.5;
+    o->trust = 0.5;
+    o->power2 = 2;
+    o->power3 = 2.5;
+}
+
 /* ---- Reference ------------------------------------------------------------------------------- */
 
 struct head {
@@ -99,7 +109,8 @@ static bool make_joint(double *J, const struct head *h, size_t n, const struct d
             x[i] = h[i].cand[rest % TOP_K];
             w *= h[i].p[rest % TOP_K];
         }
-        Z += J[cell] = w * (c ? ratio(c, o, x, n) : 1);
+        Z += J[cell] = w * (c ? pow(ratio(c, o, x, n), n > 2 ? o->alpha_c * o->alpha_3 : o->alpha_c)
+                              : 1);
     }
     for (size_t cell = 0; cell < cells; cell++)
         J[cell] = Z > 0 ? J[cell] / Z : 0;
@@ -131,12 +142,13 @@ static void check_masked(const struct dm_pos *p, const struct head *h, size_t n,
     assert_int_equal(p->zero[n], inside && any && J[cell] == 0);
 }
 
-/* With threshold off: the largest J after the penalty, and whether it is the text. */
+/* With threshold off: the largest J after the penalty, what of it counts, and whether it is the
+ * text. */
 static void check_tested(const struct dm_pos *p, int kind, const struct head *h, size_t n,
                          const int32_t *ids, size_t pos, const struct dm_cooc *c,
                          const struct dm_gen_opt *o)
 {
-    double J[TOP_K * TOP_K * TOP_K], max = 0;
+    double J[TOP_K * TOP_K * TOP_K], max = 0, counts = 0;
     const size_t cells = n == 2 ? TOP_K * TOP_K : TOP_K * TOP_K * TOP_K;
     bool right = false;
     make_joint(J, h, n, c, o);
@@ -155,10 +167,12 @@ static void check_tested(const struct dm_pos *p, int kind, const struct head *h,
         }
         if (J[cell] > max) {
             max = J[cell];
+            counts = max * pow(h[0].p[cell / (n == 2 ? TOP_K : TOP_K * TOP_K)], o->trust);
             right = is_text;
         }
     }
     assert_near(p->joint[kind][n].max, max, 1e-6);
+    assert_near(p->joint[kind][n].counts, counts, 1e-6);
     assert_int_equal(p->joint[kind][n].right, right);
 }
 
@@ -185,6 +199,29 @@ static void check_position(const struct dm_pos *p, float *const logits[3], const
     }
 }
 
+/* Targets that are candidates of their heads, which the windows' hardly ever are in all of them. */
+static void check_inside(const struct dm_model *m, const struct dm_cooc *table,
+                         const struct dm_gen_opt *o)
+{
+    enum { SHORT = 5 }; // one position, after two tokens
+    int32_t ids[SHORT] = {3, 6};
+    struct head head[3];
+    for (size_t n = 1; n <= 3; n++) {
+        float *logits = tiny_logits(m, ids, 1, 2, n);
+        make_head(&head[n - 1], logits + TINY_VP, TINY_VP, 1);
+        free(logits);
+    }
+    for (size_t i = 0; i < TOP_K; i++) {
+        struct dm_pos p;
+        struct dm_err e;
+        for (size_t h = 0; h < 3; h++)
+            ids[2 + h] = head[h].cand[i * (2 * h + 1) % TOP_K];
+        assert_ok(dm_pos_run(&p, m, table, o, ids, 1, SHORT, NULL, NULL, &e), e);
+        for (size_t n = 2; n <= 3; n++)
+            check_masked(&p, head, n, ids + 2, table, o);
+    }
+}
+
 static void test_positions_equal_their_definition(void **state)
 {
     (void)state;
@@ -198,8 +235,10 @@ static void test_positions_equal_their_definition(void **state)
     make_table(&table, TINY_VP);
     memcpy(ids, tiny_ids, sizeof(ids));
     assert_int_equal(dm_pos_per_window(CONTEXT, 3), PER);
-    for (int unseen = 0; unseen <= DM_UNSEEN_BACKOFF; unseen += 2) {
-        const struct dm_gen_opt o = options((enum dm_unseen)unseen, false);
+    for (int variant = 0; variant < 4; variant++) {
+        struct dm_gen_opt o = options(variant % 2 ? DM_UNSEEN_BACKOFF : DM_UNSEEN_ZERO, false);
+        if (variant > 1)
+            vary(&o);
         assert_ok(dm_pos_run(p, &m, &table, &o, ids, WINDOWS, CONTEXT, NULL, NULL, &e), e);
         for (size_t w = 0; w < WINDOWS; w++) {
             const int32_t *x = ids + w * CONTEXT;
@@ -211,6 +250,7 @@ static void test_positions_equal_their_definition(void **state)
             for (size_t n = 0; n < 3; n++)
                 free(logits[n]);
         }
+        check_inside(&m, &table, &o);
     }
     tablet_free(&table);
     dm_model_release(&m);
@@ -252,21 +292,14 @@ static void test_masked_probabilities_sum_to_one(void **state)
     dm_model_release(&m);
 }
 
-static void test_back_off_is_that_of_decoding(void **state)
+static void check_back_off(const struct dm_model *m, const struct dm_cooc *table,
+                           struct dm_gen_opt o, size_t by_n[4])
 {
-    (void)state;
-    const struct dm_config cfg = tiny_config();
     enum { EPS = 41 };
-    struct dm_model m;
-    struct dm_cooc table;
     struct dm_decoder d;
     struct dm_err e;
     struct dm_pos p[N];
-    size_t by_n[4] = {0};
-    tiny_model(&m, &cfg);
-    make_table(&table, TINY_VP);
-    struct dm_gen_opt o = options(DM_UNSEEN_BACKOFF, true);
-    assert_ok(dm_pos_run(p, &m, &table, &o, tiny_ids, WINDOWS, CONTEXT, NULL, NULL, &e), e);
+    assert_ok(dm_pos_run(p, m, table, &o, tiny_ids, WINDOWS, CONTEXT, NULL, NULL, &e), e);
     assert_ok(dm_decoder_init(&d, TINY_VP, TOP_K, 3, &e), e);
     for (size_t i = 0; i < N * EPS; i++) {
         const struct dm_pos *at = &p[i / EPS];
@@ -275,7 +308,7 @@ static void test_back_off_is_that_of_decoding(void **state)
         float *logits = tiny_floats(3 * TINY_VP);
         struct dm_block b;
         for (size_t n = 1; n <= 3; n++) {
-            float *all = tiny_logits(&m, ids, 1, CONTEXT, n);
+            float *all = tiny_logits(m, ids, 1, CONTEXT, n);
             memcpy(logits + (n - 1) * TINY_VP, all + (pos - 1) * TINY_VP, TINY_VP * sizeof(*all));
             free(all);
         }
@@ -283,16 +316,34 @@ static void test_back_off_is_that_of_decoding(void **state)
             o.eps_b = (double)(i % EPS) / (EPS - 1);
             dm_decoder_reset(&d);
             dm_decoder_add(&d, ids, pos);
-            assert_ok(dm_decoder_step(&d, &o, kind == DM_POS_MASKED ? &table : NULL, logits,
-                                      TINY_VP, 3, pos, &b, &e),
+            assert_ok(dm_decoder_step(&d, &o, kind == DM_POS_MASKED ? table : NULL, logits, TINY_VP,
+                                      3, pos, &b, &e),
                       e);
-            assert_int_equal(dm_pos_tokens(at, kind, o.eps_b, 3), b.n);
+            assert_int_equal(dm_pos_tokens(at, kind, &o, 3), b.n);
             by_n[b.n]++;
         }
         free(logits);
     }
-    assert_true(by_n[1] > 10 && by_n[2] > 0 && by_n[3] > 10);
     dm_decoder_release(&d);
+}
+
+static void test_back_off_is_that_of_decoding(void **state)
+{
+    (void)state;
+    const struct dm_config cfg = tiny_config();
+    struct dm_model m;
+    struct dm_cooc table;
+    tiny_model(&m, &cfg);
+    make_table(&table, TINY_VP);
+    for (int variant = 0; variant < 4; variant++) {
+        struct dm_gen_opt o = options(DM_UNSEEN_BACKOFF, true);
+        size_t by_n[4] = {0};
+        o.cut = variant % 2;
+        if (variant > 1)
+            vary(&o);
+        check_back_off(&m, &table, o, by_n);
+        assert_true(by_n[1] > 10 && by_n[2] > 0 && by_n[3] > 10);
+    }
     tablet_free(&table);
     dm_model_release(&m);
 }
@@ -315,8 +366,10 @@ static void test_a_certain_block_hides_no_lower_order(void **state)
         assert_true(p[i].joint[DM_POS_MASKED][3].max == 1);
         assert_true(p[i].joint[DM_POS_MASKED][2].max == 1);
         assert_int_equal(p[i].joint[DM_POS_PLAIN][2].right, !p[i].rank[0] && !p[i].rank[1]);
-        assert_int_equal(dm_pos_tokens(&p[i], DM_POS_MASKED, 0.99, 3), 3);
-        assert_int_equal(dm_pos_tokens(&p[i], DM_POS_MASKED, 1, 3), 1);
+        o.eps_b = 0.99;
+        assert_int_equal(dm_pos_tokens(&p[i], DM_POS_MASKED, &o, 3), 3);
+        o.eps_b = 1;
+        assert_int_equal(dm_pos_tokens(&p[i], DM_POS_MASKED, &o, 3), 1);
     }
     dm_model_release(&m);
 }
@@ -378,12 +431,20 @@ static void make_two(struct dm_pos *p)
     }
     p[0].masked[1] = -1;
     p[1].masked[1] = -2;
-    p[0].joint[DM_POS_PLAIN][3] = (struct dm_pos_joint){0.3, true};
-    p[0].joint[DM_POS_MASKED][3] = (struct dm_pos_joint){0.2, false};
-    p[0].joint[DM_POS_MASKED][2] = (struct dm_pos_joint){0.5, true};
-    p[1].joint[DM_POS_PLAIN][2] = (struct dm_pos_joint){0.55, true};
-    p[1].joint[DM_POS_MASKED][3] = (struct dm_pos_joint){0.9, true};
+    p[0].joint[DM_POS_PLAIN][3] = (struct dm_pos_joint){0.3, 0.3, true};
+    p[0].joint[DM_POS_MASKED][3] = (struct dm_pos_joint){0.2, 0.2, false};
+    p[0].joint[DM_POS_MASKED][2] = (struct dm_pos_joint){0.5, 0.5, true};
+    p[1].joint[DM_POS_PLAIN][2] = (struct dm_pos_joint){0.55, 0.55, true};
+    p[1].joint[DM_POS_MASKED][3] = (struct dm_pos_joint){0.9, 0.9, true};
     p[1].zero[2] = true;
+}
+
+/* The defaults, whose powers are the paper's 1 and 2. */
+static const struct dm_gen_opt *at_eps(double eps_b, struct dm_gen_opt *o)
+{
+    *o = dm_gen_opt_default();
+    o->eps_b = eps_b;
+    return o;
 }
 
 static void test_perplexities_by_hand(void **state)
@@ -392,6 +453,7 @@ static void test_perplexities_by_hand(void **state)
     struct dm_pos p[2];
     struct dm_ppl s;
     struct dm_ppl_dynamic d;
+    struct dm_gen_opt o;
     make_two(p);
     dm_ppl_sum(&s, p, 2, 3);
     assert_near(s.head[0], exp(1.5), 1e-12);
@@ -405,19 +467,19 @@ static void test_perplexities_by_hand(void **state)
     assert_near(s.outside_joint[2], 0.5, 0);
     assert_near(s.zero[1], 0.5, 0);
     // eps_b .5: order 3 needs more than .25, order 2 more than .5
-    dm_ppl_dynamic(&d, p, 2, 3, DM_POS_PLAIN, 0.5);
+    dm_ppl_dynamic(&d, p, 2, 3, DM_POS_PLAIN, at_eps(0.5, &o));
     assert_near(d.tokens, 2.5, 0);
     assert_near(d.share[1] + d.share[2], 1, 0);
     assert_near(d.ppl, exp((2.0 + 3.0) / 2), 1e-9);
-    dm_ppl_dynamic(&d, p, 2, 3, DM_POS_MASKED, 0.5);
+    dm_ppl_dynamic(&d, p, 2, 3, DM_POS_MASKED, at_eps(0.5, &o));
     assert_near(d.tokens, 2, 0);
     assert_near(d.ppl, exp((1 + 1.5) / 2), 1e-12);
-    dm_ppl_dynamic(&d, p, 2, 3, DM_POS_MASKED, 1);
+    dm_ppl_dynamic(&d, p, 2, 3, DM_POS_MASKED, at_eps(1, &o));
     assert_near(d.ppl, s.head[0], 1e-12);
-    dm_ppl_dynamic(&d, p, 2, 3, DM_POS_MASKED, 0);
+    dm_ppl_dynamic(&d, p, 2, 3, DM_POS_MASKED, at_eps(0, &o));
     assert_near(d.ppl, s.masked[2], 1e-12);
     dm_ppl_sum(&s, p, 0, 3);
-    dm_ppl_dynamic(&d, p, 0, 3, DM_POS_PLAIN, 0.5);
+    dm_ppl_dynamic(&d, p, 0, 3, DM_POS_PLAIN, at_eps(0.5, &o));
     json_t *root = dm_ppl_to_json(&s, &d, 1);
     assert_true(json_is_null(json_array_get(json_object_get(root, "ppl"), 0)));
     assert_true(
@@ -498,11 +560,12 @@ static void test_curves_of_positions(void **state)
     (void)state;
     struct dm_pos p[2];
     struct dm_curve c[DM_CURVES];
+    struct dm_gen_opt o;
     struct dm_err e;
     size_t n;
     char name[80];
     make_two(p);
-    assert_ok(dm_curves(c, &n, p, 2, 3, 0.5, 10, &e), e);
+    assert_ok(dm_curves(c, &n, p, 2, 3, at_eps(0.5, &o), 10, &e), e);
     assert_int_equal(n, DM_CURVES);
     assert_int_equal(c[0].n, 2);
     // accepted at .5: one block of 3, which is right; none of 2, since .5 is not more than .5
@@ -517,7 +580,7 @@ static void test_curves_of_positions(void **state)
     assert_int_equal(json_array_size(json_object_get(root, "curves")), DM_CURVES);
     json_decref(root);
     assert_ok(dm_curves_plot(c, n, tmp_path("reliability.svg"), &e), e);
-    assert_ok(dm_curves(c, &n, p, 2, 1, 0.5, 10, &e), e);
+    assert_ok(dm_curves(c, &n, p, 2, 1, at_eps(0.5, &o), 10, &e), e);
     assert_int_equal(n, 1);
 }
 

@@ -154,9 +154,13 @@ static bool try_order(struct dm_decoder *d, const struct dm_gen_opt *o, size_t n
     survivors(d, o, n, cut, t, &c);
     t->n_cells = c.n;
     t->max = penalise(d, &c, n, o->penalty);
-    if (o->trace && c.n)
-        cell_tokens(d, c.cell[best_cell(&c)], n, t->best);
-    t->passed = c.n > 0 && confidence(d, o, &c, best_cell(&c), n) > cut;
+    if (c.n) {
+        const size_t best = best_cell(&c);
+        t->counts = confidence(d, o, &c, best, n);
+        if (o->trace)
+            cell_tokens(d, c.cell[best], n, t->best);
+    }
+    t->passed = t->counts > cut;
     if (!t->passed)
         return false;
     if (o->cut)
@@ -173,7 +177,7 @@ static void one_token(struct dm_decoder *d, const struct dm_gen_opt *o, struct d
         c.J[i] = d->cand[0].p[i];
     }
     const double max = penalise(d, &c, 1, o->penalty);
-    out->order[1] = (struct dm_try){true, true, -1, c.n, max};
+    out->order[1] = (struct dm_try){true, true, -1, c.n, max, max};
     choose(d, o, &c, 1, out);
 }
 

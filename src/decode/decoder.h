@@ -24,6 +24,7 @@ struct dm_try {
     int otsu;                   /* threshold, -1 = none applied */
     size_t n_cells;             /* that were left to choose from before the penalty */
     double max;                 /* of J after threshold and penalty, 0 if nothing was left */
+    double counts;              /* what of it is compared with the level: options' trust */
     int32_t best[DM_ORDER_MAX]; /* with options' trace: the tokens that have it */
 };
 
