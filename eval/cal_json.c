@@ -1,22 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /* cal_json.c - the report as JSON, and the certificate in it. */
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "eval/cal_report.h"
-
-static json_t *number(double x)
-{
-    return isfinite(x) ? json_real(x) : json_null();
-}
+#include "src/base/json.h"
 
 /* {"divergence": x[0], "logp": .., "repeats_4": ..} */
 static json_t *by_loss(const double *x)
 {
     json_t *o = json_object();
     for (size_t l = 0; l < DM_CERT_LOSSES; l++)
-        json_object_set_new(o, dm_cert_loss_names[l], number(x[l]));
+        json_object_set_new(o, dm_cert_loss_names[l], dm_json_real(x[l]));
     return o;
 }
 
@@ -36,7 +31,7 @@ static json_t *point_to_json(const struct dm_cal_point *p)
         return NULL;
     json_object_set_new(o, "excess", by_loss(p->mean));
     json_object_set_new(o, "excess_se", by_loss(p->se));
-    json_object_set_new(o, "divergence_bound", number(p->bound));
+    json_object_set_new(o, "divergence_bound", dm_json_real(p->bound));
     json_object_set_new(o, "failures", json_integer((json_int_t)p->test.failures));
     json_object_set_new(o, "failed_by", by_loss_count(p->failed_by));
     return o;
@@ -56,7 +51,7 @@ static json_t *points_to_json(const struct dm_cal_report *r)
         }
         json_decref(rest);
         json_object_set_new(o, "sequence", json_integer((json_int_t)p->test.sequence));
-        json_object_set_new(o, "p_value", number(p->test.p));
+        json_object_set_new(o, "p_value", dm_json_real(p->test.p));
         json_object_set_new(o, "tested", json_boolean(p->test.tested));
         json_object_set_new(o, "certified", json_boolean(p->test.certified));
         json_object_set_new(o, "verdict", json_string(dm_cal_verdict(r, i)));
@@ -91,10 +86,11 @@ static void add_options(json_t *o, const struct dm_cal_report *r)
     json_object_set_new(o, "seed", json_integer((json_int_t)c->seed));
     json_object_set_new(o, "goal", json_string(dm_cal_goal_names[c->goal]));
     json_object_set_new(o, "speed", json_string(c->wall_clock ? "speedup" : "tokens_per_forward"));
-    json_object_set_new(o, "target", c->goal == DM_CAL_RISK ? json_null() : number(c->target));
-    json_object_set_new(o, "risk", number(c->risk));
-    json_object_set_new(o, "confidence", number(c->confidence));
-    json_object_set_new(o, "quantile", number(c->quantile));
+    json_object_set_new(o, "target",
+                        c->goal == DM_CAL_RISK ? json_null() : dm_json_real(c->target));
+    json_object_set_new(o, "risk", dm_json_real(c->risk));
+    json_object_set_new(o, "confidence", dm_json_real(c->confidence));
+    json_object_set_new(o, "quantile", dm_json_real(c->quantile));
     json_object_set_new(o, "slack", by_loss(c->slack));
     json_object_set_new(o, "control_quantile", by_loss(r->quantile));
     json_object_set_new(o, "margin", by_loss(r->margin));

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* trial_sum.c - from the texts of a trial to figures of its settings. */
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "eval/stats.h"
 #include "eval/trial.h"
 #include "src/base/arena.h"
+#include "src/base/json.h"
 
 void dm_trial_by_prompt(double *out, const struct dm_trial *t, size_t setting,
                         enum dm_trial_measure m)
@@ -94,11 +94,6 @@ enum dm_status dm_trial_summarise(struct dm_trial_sum *s, const struct dm_trial 
     return st;
 }
 
-static json_t *number(double x)
-{
-    return isfinite(x) ? json_real(x) : json_null();
-}
-
 /* {"1": x[1], ..} */
 static json_t *numbered(const double *x, size_t n)
 {
@@ -106,7 +101,7 @@ static json_t *numbered(const double *x, size_t n)
     for (size_t i = 1; i <= n; i++) {
         char key[24];
         snprintf(key, sizeof(key), "%zu", i);
-        json_object_set_new(o, key, number(x[i]));
+        json_object_set_new(o, key, dm_json_real(x[i]));
     }
     return o;
 }
@@ -116,23 +111,23 @@ json_t *dm_trial_sum_to_json(const struct dm_trial_sum *s)
     json_t *blocks = json_object(), *o = json_object();
     int bad = json_object_set_new(o, "tokens", json_integer((json_int_t)s->tokens));
     bad |= json_object_set_new(o, "forwards", json_integer((json_int_t)s->forwards));
-    bad |= json_object_set_new(o, "tokens_per_forward", number(s->per_forward));
+    bad |= json_object_set_new(o, "tokens_per_forward", dm_json_real(s->per_forward));
     for (size_t b = 1; b <= DM_ORDER_MAX; b++) {
         char key[24];
         snprintf(key, sizeof(key), "%zu", b);
         bad |= json_object_set_new(blocks, key, json_integer((json_int_t)s->blocks[b]));
     }
     bad |= json_object_set_new(o, "blocks", blocks);
-    bad |= json_object_set_new(o, "tokens_per_second", number(s->rate));
-    bad |= json_object_set_new(o, "speedup", number(s->speedup));
+    bad |= json_object_set_new(o, "tokens_per_second", dm_json_real(s->rate));
+    bad |= json_object_set_new(o, "speedup", dm_json_real(s->speedup));
     for (size_t m = 0; m < DM_TRIAL_MEASURES; m++) {
         char key[32];
         snprintf(key, sizeof(key), "%s_se", dm_trial_keys[m]);
-        bad |= json_object_set_new(o, dm_trial_keys[m], number(s->value[m]));
-        bad |= json_object_set_new(o, key, number(s->se[m]));
+        bad |= json_object_set_new(o, dm_trial_keys[m], dm_json_real(s->value[m]));
+        bad |= json_object_set_new(o, key, dm_json_real(s->se[m]));
     }
     bad |= json_object_set_new(o, "distinct", numbered(s->distinct, DM_TRIAL_DISTINCT));
-    bad |= json_object_set_new(o, "agree", number(s->agree));
+    bad |= json_object_set_new(o, "agree", dm_json_real(s->agree));
     if (!bad)
         return o;
     json_decref(o);
