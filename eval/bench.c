@@ -67,19 +67,13 @@ struct dm_bench_row *dm_bench_row_new(struct dm_bench *b, enum dm_bench_what wha
     return r;
 }
 
-static int by_value(const void *x, const void *y)
-{
-    const double a = *(const double *)x, b = *(const double *)y;
-    return (a > b) - (a < b);
-}
-
 void dm_bench_row_add(struct dm_bench_row *r, const char *name, const double *x, size_t n)
 {
     double s[DM_BENCH_RUNS_MAX];
     if (!r || r->n_values == DM_BENCH_VALUES || n == 0)
         return;
     memcpy(s, x, n * sizeof(*s));
-    qsort(s, n, sizeof(*s), by_value);
+    dm_sort(s, n);
     const struct dm_bench_spread spread = {s[0], dm_median(s, n), s[n - 1]};
     r->value[r->n_values].name = name;
     r->value[r->n_values++].s = spread;
@@ -178,8 +172,7 @@ void dm_bench_ids(int32_t *ids, size_t n, size_t V, uint64_t stream)
         ids[i] = (int32_t)(dm_mix64(stream * 0x1000000007u + i) % V);
 }
 
-/* ---- Processor and peak memory
- * ----------------------------------------------------------------------------- */
+/* ---- Processor and peak memory --------------------------------------------------------------- */
 
 static void read_cpu_name(char *out, size_t room)
 {

@@ -36,12 +36,6 @@ static void values(double *v, const struct dm_trial *t, size_t setting, double *
     }
 }
 
-static int rising(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /* Margins from the control's values: the ceil(q n)-th smallest of n, plus the slack. */
 static void set_margins(struct dm_cal_report *r, const struct dm_trial *t, double *v,
                         double *scratch)
@@ -51,7 +45,7 @@ static void set_margins(struct dm_cal_report *r, const struct dm_trial *t, doubl
     at = at < 1 ? 0 : at > n ? n - 1 : at - 1;
     values(v, t, CONTROL, scratch);
     for (size_t l = 0; l < DM_CERT_LOSSES; l++, v += n) {
-        qsort(v, n, sizeof(*v), rising);
+        dm_sort(v, n);
         // Greedy text has no divergence: NaN, which no value exceeds.
         r->quantile[l] = isnan(v[0]) ? (double)NAN : v[at];
         r->margin[l] = r->quantile[l] + r->opt.slack[l];

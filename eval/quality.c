@@ -144,12 +144,6 @@ static void look_up(struct dm_quality_fit *f, const struct dm_quality_point *p, 
     }
 }
 
-static int by_size(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /* The middle share of n values, those that are not numbers left out; reorders x. */
 static void interval(struct dm_interval *out, double *x, size_t n, double confidence)
 {
@@ -161,7 +155,7 @@ static void interval(struct dm_interval *out, double *x, size_t n, double confid
         out->low = out->high = (double)NAN;
         return;
     }
-    qsort(x, kept, sizeof(*x), by_size);
+    dm_sort(x, kept);
     const double cut = 0.5 * (1 - confidence) * (double)(kept - 1);
     out->low = x[(size_t)floor(cut)];
     out->high = x[kept - 1 - (size_t)floor(cut)];

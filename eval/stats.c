@@ -29,11 +29,16 @@ static int by_size(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+void dm_sort(double *x, size_t n)
+{
+    qsort(x, n, sizeof(*x), by_size);
+}
+
 double dm_median(double *x, size_t n)
 {
     if (!n)
         return (double)NAN;
-    qsort(x, n, sizeof(*x), by_size);
+    dm_sort(x, n);
     return n % 2 ? x[n / 2] : 0.5 * (x[n / 2 - 1] + x[n / 2]);
 }
 

@@ -10,6 +10,9 @@ double dm_mean(const double *x, size_t n); /* NaN for n = 0 */
 /* Standard error of the mean of n independent values; infinite for n < 2. */
 double dm_standard_error(const double *x, size_t n);
 
+/* Rising; no NaN among numbers. */
+void dm_sort(double *x, size_t n);
+
 /* The middle value (mean of the middle two); NaN for n = 0. Reorders x. */
 double dm_median(double *x, size_t n);
 
