@@ -127,7 +127,7 @@ static enum dm_status all_points(struct dm_cal_report *r, const struct dm_trial 
                                  double *scratch, struct dm_err *e)
 {
     const struct dm_cal_opt *o = &r->opt;
-    const double level = dm_ltt_level(1.0 - o->confidence, dm_cal_sequences(o));
+    const double level = dm_cal_level(o);
     const double t = dm_t_quantile(1.0 - level, o->prompts - 1);
     for (size_t i = 0; i < FIRST_POINT + r->n_points; i++) {
         struct dm_cal_point *p = i == BASE      ? &r->base
@@ -163,8 +163,7 @@ enum dm_status dm_cal_decide(struct dm_cal_report *r, const struct dm_cal_opt *o
         st = all_points(r, test, v, scratch, e);
     }
     if (!st) {
-        r->allowed = dm_binomial_allowed(o->prompts, o->risk,
-                                         dm_ltt_level(1.0 - o->confidence, dm_cal_sequences(o)));
+        r->allowed = dm_binomial_allowed(o->prompts, o->risk, dm_cal_level(o));
         r->chosen = choose(r);
     }
     free(v);

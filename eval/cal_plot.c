@@ -32,7 +32,7 @@ struct panel {
 static struct value failing(const struct dm_cal_report *r, const struct dm_cal_point *p)
 {
     const struct dm_cal_opt *o = &r->opt;
-    const double level = dm_ltt_level(1.0 - o->confidence, dm_cal_sequences(o));
+    const double level = dm_cal_level(o);
     const double share = (double)p->test.failures / (double)o->prompts;
     double low = share, high = 1.0;
     for (int i = 0; i < 60 && p->test.failures < o->prompts; i++) {

@@ -40,6 +40,11 @@ size_t dm_cal_sequences(const struct dm_cal_opt *o)
     return o->n_alpha_c * o->n_unseen * o->n_top_k;
 }
 
+double dm_cal_level(const struct dm_cal_opt *o)
+{
+    return dm_ltt_level(1.0 - o->confidence, dm_cal_sequences(o));
+}
+
 struct dm_gen_opt dm_cal_setting(const struct dm_cal_opt *o, size_t i)
 {
     struct dm_gen_opt g = o->gen;
@@ -98,7 +103,7 @@ static enum dm_status check_ranges(const struct dm_cal_opt *o, struct dm_err *e)
 /* The goal must be within reach, before hours are spent on it. */
 static enum dm_status check_goal(const struct dm_cal_opt *o, struct dm_err *e)
 {
-    const double level = dm_ltt_level(1.0 - o->confidence, dm_cal_sequences(o));
+    const double level = dm_cal_level(o);
     const size_t need = dm_binomial_need(o->risk, level);
     if (o->goal != DM_CAL_RISK && !(o->gen.temperature > 0.0))
         return dm_fail(e, DM_ERANGE,

@@ -58,6 +58,7 @@ struct dm_cal_opt dm_cal_opt_default(void);
 enum dm_status dm_cal_opt_check(struct dm_cal_opt *o, struct dm_err *e);
 
 size_t dm_cal_sequences(const struct dm_cal_opt *o);
+double dm_cal_level(const struct dm_cal_opt *o); /* of each test, ltt.h */
 
 /* The options of setting i < n_eps * sequences: by sequence, then falling eps_b. */
 struct dm_gen_opt dm_cal_setting(const struct dm_cal_opt *o, size_t i);
