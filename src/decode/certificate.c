@@ -74,14 +74,17 @@ static bool seal(const json_t *o, char hex[DM_HASH_LEN + 1])
     return true;
 }
 
-/* A real even where it is whole: 1.0 is read back as one. */
+/* NULL when out of memory: a loss that is missing would be read as one that was not tested. */
 static json_t *losses_to_json(const double *x)
 {
     json_t *o = json_object();
+    int bad = 0;
     for (size_t i = 0; i < DM_CERT_LOSSES; i++)
-        json_object_set_new(o, dm_cert_loss_names[i],
-                            isfinite(x[i]) ? json_real(x[i]) : json_null());
-    return o;
+        bad |= json_object_set_new(o, dm_cert_loss_names[i], dm_json_real(x[i]));
+    if (!bad)
+        return o;
+    json_decref(o);
+    return NULL;
 }
 
 json_t *dm_certificate_to_json(const struct dm_certificate *c)
@@ -213,13 +216,12 @@ static enum dm_status from_object(struct dm_certificate *c, const json_t *calibr
                        "calibrate again",
                        where);
     DM_TRY(check_numbers(c, where, e));
-    json_object_foreach(
-        c->settings, key,
-        v) if (!same(v,
-                     json_object_get(calibration, key))) return dm_fail(e, DM_EMISMATCH,
-                                                                        "%s: \"%s\" is not that of "
-                                                                        "the calibration beside it",
-                                                                        where, key);
+    json_object_foreach(c->settings, key, v)
+    {
+        if (!same(v, json_object_get(calibration, key)))
+            return dm_fail(e, DM_EMISMATCH, "%s: \"%s\" is not that of the calibration beside it",
+                           where, key);
+    }
     return DM_OK;
 }
 
