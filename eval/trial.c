@@ -25,10 +25,10 @@ struct run {
     struct dm_ids text;            /* prompt and text */
 };
 
-/* The base alone does not pay for the heads, and eps_b = 1 takes no block. */
+/* The base alone does not pay for the heads. */
 static size_t which_gen(const struct dm_trial_opt *o, const struct dm_trial_setting *s)
 {
-    if (s->gen.mode == DM_GEN_AR || (s->gen.mode == DM_GEN_DYNAMO && s->gen.eps_b >= 1.0))
+    if (dm_gen_opt_single(&s->gen))
         return GEN_BASE;
     return s->table && o->cooc ? GEN_TABLE : GEN_HEADS;
 }

@@ -357,7 +357,7 @@ static enum dm_status check_certificate(struct job *j, bool base_alone)
 static enum dm_status load(struct job *j)
 {
     const struct options *o = j->o;
-    const bool ar = o->gen.mode == DM_GEN_AR;
+    const bool ar = o->gen.mode == DM_GEN_AR, single = dm_gen_opt_single(&o->gen);
     if (!j->meta.tokenizer)
         return dm_fail(&j->e, DM_EMISMATCH,
                        "%s: has no tokenizer, so text cannot be read or written", o->model);
@@ -376,11 +376,9 @@ static enum dm_status load(struct job *j)
         fprintf(stderr, "dynamo generate: no --cooc: combinations of tokens are not masked\n");
     else if (!ar)
         DM_TRY(load_table(j));
-    // eps_b = 1 never takes a block: heads beyond the base's would only cost time.
-    const size_t n_heads = ar || o->gen.eps_b >= 1 ? 1 : DM_ORDER_MAX;
-    DM_TRY(check_certificate(j, n_heads == 1 || j->model.cfg.K == 1 ||
-                                    o->gen.mode == DM_GEN_LOSSLESS));
-    return dm_gen_new(&j->gen, &j->model, j->has_table ? &j->table : NULL, n_heads, &j->e);
+    DM_TRY(check_certificate(j, single || j->model.cfg.K == 1 || o->gen.mode == DM_GEN_LOSSLESS));
+    return dm_gen_new(&j->gen, &j->model, j->has_table ? &j->table : NULL,
+                      single ? 1 : DM_ORDER_MAX, &j->e);
 }
 
 static enum dm_status trace_open(struct job *j)

@@ -187,8 +187,7 @@ enum dm_status dm_decoder_step(struct dm_decoder *d, const struct dm_gen_opt *o,
 {
     assert(n >= 1 && n <= d->n_max && d->V <= Vp);
     *out = (struct dm_block){.pos = pos};
-    // J <= 1, so eps_b = 1 cannot pass: no need to look
-    if (o->mode == DM_GEN_AR || o->eps_b >= 1)
+    if (dm_gen_opt_single(o))
         n = 1;
     d->n_cand = n;
     for (size_t i = 0; i < n; i++)

@@ -129,6 +129,11 @@ double dm_gen_opt_alpha(const struct dm_gen_opt *o, size_t n)
     return n > 2 ? o->alpha_c * o->alpha_3 : o->alpha_c;
 }
 
+bool dm_gen_opt_single(const struct dm_gen_opt *o)
+{
+    return o->mode == DM_GEN_AR || (o->mode == DM_GEN_DYNAMO && o->eps_b >= 1);
+}
+
 json_t *dm_gen_opt_to_json(const struct dm_gen_opt *o)
 {
     return json_pack("{s:f, s:f, s:f, s:f, s:b, s:f, s:f, s:s, s:f, s:I, s:f, s:f, s:b, s:b, s:I}",

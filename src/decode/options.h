@@ -53,6 +53,10 @@ void dm_gen_opt_preset(struct dm_gen_opt *o, enum dm_preset preset);
 double dm_gen_opt_level(const struct dm_gen_opt *o, size_t n);
 double dm_gen_opt_alpha(const struct dm_gen_opt *o, size_t n);
 
+/* Whether no other head than the base's is ever looked at: mode ar, and eps_b = 1, which no J <= 1
+ * exceeds; drafts do not depend on eps_b. */
+bool dm_gen_opt_single(const struct dm_gen_opt *o);
+
 /* Ranges as above; DM_ERANGE names the field. */
 enum dm_status dm_gen_opt_check(const struct dm_gen_opt *o, struct dm_err *e);
 

@@ -119,6 +119,9 @@ for t in 0 0.9; do
         cmp ar.txt lossless.txt || fail "lossless with $rows rows is not the base's text at temperature $t"
     done
 done
+# Drafts do not depend on eps_b, which calibrate sets to 1 when nothing passes.
+"$dynamo" generate m.h5 --cooc cooc.h5 -p "In the" -n 60 --mode lossless --eps-b 1 --stats 2>&1 > /dev/null |
+    grep -q '^drafts: ' || fail "no drafts with --eps-b 1"
 
 # A preset, and options that go over it.
 gen m.h5 --cooc cooc.h5 -p "In the" -n 5 --preset paper --alpha-c 0.5 --power 1.5,3 --trust 0.25 --json > r.json
