@@ -51,19 +51,14 @@ static void cell_tokens(const struct dm_decoder *d, size_t cell, size_t n, int32
         id[i] = d->cand[i].id[cell % d->cand[i].n];
 }
 
-/* Divides by the penalty; returns the largest J. */
-static double penalise(const struct dm_decoder *d, struct dm_cells *c, size_t n, double penalty)
+/* Divides by the penalty. */
+static void penalise(const struct dm_decoder *d, struct dm_cells *c, size_t n, double penalty)
 {
-    double max = 0;
     int32_t id[DM_ORDER_MAX];
-    for (size_t i = 0; i < c->n; i++) {
-        if (penalty > 1) {
-            cell_tokens(d, c->cell[i], n, id);
-            c->J[i] /= dm_penalty_divisor(id, n, d->seen, penalty);
-        }
-        max = c->J[i] > max ? c->J[i] : max;
+    for (size_t i = 0; i < c->n && penalty > 1; i++) {
+        cell_tokens(d, c->cell[i], n, id);
+        c->J[i] /= dm_penalty_divisor(id, n, d->seen, penalty);
     }
-    return max;
 }
 
 /* Index of the arg max, the first of equals. */
@@ -109,7 +104,7 @@ static void choose(const struct dm_decoder *d, const struct dm_gen_opt *o, const
     double sum = 0;
     for (size_t i = 0; i < c->n; i++)
         sum += c->J[i];
-    size_t pick = best_cell(c);
+    size_t pick = 0;
     if (o->temperature > 0) {
         struct dm_rng rng;
         dm_rng_init(&rng, o->seed, out->pos);
@@ -119,6 +114,8 @@ static void choose(const struct dm_decoder *d, const struct dm_gen_opt *o, const
             upto += c->J[i];
             pick = i; // the last one is taken when rounding left upto short of u
         }
+    } else {
+        pick = best_cell(c);
     }
     out->n = out->kept = n;
     out->q = c->J[pick] / sum;
@@ -153,13 +150,14 @@ static bool try_order(struct dm_decoder *d, const struct dm_gen_opt *o, size_t n
         return false;
     survivors(d, o, n, cut, t, &c);
     t->n_cells = c.n;
-    t->max = penalise(d, &c, n, o->penalty);
-    if (c.n) {
-        const size_t best = best_cell(&c);
-        t->counts = confidence(d, o, &c, best, n);
-        if (o->trace)
-            cell_tokens(d, c.cell[best], n, t->best);
-    }
+    if (!c.n)
+        return false;
+    penalise(d, &c, n, o->penalty);
+    const size_t best = best_cell(&c);
+    t->max = c.J[best];
+    t->counts = confidence(d, o, &c, best, n);
+    if (o->trace)
+        cell_tokens(d, c.cell[best], n, t->best);
     t->passed = t->counts > cut;
     if (!t->passed)
         return false;
@@ -176,7 +174,8 @@ static void one_token(struct dm_decoder *d, const struct dm_gen_opt *o, struct d
         c.cell[i] = (uint32_t)i;
         c.J[i] = d->cand[0].p[i];
     }
-    const double max = penalise(d, &c, 1, o->penalty);
+    penalise(d, &c, 1, o->penalty);
+    const double max = c.J[best_cell(&c)];
     out->order[1] = (struct dm_try){true, true, -1, c.n, max, max};
     choose(d, o, &c, 1, out);
 }

@@ -2,7 +2,8 @@
 /* decoder.h - one decoding step: logits of K heads -> 1..K tokens (DynaMo Algorithm 1).
  *
  *   for n = K..2:  J = joint of the first n heads; adaptive threshold; repetition penalty
- *                  emit n tokens from J if max(J) > eps_b^power; cells below that are left out
+ *                  emit n tokens from J if max(J) > eps_b^power; with options' cut, cells below
+ *                  that are left out
  *   otherwise      one token from head 1
  *
  * A joint of which the mask leaves nothing does not pass. Nothing is renormalised after the

@@ -23,7 +23,7 @@ struct dm_gen_opt {
     double eps_b; /* 0..1: a block of n is emitted if its joint's maximum is > eps_b^power */
     double trust; /* >= 0: J counts as J * p1^trust there, p1 being head 1's for its first token */
     double power2, power3; /* > 0: that power for n = 2 and 3 */
-    bool cut;              /* cells that are not above eps_b^power themselves are never sampled */
+    bool cut;              /* cells below eps_b^power themselves are never sampled */
     double alpha_c;        /* >= 0; joint.h */
     double alpha_3;        /* >= 0: the exponent for triplets is alpha_c * alpha_3 */
     enum dm_unseen unseen;
