@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "src/cmd_joint.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "src/base/opt.h"
@@ -29,13 +28,12 @@ static bool on_off(struct argp_state *s, const char *name, const char *arg)
 
 static void parse_power(struct argp_state *s, char *arg, struct dm_gen_opt *g)
 {
-    char *second = strchr(arg, ',');
+    char *second = arg;
+    const char *first = strsep(&second, ",");
     if (!second)
         argp_error(s, "--power: \"%s\" is not two numbers with a comma", arg);
-    char *first = strndup(arg, (size_t)(second - arg));
-    g->power2 = dm_opt_real(s, "--power", first ? first : "", 0.01, 100);
-    g->power3 = dm_opt_real(s, "--power", second + 1, 0.01, 100);
-    free(first);
+    g->power2 = dm_opt_real(s, "--power", first, 0.01, 100);
+    g->power3 = dm_opt_real(s, "--power", second, 0.01, 100);
 }
 
 static error_t parse(int key, char *arg, struct argp_state *s)
