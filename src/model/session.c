@@ -258,17 +258,18 @@ static void few_rows(struct dm_session *s, size_t n, size_t keep)
         keep_rows(s, s->n_heads, k + 1, few_rows_of(s, c->D - 1, k), keep);
 }
 
-static bool packed(const struct dm_session *s)
+bool dm_session_has_trees(const struct dm_session *s)
 {
-    const struct dm_layer_mats *l = s->m->mats.layers;
-    return l->qkv.pack && (s->n_heads == 1 || s->m->mats.heads->qkv.pack);
+    const struct dm_model *m = s->m;
+    const bool packed = m->mats.layers->qkv.pack && (s->n_heads == 1 || m->mats.heads->qkv.pack);
+    return m->cfg.parallel && packed;
 }
 
 static void chunk(struct dm_session *s, const int32_t *ids, size_t n, size_t keep)
 {
     const struct dm_config *c = &s->m->cfg;
     dm_embedding_forward(s->x[0], ids, s->m->mats.embed, s->m->mats.embed_dtype, n, c->C, c->Vp);
-    if (n <= DM_LAYER_ROWS && c->parallel && packed(s))
+    if (n <= DM_LAYER_ROWS && dm_session_has_trees(s))
         few_rows(s, n, keep);
     else
         many_rows(s, n, keep);
@@ -281,20 +282,12 @@ struct logits {
     float *out;
 };
 
-/* Columns of the logits of all rows in one pass over the output embedding: where the rows are too
- * many for one product, block by block of columns, which stay in the cache for the next product. */
+/* Columns of the logits of all rows in one pass over the output embedding. */
 static void logits_part(void *ctx, size_t id, size_t begin, size_t end)
 {
     (void)id;
     const struct logits *l = ctx;
-    const struct dm_config *c = &l->s->m->cfg;
-    const size_t block = l->rows > DM_LAYER_FEW ? 8 * DM_PANEL : end - begin;
-    for (size_t o = begin; o < end; o += block)
-        for (size_t n = 0; n < l->rows; n += DM_LAYER_FEW) {
-            const size_t left = l->rows - n, rows = left < DM_LAYER_FEW ? left : DM_LAYER_FEW;
-            dm_linear_few(l->out + n * c->Vp, l->s->last + n * c->C, &l->s->m->mats.unembed, NULL,
-                          rows, o, end - o < block ? end : o + block);
-        }
+    dm_linear_few(l->out, l->s->last, &l->s->m->mats.unembed, NULL, l->rows, begin, end);
 }
 
 /* logits (rows,Vp) of the rows in s->last. */
@@ -327,11 +320,6 @@ void dm_session_step(struct dm_session *s, const int32_t *ids, size_t n, float *
 }
 
 /* ---- Trees ---------------------------------------------------------------------------------- */
-
-bool dm_session_has_trees(const struct dm_session *s)
-{
-    return s->m->cfg.parallel && packed(s);
-}
 
 void dm_session_tree(struct dm_session *s, const int32_t *ids, const struct dm_tree *tree,
                      float *logits)

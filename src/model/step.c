@@ -29,7 +29,7 @@ struct step {
 static size_t thread_scratch(const struct dm_config *c)
 {
     const size_t t_max = (c->T_max + DM_PANEL - 1) / DM_PANEL * DM_PANEL;
-    return DM_LAYER_ROWS * 2 * c->C + DM_LAYER_FEW * t_max + 32;
+    return DM_LAYER_ROWS * 2 * c->C + DM_ATTENTION_FEW * t_max + 32;
 }
 
 size_t dm_layer_step_scratch(const struct dm_config *c)
@@ -42,19 +42,6 @@ static size_t cut(size_t n, size_t unit, size_t p, size_t parts)
 {
     const size_t at = (n + unit - 1) / unit * p / parts * unit;
     return at < n ? at : n;
-}
-
-/* Columns o0..o1 of N rows, block by block of columns, which stay in the cache for the rows beyond
- * the first few. */
-static void linear(float *out, const float *inp, const struct dm_weight *w, const float *b,
-                   size_t N, size_t o0, size_t o1)
-{
-    const size_t block = N > DM_LAYER_FEW ? 8 * DM_PANEL : o1 - o0;
-    for (size_t o = o0; o < o1; o += block)
-        for (size_t n = 0; n < N; n += DM_LAYER_FEW)
-            dm_linear_few(out + n * w->O, inp + n * w->C, w, b,
-                          N - n < DM_LAYER_FEW ? N - n : DM_LAYER_FEW, o,
-                          o1 - o < block ? o1 : o + block);
 }
 
 /* Turns the rows' vectors from x on, one of them for each of n heads. */
@@ -81,7 +68,7 @@ static void heads(const struct step *s, const struct dm_layer_step *l, const flo
     const struct dm_heads out = {l->att, l->n_out * c->C, c->C, HS};
     k.p += HS;
     v.p += 2 * HS;
-    linear(l->qkv, ln, &l->mats->qkv, l->w->qkv_b, s->N, h0 * 3 * HS, h1 * 3 * HS);
+    dm_linear_few(l->qkv, ln, &l->mats->qkv, l->w->qkv_b, s->N, h0 * 3 * HS, h1 * 3 * HS);
     rotate(s, at, h1 - h0);
     rotate(s, at + HS, h1 - h0);
     dm_kv_put(l->kv, k, v, s->N, s->pos, h0, h1, HS);
@@ -110,7 +97,7 @@ static void first_half(void *ctx, size_t id, size_t begin, size_t end)
                 continue;
             dm_layernorm_forward(ln2, NULL, NULL, l->x + skip * C, l->w->ln2_w, l->w->ln2_b, c->eps,
                                  l->n_out, C);
-            linear(l->act, ln2, &l->mats->up, l->w->up_b, l->n_out, f0, f1);
+            dm_linear_few(l->act, ln2, &l->mats->up, l->w->up_b, l->n_out, f0, f1);
             for (size_t n = 0; n < l->n_out; n++)
                 dm_kern()->gelu(l->act + n * F + f0, l->act + n * F + f0, f1 - f0);
         }
@@ -128,8 +115,8 @@ static void second_half(void *ctx, size_t id, size_t begin, size_t end)
             const size_t c0 = cut(C, DM_PANEL, p, parts), c1 = cut(C, DM_PANEL, p + 1, parts);
             if (c0 == c1)
                 continue;
-            linear(l->proj, l->att, &l->mats->proj, l->w->proj_b, l->n_out, c0, c1);
-            linear(l->out, l->act, &l->mats->down, l->w->down_b, l->n_out, c0, c1);
+            dm_linear_few(l->proj, l->att, &l->mats->proj, l->w->proj_b, l->n_out, c0, c1);
+            dm_linear_few(l->out, l->act, &l->mats->down, l->w->down_b, l->n_out, c0, c1);
             for (size_t n = 0; n < l->n_out; n++) {
                 float *out = l->out + n * C + c0;
                 dm_kern()->axpy(out, 1.0f, l->proj + n * C + c0, c1 - c0);

@@ -36,10 +36,9 @@ void dm_linear_forward(float *restrict out, const float *restrict inp, const str
                               .K = w->C});
 }
 
-void dm_linear_few(float *restrict out, const float *restrict inp, const struct dm_weight *w,
-                   const float *b, size_t N, size_t o0, size_t o1)
+static void few(float *out, const float *inp, const struct dm_weight *w, const float *b, size_t N,
+                size_t o0, size_t o1)
 {
-    assert(w->pack);
     if (is_int(w)) {
         dm_int_few(out, b, inp, w->fmt, w->pack, N, w->O, w->C, o0, o1);
         return;
@@ -54,6 +53,19 @@ void dm_linear_few(float *restrict out, const float *restrict inp, const struct 
                                   .N = w->O,
                                   .K = w->C},
                 o0, o1);
+}
+
+/* Where the rows are too many for one product, block by block of columns, which stay in the cache
+ * for the next product. */
+void dm_linear_few(float *restrict out, const float *restrict inp, const struct dm_weight *w,
+                   const float *b, size_t N, size_t o0, size_t o1)
+{
+    const size_t block = N > DM_LINEAR_FEW ? 8 * DM_PANEL : o1 - o0;
+    assert(w->pack);
+    for (size_t o = o0; o < o1; o += block)
+        for (size_t n = 0; n < N; n += DM_LINEAR_FEW)
+            few(out + n * w->O, inp + n * w->C, w, b, N - n < DM_LINEAR_FEW ? N - n : DM_LINEAR_FEW,
+                o, o1 - o < block ? o1 : o + block);
 }
 
 struct column_sums {
