@@ -19,8 +19,8 @@ struct dm_pipe {
     enum dm_status (*take)(void *ctx, size_t slot, bool *more, struct dm_err *e);
     /* thread < threads, for storage of its own. */
     enum dm_status (*work)(void *ctx, size_t slot, size_t thread, struct dm_err *e);
-    /* NULL: nothing to do. Then a thread's slot is its number, `slots` is not used, and no piece
-     * waits for another. */
+    /* NULL: nothing to do. Then slots = threads, a thread's slot is its number, and no piece waits
+     * for another. */
     enum dm_status (*give)(void *ctx, size_t slot, struct dm_err *e);
 };
 
