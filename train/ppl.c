@@ -5,6 +5,8 @@
 #include <math.h>
 #include <stdio.h>
 
+#include "src/base/json.h"
+
 /* One sequence: logp points to head 1's row, heads are `stride` apart. */
 static void add_sequence(struct dm_ppl *p, const float *logp, const int32_t *ids, size_t stride,
                          size_t T)
@@ -63,12 +65,6 @@ double dm_ppl_loss(const struct dm_ppl *p, size_t first)
     return mean(sum, p->K + 1 - first);
 }
 
-/* JSON has no NaN and no infinity: null stands for them. */
-static json_t *real(double x)
-{
-    return isfinite(x) ? json_real(x) : json_null();
-}
-
 json_t *dm_ppl_json(const struct dm_ppl *p)
 {
     json_t *o = json_object();
@@ -76,11 +72,11 @@ json_t *dm_ppl_json(const struct dm_ppl *p)
     json_object_set_new(o, "windows", json_integer((json_int_t)p->windows));
     for (size_t n = 1; n <= p->K; n++) {
         snprintf(key, sizeof(key), "ppl_%zu", n);
-        json_object_set_new(o, key, real(dm_ppl_head(p, n)));
+        json_object_set_new(o, key, dm_json_real(dm_ppl_head(p, n)));
     }
     for (size_t n = 2; n <= p->K; n++) {
         snprintf(key, sizeof(key), "ppl_1:%zu", n);
-        json_object_set_new(o, key, real(dm_ppl_joint(p, n)));
+        json_object_set_new(o, key, dm_json_real(dm_ppl_joint(p, n)));
     }
     return o;
 }

@@ -18,19 +18,14 @@ static void hash_gradients(hash_text *hash, const struct dm_adamw *a)
         dm_sha256(a->slot[i].g, a->slot[i].n * sizeof(float), hash[i]);
 }
 
-static json_t *real(double x)
-{
-    return isfinite(x) ? json_real(x) : json_null();
-}
-
 static json_t *tensor(const struct dm_adamw_slot *s, bool same)
 {
     double most = 0.0;
     for (size_t i = 0; i < s->n; i++)
         most = fmax(most, fabs((double)s->g[i]));
     const double norm = sqrt(dm_par_sum_squares(s->g, s->n));
-    return json_pack("{s:s, s:o, s:o, s:b}", "name", s->name, "norm", real(norm), "max",
-                     real(isfinite(norm) ? most : NAN), "same", same);
+    return json_pack("{s:s, s:o, s:o, s:b}", "name", s->name, "norm", dm_json_real(norm), "max",
+                     dm_json_real(isfinite(norm) ? most : NAN), "same", same);
 }
 
 static json_t *describe(const struct dm_step *s, const hash_text *was, const hash_text *is,
@@ -41,7 +36,7 @@ static json_t *describe(const struct dm_step *s, const hash_text *was, const has
     char key[24];
     for (size_t n = 1; n <= s->model->cfg.K; n++) {
         snprintf(key, sizeof(key), "%zu", n);
-        json_object_set_new(loss, key, real(s->loss[n - 1]));
+        json_object_set_new(loss, key, dm_json_real(s->loss[n - 1]));
     }
     for (size_t i = 0; i < s->adam.n_slots; i++) {
         const bool same = !strcmp(was[i], is[i]);
@@ -49,8 +44,8 @@ static json_t *describe(const struct dm_step *s, const hash_text *was, const has
         json_array_append_new(tensors, tensor(&s->adam.slot[i], same));
     }
     return json_pack("{s:I, s:o, s:o, s:b, s:b, s:o}", "step", (json_int_t)step, "loss", loss,
-                     "norm", real(s->norm), "same", all, "finite", isfinite(s->norm), "tensors",
-                     tensors);
+                     "norm", dm_json_real(s->norm), "same", all, "finite", isfinite(s->norm),
+                     "tensors", tensors);
 }
 
 enum dm_status dm_replay(json_t **out, struct dm_step *s, const char *path, size_t step,
