@@ -26,6 +26,7 @@
 #include "src/model/verify.h"
 #include "train/checkpoint.h"
 #include "train/loader.h"
+#include "train/ppl.h"
 
 #define CORPUS "tests/fuzz/corpus/"
 #define TORCH "tests/golden/hf_torch/"
@@ -505,6 +506,15 @@ static void test_instructions(void **state)
     dm_tokenizer_free(t);
 }
 
+static enum dm_status ppl_json(struct dm_err *e)
+{
+    const struct dm_ppl p = {.K = 3, .windows = 2, .n = {1, 1, 1}, .n_joint = {1, 1, 1}};
+    json_t *o = dm_ppl_json(&p);
+    assert_true(!o || json_object_size(o) == 6);
+    json_decref(o);
+    return o ? DM_OK : dm_fail(e, DM_ENOMEM, "out of memory");
+}
+
 static void test_checkpoints(void **state)
 {
     (void)state;
@@ -525,6 +535,7 @@ static void test_checkpoints(void **state)
     sweep(peek_checkpoint, 10);
     sweep(load_checkpoint, 10);
     sweep(load_replay, 10);
+    sweep(ppl_json, 10);
     dm_adamw_release(&a);
 }
 

@@ -69,16 +69,19 @@ json_t *dm_ppl_json(const struct dm_ppl *p)
 {
     json_t *o = json_object();
     char key[32];
-    json_object_set_new(o, "windows", json_integer((json_int_t)p->windows));
+    int bad = json_object_set_new(o, "windows", json_integer((json_int_t)p->windows));
     for (size_t n = 1; n <= p->K; n++) {
         snprintf(key, sizeof(key), "ppl_%zu", n);
-        json_object_set_new(o, key, dm_json_real(dm_ppl_head(p, n)));
+        bad |= json_object_set_new(o, key, dm_json_real(dm_ppl_head(p, n)));
     }
     for (size_t n = 2; n <= p->K; n++) {
         snprintf(key, sizeof(key), "ppl_1:%zu", n);
-        json_object_set_new(o, key, dm_json_real(dm_ppl_joint(p, n)));
+        bad |= json_object_set_new(o, key, dm_json_real(dm_ppl_joint(p, n)));
     }
-    return o;
+    if (!bad)
+        return o;
+    json_decref(o);
+    return NULL;
 }
 
 static size_t rows(const struct dm_ppl_job *j, size_t at)

@@ -562,13 +562,17 @@ static enum dm_status report(struct state *s, struct dm_err *e)
     out->best = s->at.best;
     out->best_step = (size_t)s->at.best_step;
     out->provenance = json_pack(
-        "{s:s, s:[ss], s:o, s:O, s:I, s:I, s:I, s:I, s:o*}", "program", "dynamo " DM_VERSION,
-        "command", "dynamo", dm_train_kind_name(s->opt->kind), "options",
-        dm_train_opt_json(s->opt, false), "inputs", json_object_get(s->at.run, "inputs"), "steps",
-        (json_int_t)out->steps, "weights_of_step", (json_int_t)out->saved_step, "skipped_steps",
-        (json_int_t)(s->at.step - s->step.adam.t), "tokens", (json_int_t)out->tokens, "validation",
-        out->val.K ? dm_ppl_json(&out->val) : NULL);
-    return out->provenance ? DM_OK : dm_fail(e, DM_ENOMEM, "out of memory");
+        "{s:s, s:[ss], s:o, s:O, s:I, s:I, s:I, s:I}", "program", "dynamo " DM_VERSION, "command",
+        "dynamo", dm_train_kind_name(s->opt->kind), "options", dm_train_opt_json(s->opt, false),
+        "inputs", json_object_get(s->at.run, "inputs"), "steps", (json_int_t)out->steps,
+        "weights_of_step", (json_int_t)out->saved_step, "skipped_steps",
+        (json_int_t)(s->at.step - s->step.adam.t), "tokens", (json_int_t)out->tokens);
+    if (out->provenance && (!out->val.K || !json_object_set_new(out->provenance, "validation",
+                                                                dm_ppl_json(&out->val))))
+        return DM_OK;
+    json_decref(out->provenance);
+    out->provenance = NULL;
+    return dm_fail(e, DM_ENOMEM, "out of memory");
 }
 
 enum dm_status dm_run_train(const struct dm_run *r, struct dm_train_report *out, struct dm_err *e)
