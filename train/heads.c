@@ -63,19 +63,11 @@ char *dm_heads_provenance(json_t *own, const struct dm_model_meta *base)
     return dm_json_text(own, JSON_COMPACT);
 }
 
-/* What a run has trained, for write_model(). */
-struct trained {
-    const struct dm_train_opt *o;
-    const struct dm_model *m;
-    const struct dm_model_meta *base;
-};
-
-static enum dm_status write_model(void *ctx, json_t *provenance, struct dm_err *e)
+static enum dm_status write_model(const struct dm_run *r, json_t *provenance, struct dm_err *e)
 {
-    const struct trained *t = ctx;
-    const struct dm_train_opt *o = t->o;
-    const struct dm_model *m = t->m;
-    const struct dm_model_meta *base = t->base;
+    const struct dm_train_opt *o = r->opt;
+    const struct dm_model *m = r->model;
+    const struct dm_model_meta *base = r->meta;
     struct dm_model_meta meta = {
         .tokenizer = base->tokenizer, .hf_config = base->hf_config, .template = base->template};
     enum dm_dtype dtype;
@@ -189,7 +181,6 @@ enum dm_status dm_train_heads(const struct dm_train_opt *given, struct dm_train_
     DM_TRY_GOTO(dm_model_hash(o->base, base_hash, e));
     if (meta.tokenizer)
         dm_sha256(meta.tokenizer, strlen(meta.tokenizer), tokenizer_hash);
-    struct trained trained = {o, &m, &meta};
     const struct dm_run run = {.opt = o,
                                .kind = kind,
                                .model = &m,
@@ -198,7 +189,7 @@ enum dm_status dm_train_heads(const struct dm_train_opt *given, struct dm_train_
                                .base_hash = base_hash,
                                .console = console,
                                .write = write_model,
-                               .ctx = &trained};
+                               .meta = &meta};
     st = dm_run_train(&run, out, e);
 done:
     dm_model_release(&m);

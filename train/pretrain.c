@@ -80,24 +80,16 @@ enum dm_status dm_pretrain_config(struct dm_config *c, char tokenizer_hash[DM_HA
     return st;
 }
 
-/* What a run has trained, for write_model(). */
-struct trained {
-    const struct dm_train_opt *o;
-    const struct dm_model *m;
-    const struct dm_model_meta *from;
-};
-
-static enum dm_status write_model(void *ctx, json_t *provenance, struct dm_err *e)
+static enum dm_status write_model(const struct dm_run *r, json_t *provenance, struct dm_err *e)
 {
-    const struct trained *t = ctx;
-    const struct dm_model *m = t->m;
-    struct dm_model_meta meta = *t->from;
+    const struct dm_model *m = r->model;
+    const char *output = r->opt->output;
+    struct dm_model_meta meta = *r->meta;
     meta.calibration = NULL; // of other weights
-    meta.provenance = dm_heads_provenance(provenance, t->from);
+    meta.provenance = dm_heads_provenance(provenance, r->meta);
     if (!meta.provenance)
-        return dm_fail(e, DM_ENOMEM, "%s: out of memory", t->o->output);
-    const enum dm_status st = dm_model_save(m, &meta, t->o->output, NULL, m->cfg.dtype,
-                                            m->cfg.dtype, e);
+        return dm_fail(e, DM_ENOMEM, "%s: out of memory", output);
+    const enum dm_status st = dm_model_save(m, &meta, output, NULL, m->cfg.dtype, m->cfg.dtype, e);
     free(meta.provenance);
     return st;
 }
@@ -149,7 +141,6 @@ enum dm_status dm_pretrain(const struct dm_train_opt *o, struct dm_train_report 
     DM_TRY_GOTO(dm_heads_template(&meta, o, e));
     if (meta.tokenizer)
         dm_sha256(meta.tokenizer, strlen(meta.tokenizer), tokenizer_hash);
-    struct trained trained = {o, &m, &meta};
     const struct dm_run run = {.opt = o,
                                .kind = DM_PASS_BASE,
                                .model = &m,
@@ -157,7 +148,7 @@ enum dm_status dm_pretrain(const struct dm_train_opt *o, struct dm_train_report 
                                .base_hash = o->from ? from_hash : NULL,
                                .console = console,
                                .write = write_model,
-                               .ctx = &trained};
+                               .meta = &meta};
     st = dm_run_train(&run, out, e);
 done:
     dm_model_release(&m);

@@ -528,7 +528,7 @@ static enum dm_status write_model(struct state *s, struct dm_err *e)
     struct dm_err why;
     if (!r->write || out->steps != out->total_steps || !dm_ranks_first(s->opt->ranks))
         return DM_OK;
-    const enum dm_status st = r->write(r->ctx, out->provenance, &why);
+    const enum dm_status st = r->write(r, out->provenance, &why);
     if (st)
         return not_written(s, st, &why, e);
     dm_keep_prune(out->checkpoint, 0, out->total_steps);

@@ -10,6 +10,8 @@
 #include "train/report.h"
 #include "train/step.h"
 
+struct dm_model_meta;
+
 struct dm_run {
     const struct dm_train_opt *opt;
     enum dm_pass_kind kind;     /* what is trained */
@@ -19,8 +21,8 @@ struct dm_run {
     const char *base_hash;      /* of the base's file, or NULL */
     FILE *console;              /* a line every log_every steps; NULL = none */
     /* Writes the model of a complete run, on the first process; NULL = nothing is written. */
-    enum dm_status (*write)(void *ctx, json_t *provenance, struct dm_err *e);
-    void *ctx;
+    enum dm_status (*write)(const struct dm_run *r, json_t *provenance, struct dm_err *e);
+    const struct dm_model_meta *meta; /* for write(): of the base, or what a new model carries */
 };
 
 #define DM_RUN_CACHE_BYTES \
