@@ -16,12 +16,6 @@
 
 enum { V = 300, TEXT = 4000 };
 
-static void assert_near(double got, double want, double tolerance)
-{
-    if (!(fabs(got - want) <= tolerance))
-        fail_msg("got %.17g, want %.17g +- %g", got, want, tolerance);
-}
-
 /* A text whose next token depends on the last one, so that r is far from 1. */
 static void make_table(struct dm_cooc *c)
 {

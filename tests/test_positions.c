@@ -19,12 +19,6 @@
 
 enum { CONTEXT = 12, WINDOWS = 2, PER = 4, N = WINDOWS * PER, TOP_K = 8, TEXT = 2000 };
 
-static void assert_near(double got, double want, double tolerance)
-{
-    if (!(fabs(got - want) <= tolerance))
-        fail_msg("got %.17g, want %.17g +- %g", got, want, tolerance);
-}
-
 /* Counts of a text in which a token says something of the next. */
 static void make_table(struct dm_cooc *c, size_t V)
 {

@@ -14,12 +14,6 @@
 
 enum { SETTINGS = 4, PROMPTS = 40, SAMPLES = 2, TOKENS = 12, TEXTS = PROMPTS * SAMPLES };
 
-static void assert_near(double got, double want, double tolerance)
-{
-    if (!(fabs(got - want) <= tolerance))
-        fail_msg("got %.17g, want %.17g +- %g", got, want, tolerance);
-}
-
 struct made {
     struct dm_trial t;
     struct dm_trial_text texts[SETTINGS * TEXTS];

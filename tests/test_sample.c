@@ -56,12 +56,6 @@ static struct dm_block step(struct fixture *f, const struct dm_cooc *cooc, size_
     return b;
 }
 
-static void assert_near(double got, double want, double tolerance)
-{
-    if (!(fabs(got - want) <= tolerance))
-        fail_msg("got %.17g, want %.17g +- %g", got, want, tolerance);
-}
-
 /* Draws DRAWS blocks and compares the counts with p (V^n cells, sums to 1); every draw must have n
  * tokens and report its probability. */
 static void check_frequencies(struct fixture *f, const struct dm_cooc *cooc, size_t n,

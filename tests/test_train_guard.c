@@ -98,7 +98,7 @@ static const char *refused_file(const char *output)
     char prefix[600];
     size_t *step, n;
     struct dm_err e;
-    assert_ok(dm_run_path(prefix, sizeof(prefix), output, ".refused", &e), e);
+    assert_ok(dm_train_opt_path(prefix, sizeof(prefix), output, ".refused", &e), e);
     assert_ok(dm_keep_list(&step, &n, prefix, &e), e);
     assert_true(n >= 1 && n <= 4);
     assert_ok(dm_keep_path(path, sizeof(path), prefix, step[0], &e), e);

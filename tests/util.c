@@ -28,6 +28,12 @@ void fill_named(float *x, size_t n, const char *name, float scale)
     }
 }
 
+void assert_near(double got, double want, double tolerance)
+{
+    if (!(fabs(got - want) <= tolerance))
+        fail_msg("got %.17g, want %.17g +- %g", got, want, tolerance);
+}
+
 void assert_close(const float *got, const float *want, size_t n, double rtol, double scale)
 {
     for (size_t i = 0; i < n; i++) {

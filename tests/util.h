@@ -24,6 +24,9 @@
  * scale * (2u - 1), u = (splitmix64 finaliser of (fnv1a64(name) + i) >> 40) / 2^24. */
 void fill_named(float *x, size_t n, const char *name, float scale);
 
+/* |got - want| <= tolerance. */
+void assert_near(double got, double want, double tolerance);
+
 /* |got - want| <= rtol * max(|want|, scale) for n elements, with the first offender named. */
 void assert_close(const float *got, const float *want, size_t n, double rtol, double scale);
 

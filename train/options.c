@@ -416,6 +416,17 @@ enum dm_format dm_train_opt_format(const struct dm_train_opt *o)
     return strcmp(o->precision, "f32") ? DM_FMT_BF16 : DM_FMT_F32;
 }
 
+enum dm_status dm_train_opt_path(char *out, size_t n, const char *output, const char *suffix,
+                                 struct dm_err *e)
+{
+    const size_t len = strlen(output);
+    const bool h5 = len > 3 && !strcmp(output + len - 3, ".h5");
+    const int k = snprintf(out, n, "%.*s%s", (int)(h5 ? len - 3 : len), output, suffix);
+    if (k < 0 || (size_t)k >= n)
+        return dm_fail(e, DM_ERANGE, "%s: the name is too long", output);
+    return DM_OK;
+}
+
 bool dm_train_opt_joint(const struct dm_train_opt *o)
 {
     return o->kind == DM_TRAIN_HEADS && !strcmp(o->recipe, "joint");

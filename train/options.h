@@ -80,6 +80,10 @@ enum dm_decay_mask dm_train_opt_decay_mask(const struct dm_train_opt *o);
 /* Of the products: f32 or bf16. */
 enum dm_format dm_train_opt_format(const struct dm_train_opt *o);
 
+/* <output without .h5><suffix>; DM_ERANGE when it does not fit n bytes. */
+enum dm_status dm_train_opt_path(char *out, size_t n, const char *output, const char *suffix,
+                                 struct dm_err *e);
+
 /* --recipe joint. */
 bool dm_train_opt_joint(const struct dm_train_opt *o);
 

@@ -9,7 +9,6 @@
 #include "src/base/json.h"
 #include "src/kernel/kern.h"
 #include "train/keep.h"
-#include "train/run.h"
 
 /* The files that --resume can mean, in the order in which they are tried. */
 struct candidates {
@@ -20,8 +19,8 @@ struct candidates {
 
 enum dm_status dm_resume_prefix(char *out, size_t n, const struct dm_train_opt *o, struct dm_err *e)
 {
-    return o->checkpoint ? dm_run_path(out, n, o->checkpoint, "", e)
-                         : dm_run_path(out, n, o->output, ".ckpt", e);
+    return o->checkpoint ? dm_train_opt_path(out, n, o->checkpoint, "", e)
+                         : dm_train_opt_path(out, n, o->output, ".ckpt", e);
 }
 
 static enum dm_status find(struct candidates *c, const struct dm_train_opt *o, struct dm_err *e)

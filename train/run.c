@@ -42,17 +42,6 @@ struct state {
     struct dm_train_report *out;
 };
 
-enum dm_status dm_run_path(char *out, size_t n, const char *output, const char *suffix,
-                           struct dm_err *e)
-{
-    const size_t len = strlen(output);
-    const bool h5 = len > 3 && !strcmp(output + len - 3, ".h5");
-    const int k = snprintf(out, n, "%.*s%s", (int)(h5 ? len - 3 : len), output, suffix);
-    if (k < 0 || (size_t)k >= n)
-        return dm_fail(e, DM_ERANGE, "%s: the name is too long", output);
-    return DM_OK;
-}
-
 /* ---- Setting up ------------------------------------------------------------------------------ */
 
 static enum dm_status hash_files(struct state *s, json_t *inputs, const char *key,
@@ -201,7 +190,8 @@ static enum dm_status set_up(struct state *s, struct dm_err *e)
     if (o->replay && dm_ranks_count(o->ranks) > 1)
         return dm_fail(e, DM_EUNSUPPORTED, "--replay is the work of one process");
     DM_TRY(dm_resume_prefix(out->checkpoint, sizeof(log), o, e));
-    DM_TRY(dm_run_path(log, sizeof(log), o->log ? o->log : o->output, o->log ? "" : ".log", e));
+    DM_TRY(
+        dm_train_opt_path(log, sizeof(log), o->log ? o->log : o->output, o->log ? "" : ".log", e));
     if (dm_ranks_first(o->ranks))
         dm_file_sweep(log);
     DM_TRY(open_data(s, e));
@@ -367,7 +357,7 @@ static void keep_refused(struct state *s, struct dm_err *why)
     struct dm_err e;
     if (!dm_ranks_first(s->opt->ranks))
         return;
-    enum dm_status st = dm_run_path(prefix, sizeof(prefix), s->opt->output, ".refused", &e);
+    enum dm_status st = dm_train_opt_path(prefix, sizeof(prefix), s->opt->output, ".refused", &e);
     if (!st)
         st = dm_keep_path(path, sizeof(path), prefix, step, &e);
     remember_guard(s);

@@ -28,10 +28,6 @@ struct dm_run {
 #define DM_RUN_CACHE_BYTES \
     ((size_t)1 << 30) /* of tokens: 268 M; larger corpora are read by range */
 
-/* <output without .h5><suffix>; DM_ERANGE when it does not fit n bytes. */
-enum dm_status dm_run_path(char *out, size_t n, const char *output, const char *suffix,
-                           struct dm_err *e);
-
 /* Runs until the last step, or --stop-after: then the checkpoint is saved and the status DM_OK. A
  * signal (stop.h) finishes the step, saves the checkpoint and gives DM_ESTOPPED with the command
  * that resumes; one that asks for a checkpoint gets it. A checkpoint that cannot be written on the
