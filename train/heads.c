@@ -94,45 +94,49 @@ enum dm_status dm_heads_peek(struct dm_config *c, char tokenizer_hash[DM_HASH_LE
     return DM_OK;
 }
 
+enum dm_status dm_heads_context(const struct dm_config *c, const struct dm_train_opt *o,
+                                const char *where, struct dm_err *e)
+{
+    if (o->context > c->T_max)
+        return dm_fail(e, DM_ERANGE, "--context %zu is more than the %zu positions of %s",
+                       o->context, c->T_max, where);
+    return DM_OK;
+}
+
+static struct dm_load_opt load_options(const struct dm_train_opt *o)
+{
+    const bool joint = dm_train_opt_joint(o), file = !strcmp(o->init, "file");
+    return (struct dm_load_opt){.format = (int)dm_train_opt_format(o),
+                                .masters = joint,
+                                .gradients = !joint,
+                                .heads = file,
+                                .K = file ? 0 : o->heads,
+                                .D = o->head_depth,
+                                .from_final = !strcmp(o->head_input, "final"),
+                                .copy = !strcmp(o->init, "copy")};
+}
+
 enum dm_status dm_heads_config(struct dm_config *c, char tokenizer_hash[DM_HASH_LEN + 1],
                                const struct dm_train_opt *o, struct dm_err *e)
 {
+    const struct dm_load_opt load = load_options(o);
     DM_TRY(dm_heads_peek(c, tokenizer_hash, o->base, e));
-    if (!strcmp(o->init, "file"))
-        return DM_OK;
-    c->K = o->heads;
-    c->D = o->head_depth;
-    c->from_final = !strcmp(o->head_input, "final");
-    return dm_config_check(c, o->base, e);
+    DM_TRY(dm_load_config(c, &load, o->base, e));
+    if (load.heads && c->K == 1)
+        return dm_fail(e, DM_EUNSUPPORTED, "%s: has no heads that --init file could start from",
+                       o->base);
+    return dm_heads_context(c, o, o->base, e);
 }
 
 enum dm_status dm_heads_model(struct dm_model *m, struct dm_model_meta *meta,
                               const struct dm_train_opt *o, struct dm_err *e)
 {
-    const bool copy = !strcmp(o->init, "copy"), joint = dm_train_opt_joint(o);
-    const bool file = !strcmp(o->init, "file");
-    const struct dm_load_opt load = {.format = (int)dm_train_opt_format(o),
-                                     .masters = joint,
-                                     .gradients = !joint,
-                                     .heads = file,
-                                     .K = file ? 0 : o->heads,
-                                     .D = o->head_depth,
-                                     .from_final = !strcmp(o->head_input, "final"),
-                                     .copy = copy};
+    const struct dm_load_opt load = load_options(o);
+    struct dm_config c;
+    char tokenizer_hash[DM_HASH_LEN + 1];
+    DM_TRY(dm_heads_config(&c, tokenizer_hash, o, e));
     DM_TRY(dm_model_load(m, o->base, &load, meta, e));
-    enum dm_status st = DM_OK;
-    if (o->context > m->cfg.T_max)
-        st = dm_fail(e, DM_ERANGE, "--context %zu is more than the %zu positions of %s", o->context,
-                     m->cfg.T_max, o->base);
-    else if (file && m->cfg.K == 1)
-        st = dm_fail(e, DM_EUNSUPPORTED, "%s: has no heads that --init file could start from",
-                     o->base);
-    if (st) {
-        dm_model_release(m);
-        dm_model_meta_release(meta);
-        return st;
-    }
-    if (!copy && !file)
+    if (!load.copy && !load.heads)
         dm_params_init_random(&m->params, &m->cfg, DM_SCOPE_HEADS, o->seed);
     return DM_OK;
 }

@@ -36,7 +36,12 @@ char *dm_heads_provenance(json_t *own, const struct dm_model_meta *base);
 enum dm_status dm_heads_peek(struct dm_config *c, char tokenizer_hash[DM_HASH_LEN + 1],
                              const char *path, struct dm_err *e);
 
-/* Those of the model that will be trained, from the base's header. */
+/* DM_ERANGE when o->context is more than the positions of the model `where`. */
+enum dm_status dm_heads_context(const struct dm_config *c, const struct dm_train_opt *o,
+                                const char *where, struct dm_err *e);
+
+/* Those of the model that will be trained, from the base's header; refuses what dm_heads_model()
+ * would refuse. */
 enum dm_status dm_heads_config(struct dm_config *c, char tokenizer_hash[DM_HASH_LEN + 1],
                                const struct dm_train_opt *o, struct dm_err *e);
 

@@ -61,9 +61,7 @@ static enum dm_status make_config(struct dm_config *c, const struct dm_train_opt
     c->eos = (int)dm_tokenizer_eos(t);
     DM_TRY(dm_dtype_parse(o->dtype, &c->dtype, e));
     DM_TRY(choose_rows(c, o->vocab_rows, e));
-    if (o->context > c->T_max)
-        return dm_fail(e, DM_ERANGE, "--context %zu is more than the %zu positions of %s",
-                       o->context, c->T_max, o->config);
+    DM_TRY(dm_heads_context(c, o, o->config, e));
     return dm_config_check(c, o->config, e);
 }
 
@@ -71,8 +69,14 @@ enum dm_status dm_pretrain_config(struct dm_config *c, char tokenizer_hash[DM_HA
                                   const struct dm_train_opt *o, struct dm_err *e)
 {
     struct dm_tokenizer *t;
-    if (o->from)
-        return dm_heads_peek(c, tokenizer_hash, o->from, e);
+    if (o->from) {
+        DM_TRY(dm_heads_peek(c, tokenizer_hash, o->from, e));
+        if (c->K != 1)
+            return dm_fail(e, DM_EUNSUPPORTED,
+                           "%s: has %zu token heads; dynamo train --init file trains them further",
+                           o->from, c->K);
+        return dm_heads_context(c, o, o->from, e);
+    }
     DM_TRY(dm_tokenizer_load(&t, o->tokenizer ? o->tokenizer : o->data.path[0], e));
     const enum dm_status st = make_config(c, o, t, e);
     memcpy(tokenizer_hash, dm_tokenizer_hash(t), DM_HASH_LEN + 1);
@@ -118,14 +122,10 @@ static enum dm_status load_model(struct dm_model *m, struct dm_model_meta *meta,
                                  const struct dm_train_opt *o, struct dm_err *e)
 {
     const struct dm_load_opt load = {.format = (int)dm_train_opt_format(o), .masters = true};
+    struct dm_config c;
+    char tokenizer_hash[DM_HASH_LEN + 1];
+    DM_TRY(dm_pretrain_config(&c, tokenizer_hash, o, e));
     DM_TRY(dm_model_load(m, o->from, &load, meta, e));
-    if (m->cfg.K != 1)
-        return dm_fail(e, DM_EUNSUPPORTED,
-                       "%s: has %zu token heads; dynamo train --init file trains them further",
-                       o->from, m->cfg.K);
-    if (o->context > m->cfg.T_max)
-        return dm_fail(e, DM_ERANGE, "--context %zu is more than the %zu positions of %s",
-                       o->context, m->cfg.T_max, o->from);
     return dm_model_hash(o->from, hash, e);
 }
 

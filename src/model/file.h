@@ -49,6 +49,11 @@ struct dm_load_opt {
 extern const char
     *const dm_load_formats[]; /* "auto", "f32", ..: entry i is format i - 1; then NULL */
 
+/* From the config of the file `path` to that of the loaded model, which may have heads that the
+ * file lacks. DM_EUNSUPPORTED, DM_ERANGE. */
+enum dm_status dm_load_config(struct dm_config *c, const struct dm_load_opt *o, const char *path,
+                              struct dm_err *e);
+
 /* Loads a model; o NULL: for decoding and scoring, format auto. Without masters the matrices exist
  * as packs only: m->params holds vectors, its matrices (embeddings too) are NULL, and the input
  * embedding stays as in the file (m->mats.embed). Hashes and shapes are checked. meta may be NULL.

@@ -57,9 +57,8 @@ struct loader {
 
 /* ---- What goes where ----------------------------------------------------------------------- */
 
-/* The config of the file and that of the model, which may have heads that the file lacks. */
-static enum dm_status extend_config(struct dm_config *c, const struct dm_load_opt *o,
-                                    const char *path, struct dm_err *e)
+enum dm_status dm_load_config(struct dm_config *c, const struct dm_load_opt *o, const char *path,
+                              struct dm_err *e)
 {
     if (!o->K)
         return DM_OK;
@@ -371,7 +370,7 @@ static enum dm_status load_all(struct loader *l, const struct dm_config *in_file
     struct dm_config c = *in_file;
     struct dm_arena measure = {0};
     const enum dm_held base = l->o->masters ? DM_HELD_ALL : DM_HELD_VECTORS;
-    DM_TRY(extend_config(&c, l->o, dm_h5_path(l->f), e));
+    DM_TRY(dm_load_config(&c, l->o, dm_h5_path(l->f), e));
     DM_TRY(list_file(l, in_file, e));
     l->fmt = auto_format(l);
     if (l->o->gradients && l->fmt >= DM_FMT_INT8)

@@ -124,19 +124,26 @@ prints "^disk.*checkpoints of" "$dynamo" train mid.h5 --data shard.h5 --steps 2 
 refuses 1 "none.h5" "$dynamo" train none.h5 --data shard.h5 -o x.h5 --dry-run
 
 # ---- what the run would refuse, the plan refuses in the same words
+plan_refuses() { # SENTENCE ARGUMENT...
+    refuses 1 "$@" -o x.h5
+    mv err.txt real.txt
+    refuses 1 "$@" -o x.h5 --dry-run
+    cmp err.txt real.txt || fail "${*:2}: --dry-run says something else"
+}
 "$dynamo" tokenizer-train --vocab 290 text.jsonl -o tok2.json >/dev/null || fail "tokenizer-train"
 "$dynamo" tokenize --tokenizer tok2.json text.jsonl -o strange.h5 >/dev/null || fail "tokenize"
 for recipe in "train base.h5" "pretrain --from base.h5" "pretrain --config config.json --tokenizer tok.json"; do
     needs=("$dynamo" $recipe --context 32 --steps 2)
     for data in "--data strange.h5" "--data shard.h5 strange.h5" "--data shard.h5 --val strange.h5"; do
-        refuses 1 "strange.h5: made with tokenizer" "${needs[@]}" $data -o x.h5
-        mv err.txt real.txt
-        refuses 1 "strange.h5: made with tokenizer" "${needs[@]}" $data -o x.h5 --dry-run
-        cmp err.txt real.txt || fail "$recipe $data: --dry-run says something else"
+        plan_refuses "strange.h5: made with tokenizer" "${needs[@]}" $data
     done
+    plan_refuses "--context 4096 is more than the" "${needs[@]}" --context 4096 --data shard.h5
     refuses 1 "-o no/x.h5: cannot write into the folder no: No such file or directory" \
         "${needs[@]}" --data shard.h5 -o no/x.h5 --dry-run
     refuses 1 "-o shard.h5/x.h5: cannot write into the folder shard.h5: " \
         "${needs[@]}" --data shard.h5 -o shard.h5/x.h5 --dry-run
 done
+plan_refuses "heads.h5: has 3 token heads already" "$dynamo" train heads.h5 --data shard.h5
+plan_refuses "base.h5: has no heads that --init file" "$dynamo" train base.h5 --init file --data shard.h5
+plan_refuses "heads.h5: has 3 token heads; dynamo train" "$dynamo" pretrain --from heads.h5 --data shard.h5
 no_file x.h5
