@@ -4,6 +4,7 @@
 
     scripts/table_trade.py build/dynamo heads.h5 train.h5 heldout.h5 [--sizes 100k,250k,1M]
         [--by count,weight] [--unseen backoff] [--seeds 1,1001] [--threads 0]
+        [--prompts 128] [--samples 2] [--tokens 64] [--eps 0.4,0.5,0.6,0.7,0.8,0.9]
 
 The table of the training shard is pruned to each size by each rule (0: not at all). `dynamo
 calibrate -n` then decodes the same prompts with the same seeds for each. Since a table, a policy
@@ -13,9 +14,8 @@ repeats, interpolated between values of eps_b. One line per setting and seed; th
 those of eps_b = 0.7: tokens per forward, loss of log-likelihood with its standard error, wall clock
 against the base.
 """
-import argparse, json, os, subprocess, tempfile
+import argparse, json, os, subprocess, sys, tempfile
 
-EPS = [0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
 AT = [("divergence", 0.1), ("divergence", 0.2), ("divergence", 0.4),
       ("repeats_3", 0.08), ("repeats_3", 0.12), ("repeats_3", 0.2)]
 
@@ -33,10 +33,14 @@ def interpolate(points, field, value):
 def calibrate(args, table, policy, seed):
     run = subprocess.run(
         [args.dynamo, "calibrate", args.heads, "--cooc", table, "--data", args.heldout, "-n",
-         "--json", "--unseen", policy, "--eps", ",".join(map(str, EPS)), "--prompts",
-         str(args.prompts), "--control-prompts", "2", "--tokens", "64", "--samples", "2", "--seed", str(seed), "--threads", str(args.threads)],
-        check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    return [p for p in json.loads(run.stdout)["evidence"]["points"] if p["eps_b"] in EPS]
+         "--json", "--unseen", policy, "--eps", args.eps, "--prompts", str(args.prompts),
+         "--control-prompts", "2", "--risk", "0.9", "--tokens", str(args.tokens), "--samples",
+         str(args.samples), "--seed", str(seed), "--threads", str(args.threads)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if run.returncode:
+        sys.exit(run.stderr)
+    eps = list(map(float, args.eps.split(",")))
+    return [p for p in json.loads(run.stdout)["evidence"]["points"] if p["eps_b"] in eps]
 
 
 def main():
@@ -49,6 +53,9 @@ def main():
     parser.add_argument("--unseen", default="backoff")
     parser.add_argument("--seeds", default="1,1001")
     parser.add_argument("--prompts", type=int, default=128)
+    parser.add_argument("--samples", type=int, default=2)
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--eps", default="0.4,0.5,0.6,0.7,0.8,0.9", help="0.7 among them")
     parser.add_argument("--threads", type=int, default=0)
     args = parser.parse_args()
     print("rule", "bytes", "unseen", "seed", *("%s=%g" % a for a in AT), "tok/fwd@.7", "loss@.7",

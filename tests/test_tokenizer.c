@@ -287,6 +287,61 @@ static void test_short_and_long_words_merge_by_the_definition(void **state)
     dm_tokenizer_free(t);
 }
 
+static void assert_merged_naively(const struct dm_merges *m, int32_t *sym, size_t n)
+{
+    int32_t *want = malloc((n + 1) * sizeof(*want));
+    assert_non_null(want);
+    memcpy(want, sym, n * sizeof(*want));
+    const size_t left = merge_naively(m, want, n);
+    assert_int_equal(dm_merges_apply(m, sym, n), left);
+    assert_memory_equal(sym, want, left * sizeof(*want));
+    free(want);
+}
+
+/* Words of several windows. The merges come in an order that no training would give. */
+static void test_windows_of_a_long_word_join_without_a_seam(void **state)
+{
+    (void)state;
+    enum { N = 9000, MERGES = 60 };
+    static int32_t sym[N + 1];
+    struct dm_rng r;
+    dm_rng_init(&r, 6, 0);
+    for (size_t round = 0; round < 10; round++) {
+        struct dm_merges m;
+        struct dm_err e;
+        const uint32_t letters = 1 + (uint32_t)round % 5;
+        assert_ok(dm_merges_init(&m, MERGES, &e), e);
+        for (uint32_t i = 0; i < MERGES; i++)
+            dm_merges_put(&m, (int32_t)dm_rng_below(&r, letters + i),
+                          (int32_t)dm_rng_below(&r, letters + i), (i * 7 + 3) % MERGES,
+                          (int32_t)(letters + i));
+        for (size_t i = 0; i < N; i++)
+            sym[i] = (int32_t)dm_rng_below(&r, letters);
+        assert_merged_naively(&m, sym, N);
+        dm_merges_release(&m);
+    }
+}
+
+/* The last pair first: what the first window becomes depends on the other end, for one of these
+ * lengths is odd. */
+static void test_a_seam_that_cannot_be_joined_is_none(void **state)
+{
+    (void)state;
+    enum { N = 9000 };
+    static int32_t sym[N + 1];
+    struct dm_merges m;
+    struct dm_err e;
+    assert_ok(dm_merges_init(&m, N, &e), e);
+    for (int32_t i = 0; i < N; i++)
+        dm_merges_put(&m, i, i + 1, (uint32_t)(N - i), N + 1 + i);
+    for (size_t n = N; n <= N + 1; n++) {
+        for (size_t i = 0; i < n; i++)
+            sym[i] = (int32_t)i;
+        assert_merged_naively(&m, sym, n);
+    }
+    dm_merges_release(&m);
+}
+
 /* Each of these would take minutes if any step were quadratic. */
 static void test_a_megabyte_of_anything_is_linear(void **state)
 {
@@ -518,6 +573,8 @@ int main(void)
         cmocka_unit_test(test_names_and_bytes_of_tokens),
         cmocka_unit_test(test_invalid_utf8_becomes_replacement_characters),
         cmocka_unit_test(test_short_and_long_words_merge_by_the_definition),
+        cmocka_unit_test(test_windows_of_a_long_word_join_without_a_seam),
+        cmocka_unit_test(test_a_seam_that_cannot_be_joined_is_none),
         cmocka_unit_test(test_a_megabyte_of_anything_is_linear),
         cmocka_unit_test(test_harmless_variants_load),
         cmocka_unit_test(test_ignore_merges_takes_the_whole_word),

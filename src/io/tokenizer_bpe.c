@@ -2,14 +2,21 @@
 /* tokenizer_bpe.c - byte pair merges and the trie of added tokens.
  *
  * Merging takes the pair of lowest rank first and the leftmost among equals. Nearly all words are
- * shorter than 30 bytes: rescanning the ranks is fastest there. A word may also be a megabyte of
- * one letter; a heap of (rank, position) over a linked list keeps that at n log n. */
+ * shorter than 30 bytes: rescanning the ranks is fastest there. A word may also be megabytes of
+ * one letter, or of random ones: it is merged in windows that the L2 cache holds, each with a heap
+ * of (rank, position) over a linked list, so that the time is linear. */
 #include <stdlib.h>
 
 #include "src/base/arena.h"
 #include "src/io/tokenizer_impl.h"
 
-enum { SHORT_WORD = 64, BLOCK = 64 /* bytes looked at together for added tokens */ };
+enum {
+    SHORT_WORD = 64,
+    WINDOW = 4096, /* of a long word: what merging it takes is 180 kB */
+    OVERLAP = 8,   /* of it goes to the next one, too */
+    GROWTH = 4,
+    BLOCK = 64 /* bytes looked at together for added tokens */
+};
 
 enum dm_status dm_merges_init(struct dm_merges *m, size_t n, struct dm_err *e)
 {
@@ -68,46 +75,31 @@ static size_t apply_short(const struct dm_merges *m, int32_t *sym, size_t n)
     }
 }
 
-/* A pair that could merge when it was pushed; stale once its symbols have changed. */
-struct candidate {
-    uint32_t rank;
-    uint32_t at;
-    uint64_t pair;
-};
-
-/* The long word as a linked list over its original positions. */
-struct long_word {
-    int32_t *sym; /* -1 = swallowed by the symbol to its left */
+/* Part of a long word: a linked list over the positions of its symbols. */
+struct window {
+    int32_t *sym; /* what lies at a position that no symbol to its left swallowed */
     uint32_t *next, *prev;
-    struct candidate *heap;
+    const struct dm_merge **pair; /* of the symbol there and the next one, or NULL */
+    uint64_t *heap;               /* rank << 32 | position; stale if the pair has become another */
     size_t n_heap;
 };
 
-static bool before(const struct candidate *a, const struct candidate *b)
+static void push(struct window *w, uint64_t c)
 {
-    return a->rank != b->rank ? a->rank < b->rank : a->at < b->at;
-}
-
-static void push(struct long_word *w, const struct dm_merges *m, uint32_t at, uint32_t right)
-{
-    const struct dm_merge *g = dm_merges_get(m, w->sym[at], w->sym[right]);
-    if (!g)
-        return;
-    const struct candidate c = {.rank = g->rank, .at = at, .pair = g->pair};
     size_t i = w->n_heap++;
-    for (; i && before(&c, &w->heap[(i - 1) / 2]); i = (i - 1) / 2)
+    for (; i && c < w->heap[(i - 1) / 2]; i = (i - 1) / 2)
         w->heap[i] = w->heap[(i - 1) / 2];
     w->heap[i] = c;
 }
 
-static struct candidate pop(struct long_word *w)
+static uint64_t pop(struct window *w)
 {
-    const struct candidate top = w->heap[0], c = w->heap[--w->n_heap];
+    const uint64_t top = w->heap[0], c = w->heap[--w->n_heap];
     size_t i = 0;
     for (size_t k; (k = 2 * i + 1) < w->n_heap; i = k) {
-        if (k + 1 < w->n_heap && before(&w->heap[k + 1], &w->heap[k]))
+        if (k + 1 < w->n_heap && w->heap[k + 1] < w->heap[k])
             k++;
-        if (!before(&w->heap[k], &c))
+        if (w->heap[k] >= c)
             break;
         w->heap[i] = w->heap[k];
     }
@@ -115,52 +107,114 @@ static struct candidate pop(struct long_word *w)
     return top;
 }
 
-static void merge_all(struct long_word *w, const struct dm_merges *m, uint32_t n)
+static void see_pair(struct window *w, const struct dm_merges *m, uint32_t at, uint32_t right)
 {
+    const struct dm_merge *g = w->pair[at] = dm_merges_get(m, w->sym[at], w->sym[right]);
+    if (g)
+        push(w, (uint64_t)g->rank << 32 | at);
+}
+
+/* Merges n symbols; w->next then leads from token to token. */
+static void merge_window(struct window *w, const struct dm_merges *m, const int32_t *sym,
+                         uint32_t n)
+{
+    memcpy(w->sym, sym, n * sizeof(*sym));
     for (uint32_t i = 0; i < n; i++) {
         w->next[i] = i + 1;
         w->prev[i] = i - 1; // of the first: UINT32_MAX
+        w->pair[i] = NULL;
     }
     for (uint32_t i = 0; i + 1 < n; i++)
-        push(w, m, i, i + 1);
+        see_pair(w, m, i, i + 1);
     while (w->n_heap) {
-        const struct candidate c = pop(w);
-        const uint32_t right = w->next[c.at];
-        if (w->sym[c.at] < 0 || right == n ||
-            c.pair != ((uint64_t)(uint32_t)w->sym[c.at] << 32 | (uint32_t)w->sym[right]))
+        const uint64_t c = pop(w);
+        const uint32_t at = (uint32_t)c, right = w->next[at];
+        if (!w->pair[at] || w->pair[at]->rank != c >> 32)
             continue;
-        w->sym[c.at] = dm_merges_get(m, w->sym[c.at], w->sym[right])->id;
-        w->sym[right] = -1;
-        const uint32_t after = w->next[c.at] = w->next[right];
+        w->sym[at] = w->pair[at]->id;
+        w->pair[at] = w->pair[right] = NULL;
+        const uint32_t after = w->next[at] = w->next[right];
         if (after < n) {
-            w->prev[after] = c.at;
-            push(w, m, c.at, after);
+            w->prev[after] = at;
+            see_pair(w, m, at, after);
         }
-        if (w->prev[c.at] != UINT32_MAX)
-            push(w, m, w->prev[c.at], c.at);
+        if (w->prev[at] != UINT32_MAX)
+            see_pair(w, m, w->prev[at], at);
     }
 }
 
+/* Tokens of `sym` (n) to `out`, by windows of `size` symbols; how many, or SIZE_MAX if a window
+ * does not begin with the token that the one before it has there. */
+static size_t merge_windows(struct window *w, const struct dm_merges *m, const int32_t *sym,
+                            size_t n, size_t size, int32_t *out)
+{
+    size_t n_out = 0;
+    int32_t id = -1;     // the token that the window
+    uint32_t length = 0; // must begin with
+    for (size_t begin = 0;;) {
+        const uint32_t len = (uint32_t)(n - begin < size ? n - begin : size);
+        merge_window(w, m, sym + begin, len);
+        if (begin && (w->sym[0] != id || w->next[0] != length))
+            return SIZE_MAX;
+        const uint32_t end = begin + len < n ? len - len / OVERLAP : len;
+        uint32_t at = 0;
+        for (; at < len && w->next[at] <= end; at = w->next[at])
+            out[n_out++] = w->sym[at];
+        if (end == len)
+            return n_out;
+        if (!at)
+            return SIZE_MAX;
+        id = w->sym[at];
+        length = w->next[at] - at;
+        begin += at;
+    }
+}
+
+static void release_window(struct window *w)
+{
+    free(w->sym);
+    free(w->next);
+    free(w->prev);
+    free(w->pair);
+    free(w->heap);
+}
+
+static bool make_window(struct window *w, size_t size)
+{
+    // Each merge pushes at most two pairs and there are fewer than `size` merges.
+    *w = (struct window){.sym = dm_alloc(size, sizeof(*w->sym)),
+                         .next = dm_alloc(size, sizeof(*w->next)),
+                         .prev = dm_alloc(size, sizeof(*w->prev)),
+                         .pair = dm_alloc(size, sizeof(*w->pair)),
+                         .heap = dm_alloc(size, 3 * sizeof(*w->heap))};
+    return w->sym && w->next && w->prev && w->pair && w->heap;
+}
+
+/* Nothing merges across a border between two final tokens, and what merges within them depends on
+ * nothing else. So a row of tokens is that of the whole word if any two neighbours are what they
+ * would be alone, and these are if they are neighbours in any window: windows whose first token is
+ * the one that the window before has there may be joined. Where that fails, which takes merges that
+ * nobody would learn, windows grow until there is one only. */
 static size_t apply_long(const struct dm_merges *m, int32_t *sym, size_t n)
 {
-    // Each merge pushes at most two candidates and there are fewer than n merges.
-    struct long_word w = {.sym = sym};
     size_t left = SIZE_MAX;
     if (n >= UINT32_MAX)
         return left;
-    w.next = dm_alloc(n, sizeof(*w.next));
-    w.prev = dm_alloc(n, sizeof(*w.prev));
-    w.heap = dm_alloc(n, 3 * sizeof(*w.heap));
-    if (w.next && w.prev && w.heap) {
-        merge_all(&w, m, (uint32_t)n);
-        left = 0;
-        for (size_t i = 0; i < n; i++)
-            if (sym[i] >= 0)
-                sym[left++] = sym[i];
+    int32_t *copy = dm_alloc(n, sizeof(*copy));
+    if (!copy)
+        return left;
+    memcpy(copy, sym, n * sizeof(*copy));
+    for (size_t size = WINDOW; left == SIZE_MAX; size *= GROWTH) {
+        struct window w;
+        size = size < n ? size : n;
+        const bool ok = make_window(&w, size);
+        if (ok)
+            left = merge_windows(&w, m, copy, n, size, sym);
+        release_window(&w);
+        if (!ok)
+            break;
     }
-    free(w.next);
-    free(w.prev);
-    free(w.heap);
+    free(copy);
     return left;
 }
 

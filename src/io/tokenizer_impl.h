@@ -42,8 +42,8 @@ static inline const struct dm_merge *dm_merges_get(const struct dm_merges *m, in
 }
 
 /* Merges the n symbols in `sym` in place by rank, leftmost first; returns how many remain, or
- * SIZE_MAX when there was no memory for a long word. Short words by scanning, long ones with a
- * heap: O(n log n). */
+ * SIZE_MAX when there was no memory for a long word. Short words by scanning, long ones in windows
+ * with a heap: O(n), and O(n log^2 n) with merges that no training gives. */
 size_t dm_merges_apply(const struct dm_merges *m, int32_t *sym, size_t n);
 
 /* Added tokens as a trie over bytes, children as sibling lists. Node 0 is the root. */

@@ -5,8 +5,8 @@
  *   bench_tokenize [TOKENIZER [FILE...]]
  *
  * Prose comes from the files in pieces of 256 KiB, each with a fresh and with a kept encoder;
- * without files, only the hostile inputs run: 1 and 4 MB of one kind, which take four times as long
- * when nothing is quadratic. */
+ * without files, only the hostile inputs run: 64 kB to 4 MB of one kind, whose rates are equal when
+ * the time is linear. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +17,7 @@
 #include "src/base/rng.h"
 #include "src/io/tokenizer.h"
 
-enum { RUNS = 5, PIECE = 1 << 18, MEGA = 1000000 };
+enum { RUNS = 5, PIECE = 1 << 18, MOST = 4096000 };
 
 static int ascending(const void *a, const void *b)
 {
@@ -106,6 +106,12 @@ static void giant_word(char *text, size_t n, struct dm_rng *r)
         text[i] = i % 2 ? "aeiou"[dm_rng_below(r, 5)] : "bcdfghklmnprstvw"[dm_rng_below(r, 16)];
 }
 
+static void random_letters(char *text, size_t n, struct dm_rng *r)
+{
+    for (size_t i = 0; i < n; i++)
+        text[i] = (char)('a' + dm_rng_below(r, 26));
+}
+
 static void random_bytes(char *text, size_t n, struct dm_rng *r)
 {
     for (size_t i = 0; i < n; i++)
@@ -123,7 +129,9 @@ static enum dm_status hostile(const struct dm_tokenizer *t, size_t n, struct dm_
     static const struct {
         const char *name;
         void (*fill)(char *text, size_t n, struct dm_rng *r);
-    } fills[] = {{"giant word", giant_word}, {"random bytes", random_bytes}};
+    } fills[] = {{"giant word", giant_word},
+                 {"random letters", random_letters},
+                 {"random bytes", random_bytes}};
     enum dm_status st = DM_OK;
     struct dm_rng r;
     char *text = dm_alloc(n, 1);
@@ -151,10 +159,8 @@ int main(int argc, char **argv)
     enum dm_status st = dm_tokenizer_load(&t, path, &e);
     if (!st && argc > 2)
         st = prose(t, argv + 2, (size_t)argc - 2, &e);
-    if (!st)
-        st = hostile(t, MEGA, &e);
-    if (!st)
-        st = hostile(t, (size_t)4 * MEGA, &e);
+    for (size_t n = 64000; !st && n <= MOST; n *= 4)
+        st = hostile(t, n, &e);
     if (st)
         fprintf(stderr, "bench_tokenize: %s\n", e.msg);
     dm_tokenizer_free(t);
