@@ -137,7 +137,8 @@ static enum dm_status speed_new(struct speed *s, struct dm_bench *b, enum dm_for
         return dm_fail(e, DM_ERANGE, "%s: a context of %zu tokens is too short, want %zu",
                        b->opt.model, c.T_max, s->cal.prompt_tokens + s->opt.max_tokens);
     if (b->opt.cooc)
-        DM_TRY(dm_cooc_load_ratios(&s->cooc, b->opt.cooc, e));
+        DM_TRY(dm_cooc_load_for(&s->cooc, b->opt.cooc, s->opt.unseen != DM_UNSEEN_DISCOUNT,
+                                s->opt.unseen == DM_UNSEEN_DISCOUNT, e));
     DM_TRY(dm_bench_model(b, &s->m, fmt, e));
     for (size_t i = 0; i < 2; i++)
         DM_TRY(dm_gen_new(&s->gen[i], &s->m, b->opt.cooc ? &s->cooc : NULL, i ? c.K : 1, e));

@@ -28,7 +28,7 @@
 #include "src/decode/certificate.h"
 #include "src/io/shard.h"
 
-enum { DM_CAL_EPS = 64, DM_CAL_LIST = 8, DM_CAL_UNSEEN = 3 };
+enum { DM_CAL_EPS = 64, DM_CAL_LIST = 8, DM_CAL_UNSEEN = 4 };
 
 enum dm_cal_goal { DM_CAL_RISK, DM_CAL_SPEEDUP, DM_CAL_QUALITY };
 extern const char *const dm_cal_goal_names[]; /* "risk", "speedup", "quality" */

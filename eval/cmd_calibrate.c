@@ -86,7 +86,8 @@ static const struct argp_option table[] = {
     {"eps", OPT_EPS, "LIST", 0, "Values of eps_b, with commas (default 0.4,0.5,0.6,0.65,..,0.95)",
      4},
     {"alpha-c", OPT_ALPHA, "LIST", 0, "Exponents of the co-occurrence ratio (default 1)", 4},
-    {"unseen", OPT_UNSEEN, "LIST", 0, "Of zero, mix and backoff, or all (default backoff)", 4},
+    {"unseen", OPT_UNSEEN, "LIST", 0,
+     "Of zero, mix, backoff and discount, or all (default backoff)", 4},
     {"top-k", OPT_TOP_K, "LIST", 0, "Candidates per head; the base has the first (default 50)", 4},
     {"prompts", OPT_PROMPTS, "N", 0, "Prompts from the held-out data (default 200)", 4},
     {"control-prompts", OPT_CONTROL_PROMPTS, "N", 0, "Others, for the margins (default 100)", 4},
@@ -377,7 +378,10 @@ static enum dm_status load(struct job *j, struct dm_err *e)
     }
     if (!o->cooc)
         return DM_OK;
-    DM_TRY(dm_cooc_load_ratios(&j->cooc, o->cooc, e));
+    size_t discounted = 0;
+    for (size_t i = 0; i < o->cal.n_unseen; i++)
+        discounted += o->cal.unseen[i] == DM_UNSEEN_DISCOUNT;
+    DM_TRY(dm_cooc_load_for(&j->cooc, o->cooc, discounted<o->cal.n_unseen, discounted> 0, e));
     if (strcmp(j->cooc.tokenizer_hash, dm_shard_tokenizer_hash(j->shard)))
         return dm_fail(e, DM_EMISMATCH, "%s was counted with another tokenizer than %s's", o->cooc,
                        o->data);

@@ -373,7 +373,8 @@ static enum dm_status load(struct eval_job *j, struct dm_err *e)
                                   o->model, e));
     DM_TRY(settings(j, e));
     if (o->cooc) {
-        DM_TRY(dm_cooc_load_ratios(&j->cooc, o->cooc, e));
+        const bool discount = j->gen.unseen == DM_UNSEEN_DISCOUNT;
+        DM_TRY(dm_cooc_load_for(&j->cooc, o->cooc, !discount, discount, e));
         DM_TRY(same_tokenizer(j, j->cooc.tokenizer_hash, o->cooc, e));
     }
     if (o->data) {

@@ -86,7 +86,8 @@ static const struct argp_option arguments[] = {
     {"alpha-c", OPT_ALPHA_C, "X", 0, "Exponent of the co-occurrence ratio; 0 is off (1)", 0},
     {"unseen", OPT_UNSEEN, "POLICY", 0,
      "Ratio of an n-gram that the table lacks: zero (the paper's), mix: lambda * r + (1 - lambda) "
-     "for all, backoff: the chain of its pairs, 1 - lambda for an unseen pair (backoff)",
+     "for all, backoff: the chain of its pairs, 1 - lambda for an unseen pair, discount: absolute "
+     "discounting (backoff)",
      0},
     {"rows", OPT_ROWS, "N", 0,
      "With --mode lossless: tokens that a pass runs at once, the base's next one and N - 1 drafts, "
@@ -330,7 +331,8 @@ static enum dm_status load_table(struct job *j)
 {
     const char *path = j->o->cooc, *hash = dm_tokenizer_hash(j->tokenizer);
     j->has_table = true; // to be released after a failure too
-    DM_TRY(dm_cooc_load_ratios(&j->table, path, &j->e));
+    const bool discount = j->o->gen.unseen == DM_UNSEEN_DISCOUNT;
+    DM_TRY(dm_cooc_load_for(&j->table, path, !discount, discount, &j->e));
     if (!j->table.tokenizer_hash || strcmp(j->table.tokenizer_hash, hash))
         return dm_fail(
             &j->e, DM_EMISMATCH, "%s: counted with the tokenizer %.12s, expected %.12s, that of %s",

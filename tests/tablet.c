@@ -36,6 +36,18 @@ static uint32_t (*sorted_triplets(const int32_t *ids, size_t n))[3]
     return t;
 }
 
+static void count_counts(struct dm_cooc *c)
+{
+    for (size_t p = 0; p < c->n_pairs; p++) {
+        c->ones[1] += c->c2[p] == 1;
+        c->twos[1] += c->c2[p] == 2;
+    }
+    for (size_t t = 0; t < c->n_triplets; t++) {
+        c->ones[2] += c->c3[t] == 1;
+        c->twos[2] += c->c3[t] == 2;
+    }
+}
+
 void tablet_count(struct dm_cooc *c, const int32_t *ids, size_t n, size_t V)
 {
     uint32_t(*t)[3] = sorted_triplets(ids, n);
@@ -66,6 +78,7 @@ void tablet_count(struct dm_cooc *c, const int32_t *ids, size_t n, size_t V)
     for (size_t v = 0; v < V; v++)
         c->row[v + 1] += c->row[v];
     free(t);
+    count_counts(c);
     const enum dm_status st = dm_cooc_index(c, NULL);
     assert(!st);
     (void)st;
@@ -158,4 +171,67 @@ double stored_r3(const struct dm_cooc *c, uint32_t x1, uint32_t x2, uint32_t x3)
             return (double)dm_cooc_ratio(r);
         }
     return 0;
+}
+
+void tablet_discount(struct dm_cooc *c)
+{
+    dm_cooc_index_release(c);
+    c->discounting = true;
+    const enum dm_status st = dm_cooc_index(c, NULL);
+    assert(!st);
+    (void)st;
+}
+
+double stored_discounted(const struct dm_cooc *c, const int32_t *x, size_t n)
+{
+    const uint32_t x1 = (uint32_t)x[0], x2 = (uint32_t)x[1];
+    const size_t p = stored_pair(c, x1, x2);
+    if (n == 2)
+        return p != SIZE_MAX ? (double)dm_cooc_ratio(c->pair[p].r2)
+                             : (x1 < c->V ? (double)c->left1[x1] : 1);
+    const double r3 = stored_r3(c, x1, x2, (uint32_t)x[2]);
+    return r3 > 0 ? r3
+                  : stored_discounted(c, x, 2) * stored_discounted(c, x + 1, 2) *
+                        (p != SIZE_MAX ? (double)dm_cooc_ratio(c->left2[p]) : 1);
+}
+
+static double discount(const struct dm_cooc *c, size_t order)
+{
+    const double ones = (double)c->ones[order - 1], twos = (double)c->twos[order - 1];
+    return ones / (ones + 2 * twos);
+}
+
+/* max(count of x - D, 0) / all + g * shorter, where the list [begin, end) holds what continues the
+ * history and g is what its counts leave of 1. */
+static double interpolated(const uint32_t *list, const uint32_t *count, uint64_t begin,
+                           uint64_t end, uint32_t x, double d, double all, double shorter)
+{
+    double own = 0, left = all;
+    for (uint64_t i = begin; i < end; i++) {
+        left -= count[i] - d;
+        own = list[i] == x ? count[i] - d : own;
+    }
+    return own / all + left / all * shorter;
+}
+
+/* P(x2 | x1) */
+static double p2_of(const struct dm_cooc *c, int32_t x1, int32_t x2)
+{
+    const double p = (double)c->c1[x2] / (double)c->N[0];
+    return c->c1[x1] ? interpolated(c->x2, c->c2, c->row[x1], c->row[x1 + 1], (uint32_t)x2,
+                                    discount(c, 2), (double)c->c1[x1], p)
+                     : p;
+}
+
+double tablet_discounted(const struct dm_cooc *c, const int32_t *x, size_t n)
+{
+    const double p2 = p2_of(c, x[0], x[1]);
+    if (n == 2)
+        return p2 / product(c, x + 1, 1);
+    const size_t p = find(c, x[0], x[1]);
+    double p3 = p2_of(c, x[1], x[2]);
+    if (p != SIZE_MAX)
+        p3 = interpolated(c->x3, c->c3, c->sub[p], c->sub[p + 1], (uint32_t)x[2], discount(c, 3),
+                          c->c2[p], p3);
+    return p2 * p3 / product(c, x + 1, 2);
 }

@@ -19,4 +19,12 @@ double tablet_r3(const struct dm_cooc *c, int32_t x1, int32_t x2, int32_t x3);
 double stored_r2(const struct dm_cooc *c, uint32_t x1, uint32_t x2);
 double stored_r3(const struct dm_cooc *c, uint32_t x1, uint32_t x2, uint32_t x3);
 
+/* Gives a table of counts smoothed ratios instead of its own. */
+void tablet_discount(struct dm_cooc *c);
+
+/* Smoothed ratios of any n tokens, n = 2 or 3, from those that the table has stored; and from its
+ * counts by src/io/cooc.h's formulas. */
+double stored_discounted(const struct dm_cooc *c, const int32_t *x, size_t n);
+double tablet_discounted(const struct dm_cooc *c, const int32_t *x, size_t n);
+
 #endif

@@ -345,7 +345,8 @@ static void test_malformed_calibration_is_refused_and_changes_nothing(void **sta
          DM_ERANGE},
         {"{\"lambda\": 0.5, \"top_k\": 0}", NULL, DM_ERANGE},
         {"{\"lambda\": 0.5, \"unseen\": \"none\"}",
-         "m.h5: calibration: unseen is \"none\", expected zero, mix or backoff", DM_EFORMAT},
+         "m.h5: calibration: unseen is \"none\", expected zero, mix, backoff or discount",
+         DM_EFORMAT},
         {"{\"lambda\": 0.5, \"threshold\": 1}", NULL, DM_EFORMAT},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {

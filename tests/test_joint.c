@@ -26,7 +26,17 @@ static void make_table(struct dm_cooc *c)
         const double u = dm_rng_uniform(&rng);
         ids[i] = (int32_t)(((size_t)ids[i - 1] * 7 + (size_t)(u * u * u * 60)) % V);
     }
+    static struct dm_cooc smooth;
     tablet_count(c, ids, TEXT, V);
+    tablet_count(&smooth, ids, TEXT, V);
+    tablet_discount(&smooth);
+    c->discounted = &smooth;
+}
+
+static void free_table(struct dm_cooc *c)
+{
+    tablet_free(c->discounted);
+    tablet_free(c);
 }
 
 static void random_logits(float *x, size_t n, uint64_t stream)
@@ -176,6 +186,9 @@ static double ratio(const struct dm_mask *m, const int32_t *x, size_t n)
 {
     if (!m->cooc || m->alpha == 0)
         return 1;
+    if (m->unseen == DM_UNSEEN_DISCOUNT)
+        return pow(stored_discounted(m->cooc->discounting ? m->cooc : m->cooc->discounted, x, n),
+                   m->alpha);
     double r = n == 2 ? tablet_r2(m->cooc, x[0], x[1]) : tablet_r3(m->cooc, x[0], x[1], x[2]);
     if (m->unseen == DM_UNSEEN_MIX)
         r = m->lambda * r + 1 - m->lambda;
@@ -285,20 +298,23 @@ static void test_joint_equals_its_definition_for_every_policy(void **state)
     static struct dm_cand c[3];
     static float x[V];
     static const double alphas[] = {1, 0.5, 0, 0.3}, lambdas[] = {0.9, 1, 0, 0.5};
-    for (size_t round = 0; round < 48; round++) {
+    for (size_t round = 0; round < 64; round++) {
         for (size_t h = 0; h < 3; h++) {
             random_logits(x, V, round * 3 + h);
             const size_t k = round % 5 == 4 ? 1 + (round + h * 5) % 20 : 20;
             assert_true(dm_cand_select(&c[h], x, V, k, round % 7 == 6 ? 30 : 0.7));
         }
-        const struct dm_mask m = {round % 8 == 7 ? NULL : &table, alphas[round / 3 % 4],
-                                  (enum dm_unseen)(round % 3), lambdas[round / 12]};
+        const struct dm_mask m = {round % 9 == 8   ? NULL
+                                  : round % 8 == 3 ? table.discounted
+                                                   : &table,
+                                  alphas[round / 4 % 4], (enum dm_unseen)(round % 4),
+                                  lambdas[round / 16]};
         dm_joint_begin(j, c, 3, &m);
         check_order(j, c, 3, &m);
         check_order(j, c, 2, &m);
     }
     dm_joint_free(j);
-    tablet_free(&table);
+    free_table(&table);
 }
 
 /* Giving up is allowed only where no cell exceeds the cut; otherwise nothing may change, not a bit.
@@ -343,7 +359,7 @@ static void test_joints_are_given_up_only_below_the_cut(void **state)
             random_logits(x, V, round * 3 + h);
             assert_true(dm_cand_select(&c[h], x, V, 20, round % 7 == 6 ? 0.1 : 0.7));
         }
-        const struct dm_mask m = {&table, round % 4 ? 1 : 0.5, (enum dm_unseen)(round % 3), 0.9};
+        const struct dm_mask m = {&table, round % 5 ? 1 : 0.5, (enum dm_unseen)(round % 4), 0.9};
         dm_joint_begin(j, c, 3, &m);
         for (size_t n = 3; n >= 2; n--) {
             if (!dm_joint_order(j, n, 0))
@@ -358,7 +374,7 @@ static void test_joints_are_given_up_only_below_the_cut(void **state)
     }
     assert_in_range(given_up, tried / 4, tried - 1);
     dm_joint_free(j);
-    tablet_free(&table);
+    free_table(&table);
 }
 
 /* The same text with ids beyond 16 bits has the same joint. */
@@ -455,7 +471,7 @@ static void test_threads_do_not_show(void **state)
         assert_memory_equal(cell, all.cell, all.n * sizeof(*cell));
     }
     dm_joint_free(j);
-    tablet_free(&table);
+    free_table(&table);
 }
 
 static void test_mask_without_any_seen_ngram_leaves_nothing_only_for_zero(void **state)

@@ -73,10 +73,16 @@ void dm_joint_begin(struct dm_joint *j, const struct dm_cand *cand, size_t n,
     j->mask = *mask;
     if (mask->alpha == 0)
         j->mask.cooc = NULL;
+    const bool discount = mask->unseen == DM_UNSEEN_DISCOUNT;
+    if (discount && j->mask.cooc && !j->mask.cooc->discounting)
+        j->mask.cooc = j->mask.cooc->discounted;
     const struct dm_cooc *c = j->mask.cooc;
-    j->unseen = !c ? 1 : mask->unseen == DM_UNSEEN_ZERO ? 0 : pow(1 - mask->lambda, mask->alpha);
+    assert(!c || c->discounting == discount);
+    assert(c || !mask->cooc || mask->alpha == 0);
     for (size_t i = 0; i < n; i++)
         assert(cand[i].n > 0 && cand[i].n <= j->top_k);
+    for (size_t i = 0; n > 1 && i < (discount ? cand[0].n : j->top_k); i++)
+        j->unseen[i] = i && !discount ? j->unseen[0] : dm_joint_unseen(j, cand[0].id[i]);
     if (c && n > 1)
         dm_joint_find_pairs(j, n);
 }
@@ -111,15 +117,17 @@ static void make_factors(struct dm_joint *j, size_t n)
 {
     const struct dm_cand *c = j->cand, *last = &c[n - 1];
     const struct dm_grid g = j->g;
-    const bool chain = n == 3 && j->mask.cooc && j->mask.unseen == DM_UNSEEN_BACKOFF;
+    const bool chain = n == 3 && dm_joint_chains(j);
+    const double *first = j->mask.unseen == DM_UNSEEN_DISCOUNT ? j->w123 : j->w12;
     memset(j->A_sum, 0, g.d1 * sizeof(*j->A_sum));
     memset(j->A_max, 0, g.d1 * sizeof(*j->A_max));
     for (size_t i = 0; i < g.d0; i++) {
         double *restrict A = j->A + i * g.d1, *restrict sum = j->A_sum, *restrict max = j->A_max;
-        const double *restrict w = j->w12 + i * g.d1, *restrict p = c[n == 2 ? 0 : 1].p;
-        const double p0 = n == 2 ? 1 : c[0].p[i], unseen = j->unseen;
+        // without a chain all unseen triplets weigh the same, pairs by their first token
+        const double *restrict w = chain ? first + i * g.d1 : j->unseen;
+        const double *restrict p = c[n == 2 ? 0 : 1].p, p0 = n == 2 ? 1 : c[0].p[i];
         for (size_t m = 0; m < g.d1; m++) {
-            A[m] = p0 * p[m] * (chain ? w[m] : unseen);
+            A[m] = p0 * p[m] * w[m];
             sum[m] += A[m];
             max[m] = A[m] > max[m] ? A[m] : max[m];
         }

@@ -10,6 +10,8 @@
  *   mix       r = lambda * r_n + (1 - lambda) everywhere, so 1 - lambda for an unseen n-gram
  *   backoff   pairs: 1 - lambda; triplets: r2(x1,x2) * r2(x2,x3), which is what a bigram chain
  *             predicts for r3, with 1 - lambda again for an unseen pair in it
+ *   discount  all ratios smoothed by absolute discounting, see src/io/cooc.h: an unseen pair has
+ * what the pairs of x1 leave, an unseen triplet the chain times what those of (x1,x2) leave
  *
  * alpha = 0 or no table: r = 1.
  *
@@ -28,10 +30,11 @@
 
 #define DM_ORDER_MAX 3 /* the table has pairs and triplets */
 
-enum dm_unseen { DM_UNSEEN_ZERO, DM_UNSEEN_MIX, DM_UNSEEN_BACKOFF };
+enum dm_unseen { DM_UNSEEN_ZERO, DM_UNSEEN_MIX, DM_UNSEEN_BACKOFF, DM_UNSEEN_DISCOUNT };
 
 struct dm_mask {
-    const struct dm_cooc *cooc; /* borrowed; NULL = no mask */
+    const struct dm_cooc *cooc; /* borrowed; NULL = no mask; discount: its ratios must be smoothed,
+                                   or those of its `discounted`, otherwise its own must not */
     double alpha;               /* >= 0 */
     enum dm_unseen unseen;
     double lambda;

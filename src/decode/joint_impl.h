@@ -21,42 +21,43 @@ struct pair {
 };
 
 /* type, field, elements; k = candidates per head, rows = rows of the grid, cells of the grid */
-#define DM_JOINT_ARRAYS(X)                                                                        \
-    X(struct pair, pair, k *k)                                                                    \
-    X(uint32_t, first, k + 1)                   /* the pairs of candidate i of head 1 */          \
-    X(size_t, found, 2 * k * k)                 /* scratch: pairs' indices in the table, */       \
-    X(uint32_t, cell, k *k)                     /* and cells of w23 */                            \
-    X(uint32_t, scratch, 2 * DM_LOOKUP_SCRATCH) /* of the look-ups of two threads */              \
-    X(uint32_t, turn, k *k)                     /* the pairs, those with likely triplets first */ \
-    X(uint32_t, part, 2 * k * k)                /* scratch: those of a batch for either thread */ \
-    X(double, w12, k *k)                        /* weight of the ratio of (i,j), heads 1 and 2 */ \
-    X(double, w23, k *k)                        /* of heads 2 and 3: only for backoff */          \
-    X(double, A, rows)                 /* (d0,d1) weight of a row; all weights are Z * J */       \
-    X(double, A_sum, k)                /* (d1) over d0 */                                         \
-    X(double, A_max, k)                /* largest over d0 */                                      \
-    X(double, B, k *k)                 /* (d1,d2), or (d2) for all j */                           \
-    X(double, B_sum, k)                /* per row of B */                                         \
-    X(double, B_max, k)                /*               */                                        \
-    X(uint32_t, seen, rows)            /* row r's seen n-grams begin there, */                    \
-    X(uint16_t, n_seen, rows)          /* so many */                                              \
-    X(double, seen_max, rows)          /* and no more than this is their weight */                \
-    X(uint16_t, seen_k, 2 * cells + 1) /* their last position: lists of two threads */            \
-    X(double, seen_w, 2 * cells)       /* their weight */                                         \
-    X(double, J, cells)                /* rows with filled[r], others are anything */             \
-    X(bool, filled, rows)              /*                             */                          \
-    X(uint16_t, ext, rows)             /* as in threshold.h */                                    \
-    X(uint16_t, reach, rows)           /*                  */                                     \
-    X(uint8_t, level, cells)           /*                   */                                    \
-    X(double, row, k + 2)              /* scratch */                                              \
-    X(uint32_t, out_cell, cells)       /* what collect and threshold return */                    \
+#define DM_JOINT_ARRAYS(X)                                                                         \
+    X(struct pair, pair, k *k)                                                                     \
+    X(uint32_t, first, k + 1)                   /* the pairs of candidate i of head 1 */           \
+    X(size_t, found, 2 * k * k)                 /* scratch: pairs' indices in the table, */        \
+    X(uint32_t, cell, k *k)                     /* and cells of w23 */                             \
+    X(uint32_t, scratch, 2 * DM_LOOKUP_SCRATCH) /* of the look-ups of two threads */               \
+    X(uint32_t, turn, k *k)                     /* the pairs, those with likely triplets first */  \
+    X(uint32_t, part, 2 * k * k)                /* scratch: those of a batch for either thread */  \
+    X(double, unseen, k)                        /* weight of an unseen pair of head 1's i */       \
+    X(double, w12, k *k)                        /* weight of the ratio of (i,j), heads 1 and 2 */  \
+    X(double, w123, k *k)                       /* what it weighs in a chain: only for discount */ \
+    X(double, w23, k *k)                        /* of heads 2 and 3: only for chains */            \
+    X(double, A, rows)                 /* (d0,d1) weight of a row; all weights are Z * J */        \
+    X(double, A_sum, k)                /* (d1) over d0 */                                          \
+    X(double, A_max, k)                /* largest over d0 */                                       \
+    X(double, B, k *k)                 /* (d1,d2), or (d2) for all j */                            \
+    X(double, B_sum, k)                /* per row of B */                                          \
+    X(double, B_max, k)                /*               */                                         \
+    X(uint32_t, seen, rows)            /* row r's seen n-grams begin there, */                     \
+    X(uint16_t, n_seen, rows)          /* so many */                                               \
+    X(double, seen_max, rows)          /* and no more than this is their weight */                 \
+    X(uint16_t, seen_k, 2 * cells + 1) /* their last position: lists of two threads */             \
+    X(double, seen_w, 2 * cells)       /* their weight */                                          \
+    X(double, J, cells)                /* rows with filled[r], others are anything */              \
+    X(bool, filled, rows)              /*                             */                           \
+    X(uint16_t, ext, rows)             /* as in threshold.h */                                     \
+    X(uint16_t, reach, rows)           /*                  */                                      \
+    X(uint8_t, level, cells)           /*                   */                                     \
+    X(double, row, k + 2)              /* scratch */                                               \
+    X(uint32_t, out_cell, cells)       /* what collect and threshold return */                     \
     X(double, out_J, cells)            /*                                */
 
 struct dm_joint {
     size_t top_k, n_max;
     const struct dm_cand *cand;
     struct dm_mask mask;
-    double unseen; /* weight of an unseen n-gram, r^alpha */
-    bool pairs;    /* order 2 */
+    bool pairs; /* order 2 */
     struct dm_grid g;
     double Z;                   /* sum of all weights */
     size_t B_stride;            /* 0: one row of B for all j */
@@ -67,11 +68,20 @@ struct dm_joint {
 #undef X
 };
 
+/* Whether an unseen triplet weighs what its pairs do. */
+static inline bool dm_joint_chains(const struct dm_joint *j)
+{
+    return j->mask.cooc && j->mask.unseen >= DM_UNSEEN_BACKOFF;
+}
+
 /* Index of B's row for rows (.,m) of the grid. */
 static inline size_t dm_joint_B_index(const struct dm_joint *j, size_t m)
 {
     return j->B_stride ? m : 0;
 }
+
+/* r^alpha of an unseen pair that begins with x1; any unseen n-gram's without chains. */
+double dm_joint_unseen(const struct dm_joint *j, int32_t x1);
 
 /* The pairs of j->cand's n heads that the mask's table holds, and the weights of their ratios. */
 void dm_joint_find_pairs(struct dm_joint *j, size_t n);

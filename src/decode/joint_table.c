@@ -17,6 +17,16 @@ static double weight(const struct dm_mask *m, double r)
     return m->alpha == 1 ? r : m->alpha == 0.5 ? sqrt(r) : pow(r, m->alpha);
 }
 
+double dm_joint_unseen(const struct dm_joint *j, int32_t x1)
+{
+    const struct dm_mask *m = &j->mask;
+    if (!m->cooc || m->unseen == DM_UNSEEN_ZERO)
+        return m->cooc ? 0 : 1;
+    if (m->unseen == DM_UNSEEN_DISCOUNT)
+        return (size_t)x1 < m->cooc->V ? weight(m, (double)m->cooc->left1[x1]) : 1;
+    return pow(1 - m->lambda, m->alpha);
+}
+
 /* Adds the pairs of the i-th candidate to the n before. */
 static size_t look_up_row(const struct dm_joint *j, size_t head, size_t i, size_t *found,
                           uint32_t *cell, size_t n)
@@ -69,6 +79,13 @@ static void clear(double *w, size_t n, double unseen)
         w[i] = unseen;
 }
 
+/* What pair p weighs if its chain goes on to a triplet that is unseen. */
+static void weigh_chain(struct dm_joint *j, size_t p, size_t cell)
+{
+    const double left = (double)dm_cooc_ratio(j->mask.cooc->left2[j->found[p]]);
+    j->w123[cell] = j->w12[cell] * weight(&j->mask, left);
+}
+
 /* Pairs of heads 1 and 2, with what is needed for triplets. */
 static void find_first(struct dm_joint *j)
 {
@@ -76,7 +93,11 @@ static void find_first(struct dm_joint *j)
     const size_t d1 = j->cand[1].n;
     uint32_t *cell = j->turn; // free until triplets are sought
     const size_t n = look_up(j, 0, j->found, cell, j->first);
-    clear(j->w12, j->cand[0].n * d1, j->unseen);
+    const bool discount = j->mask.unseen == DM_UNSEEN_DISCOUNT;
+    for (size_t i = 0; i < j->cand[0].n; i++)
+        clear(j->w12 + i * d1, d1, j->unseen[i]);
+    if (discount)
+        memcpy(j->w123, j->w12, j->cand[0].n * d1 * sizeof(*j->w12));
     for (size_t p = 0; p < n; p++) {
         const struct dm_cooc_pair *t = &c->pair[j->found[p]];
         struct pair *q = &j->pair[p];
@@ -86,6 +107,8 @@ static void find_first(struct dm_joint *j)
         q->n = (uint32_t)dm_cooc_triplets(c, j->found[p]);
         q->r3_max = (double)dm_cooc_ratio(t->r3_max);
         j->w12[cell[p]] = weight(&j->mask, (double)dm_cooc_ratio(t->r2));
+        if (discount)
+            weigh_chain(j, p, cell[p]);
     }
 }
 
@@ -94,7 +117,10 @@ static void find_second(struct dm_joint *j)
 {
     size_t *found = j->found + j->top_k * j->top_k;
     const size_t n = look_up(j, 1, found, j->cell, NULL);
-    clear(j->w23, j->cand[1].n * j->cand[2].n, j->unseen);
+    for (size_t i = 0; i < j->cand[1].n; i++)
+        clear(j->w23 + i * j->cand[2].n, j->cand[2].n,
+              i && j->mask.unseen == DM_UNSEEN_BACKOFF ? j->w23[0]
+                                                       : dm_joint_unseen(j, j->cand[1].id[i]));
     for (size_t p = 0; p < n; p++)
         j->w23[j->cell[p]] = weight(&j->mask,
                                     (double)dm_cooc_ratio(j->mask.cooc->pair[found[p]].r2));
@@ -111,7 +137,7 @@ void dm_joint_find_pairs(struct dm_joint *j, size_t n)
 {
     for (size_t i = 0; i + 1 < n; i++)
         dm_lookup_set(&j->lookup[i], &j->cand[i + 1]);
-    if (n > 2 && j->mask.unseen == DM_UNSEEN_BACKOFF)
+    if (n > 2 && dm_joint_chains(j))
         dm_par_for(2, 1, find_either, j);
     else
         find_first(j);

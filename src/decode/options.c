@@ -8,7 +8,7 @@
 
 const char *const dm_gen_mode_names[] = {"ar", "dynamo", "lossless", NULL};
 const char *const dm_preset_names[] = {"paper", "best", NULL};
-const char *const dm_unseen_names[] = {"zero", "mix", "backoff", NULL};
+const char *const dm_unseen_names[] = {"zero", "mix", "backoff", "discount", NULL};
 
 void dm_gen_opt_preset(struct dm_gen_opt *o, enum dm_preset preset)
 {
@@ -73,8 +73,8 @@ static enum dm_status unseen_from_json(struct dm_gen_opt *o, const json_t *root,
             o->unseen = (enum dm_unseen)i;
             return DM_OK;
         }
-    return dm_fail(e, DM_EFORMAT, "%s: unseen is \"%s\", expected zero, mix or backoff", where,
-                   name);
+    return dm_fail(e, DM_EFORMAT, "%s: unseen is \"%s\", expected zero, mix, backoff or discount",
+                   where, name);
 }
 
 static enum dm_status fields_from_json(struct dm_gen_opt *o, const json_t *root, const char *where,

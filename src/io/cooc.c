@@ -39,6 +39,9 @@ void dm_cooc_release(struct dm_cooc *c)
 {
     dm_cooc_drop_counts(c);
     dm_cooc_index_release(c);
+    if (c->discounted)
+        dm_cooc_release(c->discounted);
+    free(c->discounted);
     free(c->c1);
     free(c->tokenizer_hash);
     free(c->provenance);

@@ -35,7 +35,17 @@ struct dm_cooc_map {
     uint32_t bits, before;
 };
 
-/* Counts (row to c4) are there or not, ratios (rows to map) are there or not. */
+/* Counts (row to c4) are there or not, ratios (rows to map) are there or not. The ratios are those
+ * of the counts, or `discounting` was set and they are smoothed by absolute discounting: every
+ * count gives up D_n = n1 / (n1 + 2 n2) (n1, n2: n-grams that occur once, twice), and what is given
+ * up, by pruning too, goes to the next shorter history:
+ *
+ *   P(x2|x1)    = (c(x1,x2) - D_2) / c(x1) + g(x1) p(x2)                 no first term if unseen
+ *   P(x3|x1,x2) = (c(x1,x2,x3) - D_3) / c(x1,x2) + g(x1,x2) P(x3|x2)     g = 1 if (x1,x2) is unseen
+ *
+ * with g such that each adds up to 1 over all tokens. Then r_2 = P(x2|x1) / p(x2) and
+ * r_3 = P(x2|x1) P(x3|x1,x2) / (p(x2) p(x3)), so that an unseen pair has r_2 = g(x1), and an unseen
+ * triplet r_3 = r_2(x1,x2) g(x1,x2) r_2(x2,x3). */
 struct dm_cooc {
     size_t V;     /* token ids are < V */
     size_t order; /* 2: no triplets were counted; 3; 4 */
@@ -65,8 +75,13 @@ struct dm_cooc {
                                   x3, then the n ratios r3 */
     struct dm_cooc_map *map;   /* maps of map_words entries */
     size_t map_words;
-    char *tokenizer_hash; /* of the shards counted */
-    char *provenance;     /* JSON text: pruning rule, sources */
+    bool discounting;
+    double discount[2];         /* D of pairs, triplets; 0 unless discounting, as the next three */
+    float *left1;               /* (V) g(x1) */
+    uint16_t *left2;            /* (n_pairs) g(x1,x2), as ratios are stored */
+    struct dm_cooc *discounted; /* the same table with smoothed ratios, or NULL; owned */
+    char *tokenizer_hash;       /* of the shards counted */
+    char *provenance;           /* JSON text: pruning rule, sources */
     char *path;
 };
 
@@ -80,9 +95,16 @@ enum dm_status dm_cooc_load(struct dm_cooc *c, const char *path, struct dm_err *
  * n-grams. In a third of the time and memory, block by block, in all threads. Quadruples are
  * checked and left out. */
 enum dm_status dm_cooc_load_ratios(struct dm_cooc *c, const char *path, struct dm_err *e);
+
+/* As above with the table's own ratios if `plain`, smoothed ones in c->discounted if `discounted`
+ * too; with smoothed ones only if that alone is set. Smoothing takes about as long again. A table
+ * of version 1 has no counts of counts to estimate D from: DM_EUNSUPPORTED. */
+enum dm_status dm_cooc_load_for(struct dm_cooc *c, const char *path, bool plain, bool discounted,
+                                struct dm_err *e);
 void dm_cooc_release(struct dm_cooc *c);
 
-/* Adds the ratios to a table of counts; same bytes as dm_cooc_load_ratios(). DM_ENOMEM,
+/* Adds the ratios to a table of counts, smoothed ones if c->discounting was set; same bytes as
+ * loading them. DM_ENOMEM,
  * DM_EUNSUPPORTED (2^32 triplets of one token); released by dm_cooc_release(), or alone by
  * dm_cooc_index_release(). */
 enum dm_status dm_cooc_index(struct dm_cooc *c, struct dm_err *e);

@@ -41,9 +41,24 @@ enum dm_status dm_cooc_index_new(struct dm_cooc *c, struct dm_err *e);
 void dm_cooc_index_fill(struct dm_cooc *c, const struct dm_cooc_view *v, const double *n1_over_c1,
                         size_t x1, size_t begin, size_t end);
 
-/* Makes the rest, once all pairs are filled in; row (V+1) as in struct dm_cooc. DM_ENOMEM,
- * DM_EUNSUPPORTED. */
-enum dm_status dm_cooc_index_finish(struct dm_cooc *c, const uint64_t *row, struct dm_err *e);
+/* Makes the rest, once all pairs are filled in; row (V+1) as in struct dm_cooc. pairs_of (V): sums
+ * of the counts of each row's pairs, only read when discounting. DM_ENOMEM, DM_EUNSUPPORTED. */
+enum dm_status dm_cooc_index_finish(struct dm_cooc *c, const uint64_t *row,
+                                    const uint64_t *pairs_of, struct dm_err *e);
+
+/* c->discount from the counts of counts. */
+void dm_cooc_set_discounts(struct dm_cooc *c);
+
+/* What the rows' pairs leave of 1, and with it the ratios: until then r2 and r3 of the index hold
+ * the first terms of P(x2|x1) / p(x2) and P(x3|x1,x2) / p(x3).
+ * pairs_of (V). */
+void dm_cooc_discount(struct dm_cooc *c, const uint64_t *pairs_of);
+
+/* r >= 0 to a stored ratio, nearest even; the smallest one above 0 for what would be 0. */
+uint16_t dm_cooc_to_ratio(double r);
+
+/* The id of pair p of the index. */
+uint32_t dm_cooc_pair_id(const struct dm_cooc *c, size_t p);
 
 /* n1 / c1 of every token (V), heap memory of the caller; NULL when out of memory. */
 double *dm_cooc_n1_over_c1(const struct dm_cooc *c);

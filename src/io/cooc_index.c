@@ -13,9 +13,8 @@
  * V / 4 bytes, so it pays for long rows only: at most 16 bytes per pair of theirs. */
 #define MAP_FROM(V) ((V) / 64 + 1)
 
-/* r > 0 to bfloat16, nearest even, straight from double: by way of float it would be rounded twice.
- */
-static uint16_t to_ratio(double r)
+/* Straight from double to bfloat16: by way of float it would be rounded twice. */
+uint16_t dm_cooc_to_ratio(double r)
 {
     enum { DROPPED = 52 - 7, LARGEST = 0x7f7f, BIAS = (1023 - 127) << 7 };
     uint64_t x;
@@ -37,7 +36,7 @@ static void put_ids(const struct dm_cooc *c, unsigned char *to, const uint32_t *
     }
 }
 
-/* The triplets of the pair (x1,x2) numbered p: r3 = c3 * scale * n1/c1[x3]. */
+/* The triplets of the pair (x1,x2) numbered p: r3 = (c3 - discount) * scale * n1/c1[x3]. */
 static void fill_next(struct dm_cooc *c, const struct dm_cooc_view *v, const double *n1_over_c1,
                       size_t p, double scale)
 {
@@ -46,27 +45,34 @@ static void fill_next(struct dm_cooc *c, const struct dm_cooc_view *v, const dou
     const uint32_t *x3 = v->x3 + (sub[0] - v->triplet), *c3 = v->c3 + (sub[0] - v->triplet);
     unsigned char *ids = c->next + sub[0] * (c->id_bytes + sizeof(uint16_t));
     unsigned char *ratios = ids + n * c->id_bytes;
+    const double discount = c->discount[1];
+    uint64_t sum = 0;
     uint16_t max = 0;
     put_ids(c, ids, x3, n);
     for (size_t i = 0; i < n; i++) {
-        const uint16_t r = to_ratio((double)c3[i] * scale * n1_over_c1[x3[i]]);
+        const uint16_t r = dm_cooc_to_ratio(((double)c3[i] - discount) * scale * n1_over_c1[x3[i]]);
         memcpy(ratios + i * sizeof(r), &r, sizeof(r));
         max = r > max ? r : max; // positive floats are ordered as their bits
+        sum += c3[i];
     }
+    if (c->discounting)
+        c->left2[p] = dm_cooc_to_ratio(1 -
+                                       ((double)sum - discount * (double)n) / v->c2[p - v->pair]);
     c->pair[p].at = (uint32_t)sub[0];
     c->pair[p].r3_max = max;
 }
 
-/* DynaMo eq. 3. */
+/* DynaMo eq. 3; or the first terms when discounting, see dm_cooc_discount(). */
 void dm_cooc_index_fill(struct dm_cooc *c, const struct dm_cooc_view *v, const double *n1_over_c1,
                         size_t x1, size_t begin, size_t end)
 {
-    const double n2 = (double)c->N[1], n3 = (double)c->N[2];
+    const double n2 = (double)c->N[c->discounting ? 0 : 1], n3 = (double)c->N[2];
     put_ids(c, c->x2_ids + begin * c->id_bytes, v->x2 + (begin - v->pair), end - begin);
     for (size_t p = begin; p < end; p++) {
         const double both = n1_over_c1[x1] * n1_over_c1[v->x2[p - v->pair]];
-        c->pair[p].r2 = to_ratio((double)v->c2[p - v->pair] / n2 * both);
-        fill_next(c, v, n1_over_c1, p, both / n3);
+        const double c2 = (double)v->c2[p - v->pair];
+        c->pair[p].r2 = dm_cooc_to_ratio((c2 - c->discount[0]) / n2 * both);
+        fill_next(c, v, n1_over_c1, p, c->discounting ? 1 / c2 : both / n3);
     }
 }
 
@@ -90,10 +96,17 @@ enum dm_status dm_cooc_index_new(struct dm_cooc *c, struct dm_err *e)
     c->pair = dm_alloc_huge(c->n_pairs + 1, sizeof(*c->pair));
     c->x2_ids = dm_alloc_huge(c->n_pairs + 1, c->id_bytes);
     c->next = dm_alloc_huge(c->n_triplets + 1, c->id_bytes + sizeof(uint16_t));
-    return c->rows && c->pair && c->x2_ids && c->next ? DM_OK : no_memory(c, e);
+    if (c->discounting) {
+        dm_cooc_set_discounts(c);
+        c->left1 = dm_alloc(c->V, sizeof(*c->left1));
+        c->left2 = dm_alloc_huge(c->n_pairs + 1, sizeof(*c->left2));
+    }
+    return c->rows && c->pair && c->x2_ids && c->next && (!c->discounting || (c->left1 && c->left2))
+               ? DM_OK
+               : no_memory(c, e);
 }
 
-static uint32_t id_at(const struct dm_cooc *c, size_t p)
+uint32_t dm_cooc_pair_id(const struct dm_cooc *c, size_t p)
 {
     uint16_t low;
     uint32_t id;
@@ -114,13 +127,14 @@ static void fill_maps(void *ctx, size_t part, size_t begin, size_t end)
             continue;
         struct dm_cooc_map *m = c->map + (size_t)(c->rows[x1].map - 1) * c->map_words;
         for (size_t p = c->rows[x1].pair; p < c->rows[x1 + 1].pair; p++)
-            m[id_at(c, p) / 32].bits |= (uint32_t)1 << id_at(c, p) % 32;
+            m[dm_cooc_pair_id(c, p) / 32].bits |= (uint32_t)1 << dm_cooc_pair_id(c, p) % 32;
         for (size_t w = 1; w < c->map_words; w++)
             m[w].before = m[w - 1].before + (uint32_t)__builtin_popcount(m[w - 1].bits);
     }
 }
 
-enum dm_status dm_cooc_index_finish(struct dm_cooc *c, const uint64_t *row, struct dm_err *e)
+enum dm_status dm_cooc_index_finish(struct dm_cooc *c, const uint64_t *row,
+                                    const uint64_t *pairs_of, struct dm_err *e)
 {
     size_t n_maps = 0, words;
     uint64_t triplet = c->n_triplets; // where the next row's begin
@@ -146,6 +160,8 @@ enum dm_status dm_cooc_index_finish(struct dm_cooc *c, const uint64_t *row, stru
     if (!c->map)
         return no_memory(c, e);
     dm_par_for(c->V, 64, fill_maps, c);
+    if (c->discounting)
+        dm_cooc_discount(c, pairs_of);
     return DM_OK;
 }
 
@@ -153,25 +169,31 @@ struct filling {
     struct dm_cooc *c;
     struct dm_cooc_view all;
     const double *n1_over_c1;
+    uint64_t *pairs_of;
 };
 
 static void fill_rows(void *ctx, size_t part, size_t begin, size_t end)
 {
     (void)part;
     const struct filling *f = ctx;
-    for (size_t x1 = begin; x1 < end; x1++)
+    for (size_t x1 = begin; x1 < end; x1++) {
         dm_cooc_index_fill(f->c, &f->all, f->n1_over_c1, x1, f->c->row[x1], f->c->row[x1 + 1]);
+        for (uint64_t p = f->c->row[x1]; p < f->c->row[x1 + 1]; p++)
+            f->pairs_of[x1] += f->c->c2[p];
+    }
 }
 
 enum dm_status dm_cooc_index(struct dm_cooc *c, struct dm_err *e)
 {
     double *n1_over_c1 = dm_cooc_n1_over_c1(c);
-    struct filling f = {c, {0, 0, c->x2, c->x3, c->c2, c->c3, c->sub}, n1_over_c1};
-    enum dm_status st = n1_over_c1 ? dm_cooc_index_new(c, e) : no_memory(c, e);
+    uint64_t *pairs_of = dm_alloc(c->V, sizeof(*pairs_of));
+    struct filling f = {c, {0, 0, c->x2, c->x3, c->c2, c->c3, c->sub}, n1_over_c1, pairs_of};
+    enum dm_status st = n1_over_c1 && pairs_of ? dm_cooc_index_new(c, e) : no_memory(c, e);
     if (!st) {
         dm_par_for(c->V, 64, fill_rows, &f);
-        st = dm_cooc_index_finish(c, c->row, e);
+        st = dm_cooc_index_finish(c, c->row, pairs_of, e);
     }
+    free(pairs_of);
     free(n1_over_c1);
     return st;
 }
@@ -194,6 +216,10 @@ void dm_cooc_index_release(struct dm_cooc *c)
     free(c->x2_ids);
     free(c->next);
     free(c->map);
+    free(c->left1);
+    free(c->left2);
+    c->left1 = NULL;
+    c->left2 = NULL;
     c->rows = NULL;
     c->pair = NULL;
     c->x2_ids = c->next = NULL;

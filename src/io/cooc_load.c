@@ -37,6 +37,7 @@ struct loader {
     struct dm_cooc_reader r;
     int fd;
     uint64_t *row;
+    uint64_t *pairs_of; /* (V) counts of the pairs of each row, added up */
     double *n1_over_c1;
     struct block *block;
     struct scratch *scratch; /* (n_scratch) */
@@ -135,6 +136,8 @@ static enum dm_status take_rows(const struct loader *l, size_t b, struct scratch
         k->total[0] += sum;
         k->last_sum = sum;
         k->first_sum = i ? k->first_sum : sum;
+        if (i && end < n)
+            l->pairs_of[x1] = sum;
     }
     if (n) {
         k->first = s->x1[0];
@@ -198,6 +201,8 @@ static enum dm_status check_across(const struct loader *l, struct dm_err *e)
                 e, DM_EFORMAT, "%s: counts of the pairs of %u add up to %llu, want at most %llu",
                 c->path, k->first, (unsigned long long)sum, (unsigned long long)c->c1[k->first]);
         sum = k->last == k->first ? sum : k->last_sum;
+        l->pairs_of[k->first] += k->first_sum; // another block may have some of them
+        l->pairs_of[k->last] += k->last == k->first ? 0 : k->last_sum;
         total[0] += k->total[0];
         total[1] += k->total[1];
         before = k;
@@ -232,8 +237,9 @@ static enum dm_status take_all(struct loader *l, struct dm_err *e)
     DM_TRY(open_scratch(l, e));
     DM_TRY(dm_cooc_index_new(c, e));
     l->row = dm_alloc(c->V + 1, sizeof(*l->row));
+    l->pairs_of = dm_alloc(c->V, sizeof(*l->pairs_of));
     l->n1_over_c1 = dm_cooc_n1_over_c1(c);
-    if (!l->row || !l->n1_over_c1)
+    if (!l->row || !l->pairs_of || !l->n1_over_c1)
         return dm_fail(e, DM_ENOMEM, "%s: no memory for %zu tokens", c->path, c->V);
     l->fd = open(c->path, O_RDONLY | O_CLOEXEC);
     if (l->fd < 0)
@@ -247,7 +253,7 @@ static enum dm_status take_all(struct loader *l, struct dm_err *e)
         }
     DM_TRY(check_across(l, e));
     dm_cooc_close_rows(c, l->row);
-    return dm_cooc_index_finish(c, l->row, e);
+    return dm_cooc_index_finish(c, l->row, l->pairs_of, e);
 }
 
 static enum dm_status load_packed(struct dm_cooc *c, struct dm_h5 *f, struct dm_err *e)
@@ -271,6 +277,7 @@ done:
     close_scratch(&l);
     free(l.block);
     free(l.row);
+    free(l.pairs_of);
     free(l.n1_over_c1);
     dm_cooc_reader_release(&l.r);
     return st;
@@ -285,20 +292,43 @@ static enum dm_status load_plain(struct dm_cooc *c, const char *path, struct dm_
     return DM_OK;
 }
 
-enum dm_status dm_cooc_load_ratios(struct dm_cooc *c, const char *path, struct dm_err *e)
+static enum dm_status load_ratios(struct dm_cooc *c, const char *path, bool discounting,
+                                  struct dm_err *e)
 {
     struct dm_h5 *f;
-    *c = (struct dm_cooc){.path = strdup(path)};
+    *c = (struct dm_cooc){.path = strdup(path), .discounting = discounting};
     if (!c->path)
         return dm_fail(e, DM_ENOMEM, "%s: out of memory", path);
     DM_TRY(dm_h5_open(&f, path, DM_COOC_FORMAT, DM_COOC_VERSION, e));
     const bool v1 = !dm_h5_has(f, "index");
     enum dm_status st = v1 ? DM_OK : dm_cooc_read_attributes(c, f, false, e);
+    if (v1 && discounting)
+        st = dm_fail(e, DM_EUNSUPPORTED,
+                     "%s: version 1 does not say how many n-grams occur once and twice, which "
+                     "discounts are estimated from; count it again",
+                     path);
     if (!st && !v1)
         st = load_packed(c, f, e);
     dm_h5_close(f);
-    if (!v1)
+    if (!v1 || st)
         return st;
     dm_cooc_release(c);
     return load_plain(c, path, e);
+}
+
+enum dm_status dm_cooc_load_ratios(struct dm_cooc *c, const char *path, struct dm_err *e)
+{
+    return load_ratios(c, path, false, e);
+}
+
+enum dm_status dm_cooc_load_for(struct dm_cooc *c, const char *path, bool plain, bool discounted,
+                                struct dm_err *e)
+{
+    DM_TRY(load_ratios(c, path, !plain, e));
+    if (!plain || !discounted)
+        return DM_OK;
+    c->discounted = dm_alloc(1, sizeof(*c->discounted));
+    if (!c->discounted)
+        return dm_fail(e, DM_ENOMEM, "%s: out of memory", path);
+    return load_ratios(c->discounted, path, true, e);
 }

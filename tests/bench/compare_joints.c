@@ -89,7 +89,7 @@ static enum dm_status load(struct compare *c, char **argv, size_t prompts, struc
 {
     DM_TRY(dm_model_load(&c->m, argv[1], &(struct dm_load_opt){.format = DM_FORMAT_AUTO}, &c->meta,
                          e));
-    DM_TRY(dm_cooc_load_ratios(&c->table, argv[2], e));
+    DM_TRY(dm_cooc_load_for(&c->table, argv[2], true, true, e));
     DM_TRY(dm_shard_open(&c->shard, argv[3], e));
     c->ids = dm_alloc(prompts * PROMPT, sizeof(*c->ids));
     c->start = dm_alloc(prompts + 1, sizeof(*c->start));

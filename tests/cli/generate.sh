@@ -38,7 +38,7 @@ gen m.h5 -p "In the" -n 50 --mode ar | cmp - one.txt || fail "--eps-b 1 is not -
 gen m.h5 -p "In the" -n 48 --eps-b 0 --ignore-eos --json | grep -q '"tokens_per_forward":3.0' ||
     fail "--eps-b 0 does not give three tokens per forward"
 grep -q 'no --cooc' err.txt || fail "the missing table is not mentioned"
-for unseen in zero mix backoff; do
+for unseen in zero mix backoff discount; do
     gen m.h5 --cooc cooc.h5 -p "In the" -n 20 --unseen $unseen --eps-b 0.1 --threshold off --blur off \
         --alpha-c 0.5 --lambda 0.8 -k 10 -t 0.9 --penalty 1.3 > /dev/null || fail "--unseen $unseen"
 done
@@ -141,7 +141,7 @@ refused 2 '--rows: "9"' m.h5 --rows 9
 refused 2 '--power: "1" is not two numbers' m.h5 --power 1
 refused 2 '--power: "x"' m.h5 --power 1,x
 refused 2 '--preset: "y" is none of paper, best' m.h5 --preset y
-refused 2 '--unseen: "x" is none of zero, mix, backoff' m.h5 --unseen x
+refused 2 '--unseen: "x" is none of zero, mix, backoff, discount' m.h5 --unseen x
 refused 2 '--top-k' m.h5 -k 0
 refused 1 'none.h5' none.h5
 refused 1 'a.txt' a.txt
