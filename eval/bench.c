@@ -119,13 +119,13 @@ double dm_bench_probe(struct dm_bench *b)
     return dm_peak_bandwidth(&(struct dm_peak_mem){(char *)b->mem.p + at, part});
 }
 
-enum { CACHED_MAX = 1 << 30 };
+enum { CACHED_MAX = 1 << 29 };
 
 bool dm_bench_warm(const struct dm_bench *b, size_t bytes, size_t n, double seconds)
 {
     if (b->opt.quick || bytes > CACHED_MAX)
         return n < 1;
-    return n < 3 || (n < 20 && seconds < 0.2);
+    return n < 3 || (n < 60 && seconds < 0.5);
 }
 
 double dm_bench_probe_again(struct dm_bench *b, size_t bytes)

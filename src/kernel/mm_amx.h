@@ -20,7 +20,8 @@
 #define WORD ((size_t)4)
 #define STEP ((size_t)16)
 #define FEW ((size_t)16)
-#define TILE (16 * STEP * WORD) /* bytes */
+#define TILE (16 * STEP * WORD)  /* bytes */
+#define FEW_AHEAD ((size_t)8192) /* bytes that B is fetched ahead of few rows */
 #define PAST_LINES (MR * NR / 16)
 /* 256 words: a panel of A takes 32 KiB of L1, a block of B 1 MiB of an L2 of 2 MiB. */
 #define MM_BLOCKS                                                                         \
@@ -133,6 +134,26 @@ INLINE void mm_step(const char *a, size_t a_stride, const char *b, bool both)
     }
 }
 
+/* Fetches half a step of B: two bursts of lines hold up the loads less than one. */
+INLINE void mm_fetch(const char *b)
+{
+    for (size_t i = 0; i < STEP * NR * WORD / 2; i += 64)
+        __builtin_prefetch(b + FEW_AHEAD + i);
+}
+
+/* mm_step() for few rows, which nothing but the stream of B keeps waiting: it may pass through all
+ * caches, and stays in L3 from one pass over a small model's weights to the next. */
+INLINE void mm_step_few(const char *a, size_t a_stride, const char *b)
+{
+    mm_fetch(b);
+    _tile_loadd(6, b, NR * WORD);
+    _tile_loadd(4, a, a_stride);
+    mm_fetch(b + STEP * NR * WORD / 2);
+    _tile_loadd(7, b + 16 * WORD, NR * WORD);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+}
+
 /* Words of B, less than STEP, and zeros. */
 INLINE void mm_last_words(char *to, const char *b, size_t words)
 {
@@ -221,7 +242,7 @@ INLINE void mm_stream(const char *a, const char *b, size_t m, size_t W)
         const size_t end = W - w0 < DM_KC ? W - w0 : DM_KC;
         size_t w = 0;
         for (; w + STEP <= end; w += STEP, b += STEP * NR * WORD)
-            mm_step(a + w * WORD, stride, b, false);
+            mm_step_few(a + w * WORD, stride, b);
         if (w == end)
             continue;
         char last[STEP * NR * WORD] __attribute__((aligned(64)));
