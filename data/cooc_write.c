@@ -5,6 +5,7 @@
  * into blocks in order. */
 #include "data/cooc_write.h"
 
+#include <endian.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -17,6 +18,7 @@
 
 #define BLOCK ((size_t)1 << 20) /* bytes after which a block ends with its pair */
 #define ENTRY_MAX 16u           /* bytes of ids and count of an entry, or of a row's head */
+#define SHORT 16u               /* most lists below an n-gram are no longer: moved as that many */
 
 /* The n-grams of one order that continue the same one, as far as they are known. */
 struct list {
@@ -47,6 +49,7 @@ struct writer {
     struct dm_h5 *f;
     size_t order;
     struct dm_cooc_scorer keep;
+    bool all; /* is kept */
     struct dm_cooc_tally *tally;
     uint64_t base[DM_NGRAM_ORDER_MAX + 1]; /* the least count that can be kept */
     struct part *part;                     /* (slots) */
@@ -58,11 +61,12 @@ struct writer {
     uint64_t before[DM_NGRAM_ORDER_MAX + 1]; /* n-grams kept before the block, by order */
 };
 
+/* Room for n more bytes, and for SHORT beyond them that are of no account. */
 static enum dm_status reserve(struct list *l, size_t n, struct dm_err *e)
 {
-    if (l->n + n <= l->room)
+    if (l->n + n + SHORT <= l->room)
         return DM_OK;
-    const size_t room = 2 * (l->n + n) + 256;
+    const size_t room = 2 * (l->n + n + SHORT) + 256;
     uint8_t *byte = dm_realloc(l->byte, room, 1);
     if (!byte)
         return dm_fail(e, DM_ENOMEM, "no memory for %zu bytes of a table", room);
@@ -71,9 +75,30 @@ static enum dm_status reserve(struct list *l, size_t n, struct dm_err *e)
     return DM_OK;
 }
 
+/* Without branches on the length, which could not be predicted. */
 static void put_number(struct list *l, uint64_t v)
 {
-    l->n += dm_cooc_put_number(l->byte + l->n, v);
+    uint8_t *p = l->byte + l->n;
+    if (v >> 28) {
+        l->n += dm_cooc_put_number(p, v);
+        return;
+    }
+    const uint32_t x = (uint32_t)v;
+    const unsigned more = (x > 0x7f) + (x > 0x3fff) + (x > 0x1fffff); // bytes after the first
+    const uint32_t bytes = (x & 127) | (x >> 7 & 127) << 8 | (x >> 14 & 127) << 16 | x >> 21 << 24;
+    const uint32_t all = htole32(bytes | (0x808080u & ((1u << 8 * more) - 1)));
+    memcpy(p, &all, sizeof(all));
+    l->n += 1 + more;
+}
+
+/* Appends n bytes, for which there is room. */
+static void put_bytes(struct list *l, const uint8_t *from, size_t n)
+{
+    if (n <= SHORT)
+        memcpy(l->byte + l->n, from, SHORT);
+    else
+        memcpy(l->byte + l->n, from, n);
+    l->n += n;
 }
 
 static enum dm_status put_index(struct writer *w, struct dm_err *e)
@@ -143,8 +168,7 @@ static void put_entry(const struct writer *w, struct list *l, size_t order, uint
 static void put_below(struct list *l, struct list *below)
 {
     if (below->n) // an empty list may have no memory
-        memcpy(l->byte + l->n, below->byte, below->n);
-    l->n += below->n;
+        put_bytes(l, below->byte, below->n);
     l->byte[l->n++] = 0;
     below->n = below->kept = 0;
     below->last = 0;
@@ -178,7 +202,7 @@ static enum dm_status put_gram(void *ctx, size_t slot, const struct dm_gram *x, 
     if (x->count > UINT32_MAX)
         return dm_fail(e, DM_ERANGE, "an n-gram occurs %" PRIu64 " times, want at most %lu",
                        x->count, (unsigned long)UINT32_MAX);
-    if (!(below && below->kept) && !dm_cooc_keeps(&w->keep, x))
+    if (!w->all && !(below && below->kept) && !dm_cooc_keeps(&w->keep, x))
         return DM_OK;
     DM_TRY(reserve(l, ENTRY_MAX + (below ? below->n + 1 : 0), e));
     if (x->n > 2) {
@@ -200,8 +224,7 @@ static enum dm_status put_pair(struct writer *w, const struct pair *x, const uin
     DM_TRY(reserve(l, ENTRY_MAX + x->n, e));
     put_entry(w, l, 2, x->x2, x->count);
     if (x->n)
-        memcpy(l->byte + l->n, below, x->n);
-    l->n += x->n;
+        put_bytes(l, below, x->n);
     w->tally[1].kept++;
     for (size_t n = 3; n <= w->order; n++)
         w->tally[n - 1].kept += x->kept[n - 3];
@@ -231,9 +254,11 @@ static enum dm_status put_part(void *ctx, size_t slot, struct dm_err *e)
 static void find_bases(struct writer *w, const struct dm_cooc_rule *rule)
 {
     uint64_t least = UINT64_MAX;
+    w->all = rule->min_score <= 0;
     const double score = rule->by_weight ? 0.0 : rule->min_score;
     for (size_t n = w->order; n >= 2; n--) {
         uint64_t own = rule->min_count[n - 2];
+        w->all &= own <= 1;
         if ((double)own < score)
             own = score < (double)UINT32_MAX ? (uint64_t)ceil(score) : UINT32_MAX;
         least = own < least ? own : least;
