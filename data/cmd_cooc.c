@@ -374,7 +374,8 @@ static enum dm_status report_table(const struct show_args *a, const struct dm_co
     for (size_t k = 0; k < c->order && !st; k++) {
         const double covered = s[k].total ? (double)s[k].sum / (double)s[k].total : 0.0;
         if (!a->json)
-            printf("%s\t%" PRIu64 "\t%" PRIu64 "\t%.4f\t%u\t%" PRIu64 "\t%" PRIu64 "\t%.4f\n",
+            printf("%s\t%" PRIu64 "\t%" PRIu64 "\t%.4f\t%" PRIu64 "\t%" PRIu64 "\t%" PRIu64
+                   "\t%.4f\n",
                    orders[k], s[k].total, s[k].kept, covered, s[k].largest, s[k].ones, s[k].twos,
                    s[k].discount);
         else
