@@ -50,6 +50,7 @@ static json_t *points_to_json(const struct dm_cal_report *r)
             return NULL;
         }
         json_decref(rest);
+        json_object_del(o, "fit"); // the same for all, and beside the evidence
         json_object_set_new(o, "sequence", json_integer((json_int_t)p->test.sequence));
         json_object_set_new(o, "p_value", dm_json_real(p->test.p));
         json_object_set_new(o, "tested", json_boolean(p->test.tested));
@@ -112,6 +113,7 @@ static json_t *evidence_to_json(const struct dm_cal_report *r, const struct dm_c
     bad |= json_object_set_new(o, "chosen_point",
                                any ? json_integer((json_int_t)r->chosen) : json_null());
     bad |= json_object_set_new(o, "summary", json_string(text));
+    bad |= json_object_set_new(o, "fit", dm_fit_report_to_json(&r->fit));
     bad |= json_object_set_new(o, "base", base);
     bad |= json_object_set_new(o, "control", control);
     bad |= json_object_set_new(o, "points", points);

@@ -10,6 +10,7 @@ enum { MARGINS, TEST, N_TRIALS };
 /* The control's texts, and those of the margins' prompts, have seeds of their own. */
 #define CONTROL_SEED ((uint64_t)1 << 40)
 #define MARGINS_SEED ((uint64_t)1 << 41)
+#define FIT_SEED ((uint64_t)1 << 42)
 
 struct job {
     const struct dm_cal_opt *o;
@@ -47,7 +48,23 @@ static void deal(struct job *j, const int32_t *prompts)
     }
 }
 
-static enum dm_status job_init(struct job *j, const int32_t *prompts, struct dm_err *e)
+static bool report_share(void *ctx, double share)
+{
+    const struct job *j = ctx;
+    return !j->fn || j->fn(j->ctx, j->before + j->share * share);
+}
+
+/* With what all settings have in common, or the first of each list. */
+static enum dm_status make_fit(struct job *j, struct dm_fit_report *fit, const struct dm_model *m,
+                               const struct dm_cooc *cooc, struct dm_err *e)
+{
+    const struct dm_cal_opt *o = j->o;
+    const struct dm_gen_opt g = dm_cal_setting(o, 0);
+    return dm_fit_make(fit, m, cooc, &g, j->ids[MARGINS], o->control_prompts, o->prompt_tokens,
+                       o->tokens, o->seed + FIT_SEED, report_share, j, e);
+}
+
+static enum dm_status job_init(struct job *j, struct dm_err *e)
 {
     const struct dm_cal_opt *o = j->o;
     const size_t most = o->prompts > o->control_prompts ? o->prompts : o->control_prompts;
@@ -59,8 +76,6 @@ static enum dm_status job_init(struct job *j, const int32_t *prompts, struct dm_
         return dm_fail(e, DM_ENOMEM, "out of memory for the settings and prompts");
     for (size_t i = 0; i <= most; i++)
         j->start[i] = i * o->prompt_tokens;
-    list_settings(j);
-    deal(j, prompts);
     return DM_OK;
 }
 
@@ -74,18 +89,14 @@ static void job_release(struct job *j)
     free(j->start);
 }
 
-static bool report_share(void *ctx, double share)
-{
-    const struct job *j = ctx;
-    return !j->fn || j->fn(j->ctx, j->before + j->share * share);
-}
-
 enum dm_status dm_cal_run(struct dm_cal_report *r, const struct dm_model *m,
                           const struct dm_model *judge, const struct dm_cooc *cooc,
                           const struct dm_cal_opt *o, const int32_t *prompts, dm_trial_fn *fn,
                           void *ctx, struct dm_err *e)
 {
-    struct job j = {.o = o, .fn = fn, .ctx = ctx};
+    struct dm_cal_opt fitted = *o;
+    struct dm_fit_report fit = {.fit = {.known = false}};
+    struct job j = {.o = &fitted, .fn = fn, .ctx = ctx};
     const size_t points = o->n_eps * dm_cal_sequences(o), n[N_TRIALS] = {2, 2 + points};
     const size_t prompts_of[N_TRIALS] = {o->control_prompts, o->prompts};
     const double all = (double)(n[MARGINS] * o->control_prompts + n[TEST] * o->prompts);
@@ -94,7 +105,15 @@ enum dm_status dm_cal_run(struct dm_cal_report *r, const struct dm_model *m,
         return dm_fail(e, DM_EUNSUPPORTED,
                        "the model has no heads beyond the base's: nothing to calibrate, train "
                        "heads first");
-    enum dm_status st = job_init(&j, prompts, e);
+    enum dm_status st = job_init(&j, e);
+    if (!st)
+        deal(&j, prompts);
+    if (!st && o->gen.fitted && !o->gen.fit.known && o->gen.temperature > 0) {
+        st = make_fit(&j, &fit, m, cooc, e);
+        fitted.gen.fit = fit.fit;
+    }
+    if (!st)
+        list_settings(&j);
     for (size_t i = 0; i < N_TRIALS && !st; i++) {
         j.share = (double)(n[i] * prompts_of[i]) / all;
         st = dm_trial_run(&j.trial[i],
@@ -111,7 +130,8 @@ enum dm_status dm_cal_run(struct dm_cal_report *r, const struct dm_model *m,
         j.before += j.share;
     }
     if (!st)
-        st = dm_cal_decide(r, o, &j.trial[MARGINS], &j.trial[TEST], e);
+        st = dm_cal_decide(r, &fitted, &j.trial[MARGINS], &j.trial[TEST], e);
+    r->fit = fit;
     job_release(&j);
     return st;
 }

@@ -11,7 +11,7 @@ const char *const dm_cal_goal_names[] = {"risk", "speedup", "quality"};
 
 struct dm_cal_opt dm_cal_opt_default(void)
 {
-    static const double eps[] = {0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.5, 0.4};
+    static const double eps[] = {0.9, 0.8, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.35};
     struct dm_cal_opt o = {.gen = dm_gen_opt_default(),
                            .n_eps = sizeof(eps) / sizeof(eps[0]),
                            .n_alpha_c = 1,

@@ -23,6 +23,7 @@
 #ifndef DM_EVAL_CALIBRATE_H
 #define DM_EVAL_CALIBRATE_H
 
+#include "eval/fit_make.h"
 #include "eval/ltt.h"
 #include "eval/trial.h"
 #include "src/decode/certificate.h"
@@ -48,7 +49,7 @@ struct dm_cal_opt {
     double quantile, slack[DM_CERT_LOSSES]; /* of the margins */
 };
 
-/* eps 0.4, 0.5, 0.6, 0.65 .. 0.95; alpha_c, unseen and top_k as dm_gen_opt_default(). 200 prompts
+/* eps 0.35, 0.4 .. 0.7, 0.8, 0.9; alpha_c, unseen and top_k as dm_gen_opt_default(). 200 prompts
  * and 100 for the margins, of 32 tokens; 2 texts of 100 tokens each; seed 1; goal risk: 0.05 at
  * confidence 0.95; quantile 0.99; slacks 0.2 nats, 0.1 nats and 0.05. */
 struct dm_cal_opt dm_cal_opt_default(void);
@@ -79,8 +80,9 @@ struct dm_cal_report {
     struct dm_cal_point base, control; /* their tests are not made */
     struct dm_cal_point *points;       /* (n_points) */
     size_t n_points;
-    size_t allowed; /* failures with which a setting is certified; SIZE_MAX: none */
-    size_t chosen;  /* index of the setting, or n_points = none */
+    size_t allowed;           /* failures with which a setting is certified; SIZE_MAX: none */
+    size_t chosen;            /* index of the setting, or n_points = none */
+    struct dm_fit_report fit; /* where the options want one; it is in opt.gen, too */
 };
 void dm_cal_report_release(struct dm_cal_report *r);
 
@@ -99,9 +101,11 @@ double dm_cal_speed(const struct dm_cal_opt *o, const struct dm_cal_point *p);
 enum dm_status dm_cal_prompts(int32_t *out, size_t n, size_t tokens, uint64_t seed,
                               struct dm_shard *shard, struct dm_err *e);
 
-/* Generates and judges everything. prompts (control_prompts + prompts, prompt_tokens): the
- * control's are taken from among them at equal distances. judge NULL: the base. cooc and fn may be
- * NULL; o was checked. Release *r in any case. */
+/* Makes the fit with the first of all lists on the control's prompts, if o->gen.fitted, there
+ * is none in o->gen and text is not greedy; then generates and judges everything. prompts
+ * (control_prompts + prompts, prompt_tokens): the control's are taken from among them at equal
+ * distances. judge NULL: the base. cooc and fn may be NULL; o was checked. Release *r in any case.
+ */
 enum dm_status dm_cal_run(struct dm_cal_report *r, const struct dm_model *m,
                           const struct dm_model *judge, const struct dm_cooc *cooc,
                           const struct dm_cal_opt *o, const int32_t *prompts, dm_trial_fn *fn,

@@ -21,7 +21,7 @@ struct options {
     struct dm_cal_opt cal;
     size_t threads;
     int format;
-    bool json, dry, has_risk;
+    bool json, dry, has_risk, keep_fit;
 };
 
 enum {
@@ -50,6 +50,7 @@ enum {
     OPT_PENALTY,
     OPT_ALPHA,
     OPT_PRESET,
+    OPT_KEEP_FIT,
     OPT_FORMAT,
     OPT_THREADS,
     OPT_JSON,
@@ -83,7 +84,7 @@ static const struct argp_option table[] = {
     {"slack-logp", OPT_SLACK_LOGP, "NATS", 0, "of lost log p per token (default 0.1)", 3},
     {"slack-repeats", OPT_SLACK_REPEATS, "X", 0, "of repeated 4-grams' share (default 0.05)", 3},
     {0, 0, 0, 0, "What is tried:", 4},
-    {"eps", OPT_EPS, "LIST", 0, "Values of eps_b, with commas (default 0.4,0.5,0.6,0.65,..,0.95)",
+    {"eps", OPT_EPS, "LIST", 0, "Values of eps_b, with commas (default 0.35,0.4,..,0.7,0.8,0.9)",
      4},
     {"alpha-c", OPT_ALPHA, "LIST", 0, "Exponents of the co-occurrence ratio (default 1)", 4},
     {"unseen", OPT_UNSEEN, "LIST", 0,
@@ -101,6 +102,8 @@ static const struct argp_option table[] = {
      "How the joint is made and trusted: paper or best (default best); options after it go over it",
      5},
     {"penalty", OPT_PENALTY, "X", 0, "Repetition penalty, default 1.1", 5},
+    {"keep-fit", OPT_KEEP_FIT, 0, 0,
+     "Try the fit of MODEL's calibration, where without this one is made", 5},
     {0, 0, 0, 0, "Others:", 6},
     {"format", OPT_FORMAT, "FORMAT", 0,
      "Numbers to compute with: auto (the model file's), f32, bf16, int8, int4 (default auto)", 6},
@@ -315,6 +318,9 @@ static error_t parse(int key, char *arg, struct argp_state *s)
     case OPT_PLOT:
         o->plot = arg;
         break;
+    case OPT_KEEP_FIT:
+        o->keep_fit = true;
+        break;
     case OPT_FORMAT:
         o->format = dm_opt_word(s, "--format", arg, dm_load_formats) - 1;
         break;
@@ -388,6 +394,18 @@ static enum dm_status load(struct job *j, struct dm_err *e)
     return DM_OK;
 }
 
+static enum dm_status keep_fit(const struct job *j, struct dm_cal_opt *c, struct dm_err *e)
+{
+    struct dm_gen_opt g = dm_gen_opt_default();
+    if (!j->o->keep_fit)
+        return DM_OK;
+    if (j->meta.calibration)
+        DM_TRY(dm_gen_opt_calibrated(&g, j->meta.calibration, j->o->model, e));
+    c->gen.fit = g.fit;
+    return g.fit.known ? DM_OK
+                       : dm_fail(e, DM_EMISMATCH, "%s: there is no fit to keep", j->o->model);
+}
+
 static bool show_progress(void *ctx, double share)
 {
     dm_progress_set(ctx, share * 100.0, NULL);
@@ -401,6 +419,7 @@ static enum dm_status measure(struct job *j, struct dm_err *e)
     struct dm_progress progress;
     DM_TRY(dm_cal_opt_check(&cal, e));
     DM_TRY(load(j, e));
+    DM_TRY(keep_fit(j, &cal, e));
     const size_t n = cal.control_prompts + cal.prompts;
     j->prompts = dm_alloc(n, cal.prompt_tokens * sizeof(*j->prompts));
     if (!j->prompts)

@@ -75,7 +75,7 @@ static const struct argp_option table[] = {
      "0:1:0.02 (0:1:0.1)",
      3},
     {"set", OPT_SET, "KEY=VALUE", 0,
-     "eps_b (of reliability and ablation), power2, power3, trust, cut, alpha_c, alpha_3, unseen, "
+     "eps_b (of reliability and ablation), power2, power3, fitted, cut, alpha_c, alpha_3, unseen, "
      "lambda, top_k, temperature, penalty, threshold or blur; may be repeated (the model's "
      "calibration, or generate's defaults)",
      3},

@@ -64,7 +64,7 @@ enum dm_status dm_pos_read(int32_t *ids, struct dm_shard *shard, size_t windows,
 typedef bool dm_pos_fn(void *ctx, size_t windows_done);
 
 /* out (windows * per_window) from ids (windows,context). Without a table (cooc NULL) the masked
- * kind is the plain one. o was checked; of it temperature, top_k, penalty, trust, alpha_c, alpha_3,
+ * kind is the plain one. o was checked; of it temperature, top_k, penalty, fit, alpha_c, alpha_3,
  * unseen, lambda, threshold and blur count. fn may be NULL. DM_ERANGE (context, ids), DM_ENAN,
  * DM_ENOMEM. */
 enum dm_status dm_pos_run(struct dm_pos *out, const struct dm_model *m, const struct dm_cooc *cooc,

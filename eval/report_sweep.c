@@ -92,7 +92,7 @@ static bool same(const json_t *a, const json_t *b, const char *key)
 }
 
 /* The settings of decoding but eps_b. */
-static const char *const settings[] = {"unseen", "alpha_c", "alpha_3",    "top_k",  "trust",
+static const char *const settings[] = {"unseen", "alpha_c", "alpha_3",    "top_k",  "fitted",
                                        "power2", "power3",  "cut",        "lambda", "threshold",
                                        "blur",   "penalty", "temperature"};
 enum { SETTINGS = sizeof(settings) / sizeof(settings[0]) };

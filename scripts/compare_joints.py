@@ -5,8 +5,8 @@
     scripts/compare_joints.py build/tests/compare_joints heads.h5 cooc.h5 heldout.h5
         [--prompts 128] [--samples 1] [--seeds 1,1001] [--lossless] [--only NAME;..] [--add NAME={..}] [--json FILE]
 
-Every variant decodes the same prompts with the same seeds at several values of eps_b. All of them
-trade quality for speed, so they are compared where their texts are equally good: tokens per forward
+"best, fit" takes the fit of the model's calibration; without one it is "best". Every variant
+decodes the same prompts with the same seeds at several values of eps_b. All of them trade quality for speed, so they are compared where their texts are equally good: tokens per forward
 where the divergence from the base's sampler is 0.1, 0.2 and 0.4 nats per token, where the judge
 (the base) finds the text 0.1 nats per token likelier than the base's own, and where 4 and 8 % more
 of its trigrams are repeats; interpolated between values of eps_b, the mean over the seeds and, in
@@ -15,7 +15,7 @@ instead: tokens per forward and wall clock. Markdown on standard output.
 """
 import argparse, json, os, subprocess, sys, tempfile
 
-EPS = [0.75, 0.6, 0.45, 0.32]
+EPS = [0.8, 0.65, 0.5, 0.35, 0.22]
 VARIANTS = {
     "paper": {"unseen": "zero", "cut": True},
     "paper, mix": {"unseen": "mix", "cut": True},
@@ -26,7 +26,7 @@ VARIANTS = {
     "best, alpha 0.5 for triplets": {"alpha_3": 0.5},
     "best, no pairs": {"power2": 0.01},
     "best, powers 1.5, 2": {"power2": 1.5},
-    "best, trust 0.5": {"trust": 0.5},
+    "best, fit": {"fitted": True},
 }
 LOSSLESS = dict({"dynamic, eps_b 0.6": {}},
                 **{"lossless, %d rows" % n: {"mode": "lossless", "rows": n} for n in range(1, 9)},
@@ -48,7 +48,8 @@ def interpolate(points, field, value):
 
 def measure(args, variants, seed):
     with tempfile.NamedTemporaryFile("w", suffix=".json") as f:
-        json.dump({"eps": [0.6] if args.lossless else EPS, "variants": variants}, f)
+        json.dump({"eps": [0.6] if args.lossless else EPS,
+                   "variants": {k: dict({"fitted": False}, **v) for k, v in variants.items()}}, f)
         f.flush()
         run = subprocess.run(
             [args.program, args.heads, args.table, args.heldout, f.name, str(args.prompts),

@@ -6,13 +6,15 @@
 #include "src/base/opt.h"
 #include "src/decode/options.h"
 
-enum { OPT_POWER = 512, OPT_TRUST, OPT_CUT, OPT_ALPHA_3, OPT_LAMBDA, OPT_THRESHOLD, OPT_BLUR };
+enum { OPT_POWER = 512, OPT_FIT, OPT_CUT, OPT_ALPHA_3, OPT_LAMBDA, OPT_THRESHOLD, OPT_BLUR };
 
 static const struct argp_option table[] = {
     {"power", OPT_POWER, "P2,P3", 0,
      "What eps_b is raised to for two and for three tokens; the paper's are 1,2 (1,2)", 0},
-    {"trust", OPT_TRUST, "X", 0,
-     "Compare J * p1^X with that level, p1 being head 1's probability of the first token (0)", 0},
+    {"fit", OPT_FIT, "on|off", 0,
+     "Compare with that level what the calibration's fit says of a block, not its J (on, if there "
+     "is a fit)",
+     0},
     {"cut", OPT_CUT, "on|off", 0, "Sample only combinations above that level themselves (off)", 0},
     {"alpha-3", OPT_ALPHA_3, "X", 0, "What --alpha-c is multiplied by for triplets (1)", 0},
     {"lambda", OPT_LAMBDA, "X", 0, "How far mix and backoff trust the table, 0 to 1 (0.9)", 0},
@@ -46,8 +48,8 @@ static error_t parse(int key, char *arg, struct argp_state *s)
     case OPT_POWER:
         parse_power(s, arg, g);
         break;
-    case OPT_TRUST:
-        g->trust = dm_opt_real(s, "--trust", arg, 0, 100);
+    case OPT_FIT:
+        g->fitted = on_off(s, "--fit", arg);
         break;
     case OPT_CUT:
         g->cut = on_off(s, "--cut", arg);

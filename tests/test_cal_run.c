@@ -85,7 +85,9 @@ static void test_a_whole_run_on_a_tiny_model(void **state)
     size_t calls = 0;
     tiny_model(&m, &c);
     assert_ok(dm_cal_run(&r[0], &m, NULL, NULL, &o, tiny_ids, count_calls, &calls, &e), e);
-    assert_int_equal(calls, 2 * 2 * 2 + 5 * 3 * 2);
+    assert_int_equal(calls, 2 + 2 * 2 * 2 + 5 * 3 * 2);
+    assert_int_equal(r->fit.order[3].positions, 2 * 9); // too few
+    assert_true(!r->fit.fit.known && !r->points[0].gen.fit.known);
     assert_int_equal(r->base.sum.tokens, 3 * 2 * 9);
     assert_int_equal(r->base.sum.forwards, 3 * 2 * 9);
     // With top_k = V the base's sampler is its own model: no divergence from itself.

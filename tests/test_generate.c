@@ -300,7 +300,10 @@ static void test_calibration_sets_what_it_names(void **state)
     assert_true(o.temperature == 0.7 && o.penalty == 1.1 && o.alpha_c == 1);
 
     o.cut = true;
-    o.trust = 0.5;
+    o.fitted = false;
+    o.fit.known = true;
+    o.fit.w[2][0] = 0.25;
+    o.fit.w[3][8] = -1.0 / 3;
     o.power2 = 1.5;
     o.power3 = 3;
     o.alpha_3 = 0.75;
@@ -325,7 +328,7 @@ static void test_presets_leave_eps_b_and_sampling_alone(void **state)
     o.power2 = 5;
     dm_gen_opt_preset(&o, DM_PRESET_PAPER);
     assert_true(o.cut && o.threshold && o.blur && o.unseen == DM_UNSEEN_ZERO);
-    assert_true(o.power2 == 1 && o.power3 == 2 && o.alpha_c == 1 && o.alpha_3 == 1 && o.trust == 0);
+    assert_true(o.power2 == 1 && o.power3 == 2 && o.alpha_c == 1 && o.alpha_3 == 1 && !o.fitted);
     dm_gen_opt_preset(&o, DM_PRESET_BEST);
     assert_true(!o.cut && o.threshold && o.blur && o.unseen == DM_UNSEEN_BACKOFF);
     assert_true(o.eps_b == 0.3 && o.temperature == 2 && o.lambda == 0.9);

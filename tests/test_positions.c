@@ -45,7 +45,8 @@ static void vary(struct dm_gen_opt *o)
 {
     o->alpha_c = 1.5;
     o->alpha_3 = 0.5;
-    o->trust = 0.5;
+    o->fit = (struct dm_fit){.known = true,
+                             .w = {[2] = {0.1, 0, 0, -0.4}, [3] = {0.2, 0, 0, -0.5}}};
     o->power2 = 2;
     o->power3 = 2.5;
 }
@@ -161,7 +162,9 @@ static void check_tested(const struct dm_pos *p, int kind, const struct head *h,
         }
         if (J[cell] > max) {
             max = J[cell];
-            counts = max * pow(h[0].p[cell / (n == 2 ? TOP_K : TOP_K * TOP_K)], o->trust);
+            const double p1 = h[0].p[cell / (n == 2 ? TOP_K : TOP_K * TOP_K)];
+            const double fit = exp(-o->fit.w[n][0]) * pow(p1, -o->fit.w[n][3]);
+            counts = o->fit.known ? fmin(sqrt(max), fit) : max;
             right = is_text;
         }
     }

@@ -71,25 +71,25 @@ static size_t best_cell(const struct dm_cells *c)
     return best;
 }
 
-/* What a cell counts when it is compared with the back-off level. */
-static double confidence(const struct dm_decoder *d, const struct dm_gen_opt *o,
-                         const struct dm_cells *c, size_t i, size_t n)
+double dm_decoder_counts(const struct dm_decoder *d, const struct dm_gen_opt *o,
+                         const struct dm_cells *c, size_t best, size_t n, double *term)
 {
-    if (o->trust == 0)
-        return c->J[i];
-    size_t first = c->cell[i];
-    for (size_t k = n; k-- > 1;)
-        first /= d->cand[k].n;
-    return c->J[i] * pow(d->cand[0].p[first], o->trust);
+    const double J = c->J[best];
+    double left = 0;
+    if (!o->trace && !dm_gen_opt_fitted(o))
+        return J;
+    for (size_t i = 0; i < c->n; i++)
+        left += c->J[i];
+    dm_fit_read(term, n, J, left, c->cell[best], d->cand);
+    return dm_gen_opt_fitted(o) ? fmin(dm_fit_confidence(&o->fit, n, term), sqrt(J)) : J;
 }
 
-/* Leaves the cells that count at least `cut`. */
-static void drop_below(const struct dm_decoder *d, const struct dm_gen_opt *o, struct dm_cells *c,
-                       size_t n, double cut)
+/* Leaves the cells whose J is at least `cut`. */
+static void drop_below(struct dm_cells *c, double cut)
 {
     size_t left = 0;
     for (size_t i = 0; i < c->n; i++) {
-        if (confidence(d, o, c, i, n) < cut)
+        if (c->J[i] < cut)
             continue;
         c->cell[left] = c->cell[i];
         c->J[left++] = c->J[i];
@@ -145,8 +145,10 @@ static bool try_order(struct dm_decoder *d, const struct dm_gen_opt *o, size_t n
     const double cut = dm_gen_opt_level(o, n);
     t->tried = true;
     t->otsu = -1;
-    // neither the threshold nor the penalty raises the largest J
-    if (!dm_joint_order(d->joint, n, o->trace ? 0 : cut))
+    // neither the threshold nor the penalty raises the largest J, and a fit's word counts as the
+    // root of J at most
+    const double least = dm_gen_opt_fitted(o) ? cut * cut : cut;
+    if (!dm_joint_order(d->joint, n, o->trace ? 0 : least))
         return false;
     survivors(d, o, n, cut, t, &c);
     t->n_cells = c.n;
@@ -155,14 +157,14 @@ static bool try_order(struct dm_decoder *d, const struct dm_gen_opt *o, size_t n
     penalise(d, &c, n, o->penalty);
     const size_t best = best_cell(&c);
     t->max = c.J[best];
-    t->counts = confidence(d, o, &c, best, n);
+    t->counts = dm_decoder_counts(d, o, &c, best, n, t->term);
     if (o->trace)
         cell_tokens(d, c.cell[best], n, t->best);
     t->passed = t->counts > cut;
     if (!t->passed)
         return false;
     if (o->cut)
-        drop_below(d, o, &c, n, cut);
+        drop_below(&c, fmin(cut, t->max));
     choose(d, o, &c, n, out);
     return true;
 }
@@ -176,7 +178,8 @@ static void one_token(struct dm_decoder *d, const struct dm_gen_opt *o, struct d
     }
     penalise(d, &c, 1, o->penalty);
     const double max = c.J[best_cell(&c)];
-    out->order[1] = (struct dm_try){true, true, -1, c.n, max, max};
+    out->order[1] = (struct dm_try){
+        .tried = true, .passed = true, .otsu = -1, .n_cells = c.n, .max = max, .counts = max};
     choose(d, o, &c, 1, out);
 }
 

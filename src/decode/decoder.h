@@ -2,9 +2,8 @@
 /* decoder.h - one decoding step: logits of K heads -> 1..K tokens (DynaMo Algorithm 1).
  *
  *   for n = K..2:  J = joint of the first n heads; adaptive threshold; repetition penalty
- *                  emit n tokens from J if max(J) > eps_b^power; with options' cut, cells below
- *                  that are left out
- *   otherwise      one token from head 1
+ *                  emit n tokens from J if max(J), or the fit's confidence, > eps_b^power; with
+ * options' cut, cells below that are left out otherwise      one token from head 1
  *
  * A joint of which the mask leaves nothing does not pass. Nothing is renormalised after the
  * threshold: J stays a share of the whole, so that a removed mass counts against the block. With a
@@ -25,8 +24,9 @@ struct dm_try {
     int otsu;                   /* threshold, -1 = none applied */
     size_t n_cells;             /* that were left to choose from before the penalty */
     double max;                 /* of J after threshold and penalty, 0 if nothing was left */
-    double counts;              /* what of it is compared with the level: options' trust */
+    double counts;              /* what is compared with the level: max, or what the fit says */
     int32_t best[DM_ORDER_MAX]; /* with options' trace: the tokens that have it */
+    double term[DM_FIT_TERMS];  /* with options' trace or fit: what a fit reads */
 };
 
 struct dm_block {
@@ -65,6 +65,13 @@ void dm_decoder_add(struct dm_decoder *d, const int32_t *ids, size_t n);
 enum dm_status dm_decoder_step(struct dm_decoder *d, const struct dm_gen_opt *o,
                                const struct dm_cooc *cooc, const float *logits, size_t Vp, size_t n,
                                size_t pos, struct dm_block *out, struct dm_err *e);
+
+/* What a block of order n counts whose largest J of `c` is at `best`: that J; or, where options'
+ * fit counts, the fit's confidence, but not more than the root of J, so that a joint without a
+ * clear favourite never passes and most can be given up early. With options' trace or fit, term
+ * (DM_FIT_TERMS) gets what the fit reads. */
+double dm_decoder_counts(const struct dm_decoder *d, const struct dm_gen_opt *o,
+                         const struct dm_cells *c, size_t best, size_t n, double *term);
 
 /* Rows for the base to verify: id[0] is its own token at position pos, the others are drafts of
  * what follows. p is the estimated probability that the base says the whole path to the row, p[0]

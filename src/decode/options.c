@@ -13,7 +13,7 @@ const char *const dm_unseen_names[] = {"zero", "mix", "backoff", "discount", NUL
 void dm_gen_opt_preset(struct dm_gen_opt *o, enum dm_preset preset)
 {
     const bool paper = preset == DM_PRESET_PAPER;
-    o->trust = 0;
+    o->fitted = !paper;
     o->power2 = 1;
     o->power3 = 2;
     o->cut = paper;
@@ -43,17 +43,12 @@ enum dm_status dm_gen_opt_check(const struct dm_gen_opt *o, struct dm_err *e)
     const struct {
         const char *name;
         double value, min, max;
-    } range[] = {{"temperature", o->temperature, 0, 100},
-                 {"top_k", (double)o->top_k, 1, DM_TOP_K_MAX},
-                 {"penalty", o->penalty, 1, 100},
-                 {"eps_b", o->eps_b, 0, 1},
-                 {"alpha_c", o->alpha_c, 0, 10},
-                 {"lambda", o->lambda, 0, 1},
-                 {"power2", o->power2, 0.01, 100},
-                 {"power3", o->power3, 0.01, 100},
-                 {"trust", o->trust, 0, 100},
-                 {"alpha_3", o->alpha_3, 0, 10},
-                 {"rows", (double)o->rows, 0, DM_TREE_ROWS}};
+    } range[] = {
+        {"temperature", o->temperature, 0, 100}, {"top_k", (double)o->top_k, 1, DM_TOP_K_MAX},
+        {"penalty", o->penalty, 1, 100},         {"eps_b", o->eps_b, 0, 1},
+        {"alpha_c", o->alpha_c, 0, 10},          {"lambda", o->lambda, 0, 1},
+        {"power2", o->power2, 0.01, 100},        {"power3", o->power3, 0.01, 100},
+        {"alpha_3", o->alpha_3, 0, 10},          {"rows", (double)o->rows, 0, DM_TREE_ROWS}};
     for (size_t i = 0; i < sizeof(range) / sizeof(range[0]); i++)
         if (!(range[i].value >= range[i].min && range[i].value <= range[i].max))
             return dm_fail(e, DM_ERANGE, "%s is %g, expected %g to %g", range[i].name,
@@ -85,7 +80,9 @@ static enum dm_status fields_from_json(struct dm_gen_opt *o, const json_t *root,
                        dm_json_type(root));
     DM_TRY(dm_json_number(root, "eps_b", false, where, &o->eps_b, e));
     DM_TRY(dm_json_number(root, "alpha_c", false, where, &o->alpha_c, e));
-    DM_TRY(dm_json_number(root, "trust", false, where, &o->trust, e));
+    DM_TRY(dm_json_bool(root, "fitted", false, where, &o->fitted, e));
+    if (json_object_get(root, "fit"))
+        DM_TRY(dm_fit_from_json(&o->fit, json_object_get(root, "fit"), where, e));
     DM_TRY(dm_json_number(root, "power2", false, where, &o->power2, e));
     DM_TRY(dm_json_number(root, "power3", false, where, &o->power3, e));
     DM_TRY(dm_json_bool(root, "cut", false, where, &o->cut, e));
@@ -129,6 +126,11 @@ double dm_gen_opt_alpha(const struct dm_gen_opt *o, size_t n)
     return n > 2 ? o->alpha_c * o->alpha_3 : o->alpha_c;
 }
 
+bool dm_gen_opt_fitted(const struct dm_gen_opt *o)
+{
+    return o->fitted && o->fit.known && o->temperature > 0;
+}
+
 bool dm_gen_opt_single(const struct dm_gen_opt *o)
 {
     return o->mode == DM_GEN_AR || (o->mode == DM_GEN_DYNAMO && o->eps_b >= 1);
@@ -136,10 +138,11 @@ bool dm_gen_opt_single(const struct dm_gen_opt *o)
 
 json_t *dm_gen_opt_to_json(const struct dm_gen_opt *o)
 {
-    return json_pack("{s:f, s:f, s:f, s:f, s:b, s:f, s:f, s:s, s:f, s:I, s:f, s:f, s:b, s:b, s:I}",
-                     "eps_b", o->eps_b, "trust", o->trust, "power2", o->power2, "power3", o->power3,
-                     "cut", o->cut, "alpha_c", o->alpha_c, "alpha_3", o->alpha_3, "unseen",
-                     dm_unseen_names[o->unseen], "lambda", o->lambda, "top_k", (json_int_t)o->top_k,
-                     "temperature", o->temperature, "penalty", o->penalty, "threshold",
-                     o->threshold, "blur", o->blur, "rows", (json_int_t)o->rows);
+    return json_pack(
+        "{s:f, s:b, s:o, s:f, s:f, s:b, s:f, s:f, s:s, s:f, s:I, s:f, s:f, s:b, s:b, s:I}", "eps_b",
+        o->eps_b, "fitted", o->fitted, "fit", dm_fit_to_json(&o->fit), "power2", o->power2,
+        "power3", o->power3, "cut", o->cut, "alpha_c", o->alpha_c, "alpha_3", o->alpha_3, "unseen",
+        dm_unseen_names[o->unseen], "lambda", o->lambda, "top_k", (json_int_t)o->top_k,
+        "temperature", o->temperature, "penalty", o->penalty, "threshold", o->threshold, "blur",
+        o->blur, "rows", (json_int_t)o->rows);
 }

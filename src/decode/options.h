@@ -5,6 +5,7 @@
 
 #include <jansson.h>
 
+#include "src/decode/fit.h"
 #include "src/decode/joint.h"
 #include "src/nn/attention.h"
 
@@ -21,7 +22,8 @@ struct dm_gen_opt {
     double penalty;     /* >= 1; penalty.h */
     uint64_t seed;
     double eps_b; /* 0..1: a block of n is emitted if its joint's maximum is > eps_b^power */
-    double trust; /* >= 0: J counts as J * p1^trust there, p1 being head 1's for its first token */
+    bool fitted;  /* what a block counts there is not its J but what the fit says, if it is known */
+    struct dm_fit fit;
     double power2, power3; /* > 0: that power for n = 2 and 3 */
     bool cut;              /* cells below eps_b^power themselves are never sampled */
     double alpha_c;        /* >= 0; joint.h */
@@ -42,16 +44,20 @@ extern const char *const dm_unseen_names[];
  * the preset "best", 4 rows, 100 tokens, stop_eos, seed 1. */
 struct dm_gen_opt dm_gen_opt_default(void);
 
-/* How the joint is made and trusted: everything from `trust` to `blur` but lambda, which is 0.9 in
- * the default. paper: powers 1 and 2, cut, alpha_c 1, unseen n-grams 0, threshold and blur. best:
- * what a comparison found better (docs/decoding.md), the same but for backoff and no cut. */
+/* How the joint is made and trusted: everything from `fitted` to `blur` but fit and lambda, which
+ * is 0.9 in the default. paper: powers 1 and 2, no fit, cut, alpha_c 1, unseen n-grams 0, threshold
+ * and blur. best: what a comparison found better (docs/decoding.md), the same but for fit, backoff,
+ * no cut. */
 enum dm_preset { DM_PRESET_PAPER, DM_PRESET_BEST };
 extern const char *const dm_preset_names[];
 void dm_gen_opt_preset(struct dm_gen_opt *o, enum dm_preset preset);
 
-/* For blocks of n = 2 or 3: what the largest J must exceed, and the exponent of the ratios. */
+/* For blocks of n = 2 or 3: the level that a block must exceed, and the exponent of the ratios. */
 double dm_gen_opt_level(const struct dm_gen_opt *o, size_t n);
 double dm_gen_opt_alpha(const struct dm_gen_opt *o, size_t n);
+
+/* Whether the fit counts: it was made for sampling, so not for greedy text. */
+bool dm_gen_opt_fitted(const struct dm_gen_opt *o);
 
 /* Whether no other head than the base's is ever looked at: mode ar, and eps_b = 1, which no J <= 1
  * exceeds; drafts do not depend on eps_b. */

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "src/decode/stages.h"
 
-#include <math.h>
 #include <stdlib.h>
 
 #include "src/base/arena.h"
@@ -70,14 +69,17 @@ static void penalise(struct dm_stages *s, const struct dm_decoder *d, const stru
                      struct dm_cells *c)
 {
     const size_t columns = d->cand[1].n;
+    double term[DM_FIT_TERMS];
+    size_t best = 0;
     for (size_t i = 0; i < c->n; i++) {
         const int32_t id[] = {d->cand[0].id[c->cell[i] / columns],
                               d->cand[1].id[c->cell[i] % columns]};
         c->J[i] /= o->penalty > 1 ? dm_penalty_divisor(id, 2, d->seen, o->penalty) : 1;
-        if (c->J[i] <= s->max)
-            continue;
-        s->max = c->J[i];
-        s->counts = c->J[i] * pow(d->cand[0].p[c->cell[i] / columns], o->trust);
+        best = c->J[i] > c->J[best] ? i : best;
+    }
+    if (c->n) {
+        s->max = c->J[best];
+        s->counts = dm_decoder_counts(d, o, c, best, 2, term);
     }
     put_cells(s, DM_STAGE_PENALTY, c, columns);
 }

@@ -29,7 +29,7 @@ struct dm_stages {
     size_t cells[DM_STAGES]; /* of the whole grid that are not 0 */
     int otsu;                /* -1: no threshold was applied, blur is then all 0 */
     double max;              /* J of the last stage */
-    double counts;           /* what it counts with options' trust */
+    double counts;           /* what it counts: decoder.h */
     double level;            /* a pair may be taken if it counts more than this */
 };
 

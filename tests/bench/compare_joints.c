@@ -34,16 +34,28 @@ struct compare {
     int32_t *ids;
     size_t *start;
     json_t *variants;
+    struct dm_fit fit;
 };
 
-static enum dm_status one_setting(struct dm_gen_opt *o, const json_t *one, const char *path,
-                                  struct dm_err *e)
+/* The fit of the model's calibration, for the variants that want it. */
+static enum dm_status take_fit(struct compare *c, const char *path, struct dm_err *e)
+{
+    struct dm_gen_opt g = dm_gen_opt_default();
+    if (c->meta.calibration)
+        DM_TRY(dm_gen_opt_calibrated(&g, c->meta.calibration, path, e));
+    c->fit = g.fit;
+    return DM_OK;
+}
+
+static enum dm_status one_setting(struct dm_gen_opt *o, const struct dm_fit *fit, const json_t *one,
+                                  const char *path, struct dm_err *e)
 {
     const char *mode = NULL;
     char *text = json_dumps(one, 0);
     if (!text)
         return dm_fail(e, DM_ENOMEM, "out of memory");
     *o = dm_gen_opt_default();
+    o->fit = *fit;
     enum dm_status st = dm_gen_opt_calibrated(o, text, path, e);
     free(text);
     DM_TRY(st);
@@ -78,7 +90,7 @@ static enum dm_status settings(struct compare *c, const char *path, struct dm_er
             return dm_fail(e, DM_ERANGE, "%s: more than %d settings", path, SETTINGS);
         struct dm_trial_setting *s = &c->set[c->n];
         *s = (struct dm_trial_setting){.table = true};
-        DM_TRY(one_setting(&s->gen, one, path, e));
+        DM_TRY(one_setting(&s->gen, &c->fit, one, path, e));
         s->gen.eps_b = json_number_value(eps);
         c->name[c->n++] = name;
     }
@@ -98,6 +110,7 @@ static enum dm_status load(struct compare *c, char **argv, size_t prompts, struc
     for (size_t i = 0; i <= prompts; i++)
         c->start[i] = i * PROMPT;
     DM_TRY(dm_cal_prompts(c->ids, prompts, PROMPT, 1, c->shard, e));
+    DM_TRY(take_fit(c, argv[1], e));
     return settings(c, argv[4], e);
 }
 

@@ -198,7 +198,7 @@ for part in '"command":"calibrate"' '"eps_b":0.0,' '"unseen":"zero"' '"hash":"' 
     says cal.json "$part"
 done
 "$dynamo" calibrate heads.h5 --cooc cooc.h5 --data held.h5 $small $loose -n --preset paper --power 1,3 --json > cal.json
-for part in '"unseen":"zero"' '"cut":true' '"power3":3.0' '"trust":0.0'; do
+for part in '"unseen":"zero"' '"cut":true' '"power3":3.0' '"fitted":false'; do
     says cal.json "$part"
 done
 "$dynamo" calibrate heads.h5 --cooc cooc.h5 --data held.h5 ${small%--risk*} --target-speedup 1.1 -n \
@@ -207,6 +207,19 @@ grep -q '^chosen: eps_b 0[.5]*, .* the smallest divergence' speed.tsv || fail "t
 "$dynamo" calibrate heads.h5 --cooc cooc.h5 --data held.h5 ${small%--risk*} --target-quality 100 -n \
     --alpha-c 1,0 --top-k 50,5 --speed clock > quality.tsv
 [ "$(grep -c . quality.tsv)" = 16 ] || fail "four sequences: $(cat quality.tsv)"
+# Enough positions for a fit, which the file keeps; it can be tried again.
+grep -q '"fit":null' cal.json || fail "a fit of few positions, or for the paper"
+says_fit() { tr -d ' \n' < "$1" | grep -o '"fit":{"2":\[[^]]*\],"3":\[[^]]*\]}'; }
+"$dynamo" calibrate heads.h5 --cooc cooc.h5 --data held.h5 $small $loose --control-prompts 9 --json -o fit.h5 > fit.json
+grep -q '"explained":' fit.json && says_fit fit.json > fit.txt || fail "no fit: $(cat fit.json)"
+"$dynamo" calibrate fit.h5 --cooc cooc.h5 --data held.h5 $small $loose --keep-fit --seed 2 --json -n > kept.json
+says_fit kept.json | cmp - fit.txt || fail "another fit"
+for on in on off; do
+    "$dynamo" generate fit.h5 --cooc cooc.h5 -p "In the" -n 12 --fit $on --json > $on.json 2> err.txt
+    [ $on = on ] || grep -q 'fitted is off, certified: on' err.txt || fail "fit off: $(cat err.txt)"
+    [ $on = off ] || ! grep -q certified err.txt || fail "fit on: $(cat err.txt)"
+done
+refuses 1 'there is no fit to keep' "$dynamo" calibrate cal.h5 --data held.h5 $small --keep-fit
 "$dynamo" calibrate heads.h5 --data held.h5 $small > none.tsv # in place, without a mask
 cmp -s heads.h5 before.h5 && fail "nothing was stored"
 "$dynamo" score heads.h5 --text a.txt | cmp - text.tsv || fail "calibrating changed the weights"

@@ -124,8 +124,8 @@ done
     grep -q '^drafts: ' || fail "no drafts with --eps-b 1"
 
 # A preset, and options that go over it.
-gen m.h5 --cooc cooc.h5 -p "In the" -n 5 --preset paper --alpha-c 0.5 --power 1.5,3 --trust 0.25 --json > r.json
-for want in '"cut":true' '"unseen":"zero"' '"alpha_c":0.5' '"power2":1.5' '"power3":3.0' '"trust":0.25' '"blur":true'; do
+gen m.h5 --cooc cooc.h5 -p "In the" -n 5 --preset paper --alpha-c 0.5 --power 1.5,3 --fit off --json > r.json
+for want in '"cut":true' '"unseen":"zero"' '"alpha_c":0.5' '"power2":1.5' '"power3":3.0' '"fitted":false' '"blur":true'; do
     grep -q "$want" r.json || fail "no $want in $(cat r.json)"
 done
 gen m.h5 --cooc cooc.h5 -p "In the" -n 5 --preset paper --preset best --cut on --alpha-3 0 --json > r.json
