@@ -296,44 +296,63 @@ static error_t parse_show(int key, char *arg, struct argp_state *s)
 }
 
 /* One continuation as a line of text or an object of JSON. */
-static void report_next(const struct show_args *a, const struct dm_tokenizer *t,
-                        const struct dm_cooc_next *n, json_t *list)
+static enum dm_status report_next(const struct show_args *a, const struct dm_tokenizer *t,
+                                  const struct dm_cooc_next *n, json_t *list, struct dm_err *e)
 {
     size_t len;
     const char *bytes = dm_tokenizer_bytes(t, (int32_t)n->id, &len);
     char *text = dm_cooc_escape(bytes, len);
-    if (a->json)
-        json_array_append_new(list, json_pack("{s:s*, s:I, s:I, s:f}", "text", text, "id",
-                                              (json_int_t)n->id, "count", (json_int_t)n->count, "r",
-                                              (double)n->r));
-    else
-        printf("%s\t%u\t%" PRIu64 "\t%.6g\n", text ? text : "", n->id, n->count, (double)n->r);
+    enum dm_status st = text ? DM_OK : dm_fail(e, DM_ENOMEM, "out of memory for a token's text");
+    if (!st && a->json)
+        st = dm_json_add(list, NULL,
+                         json_pack("{s:s, s:I, s:I, s:f}", "text", text, "id", (json_int_t)n->id,
+                                   "count", (json_int_t)n->count, "r", (double)n->r),
+                         e);
+    else if (!st)
+        printf("%s\t%u\t%" PRIu64 "\t%.6g\n", text, n->id, n->count, (double)n->r);
     free(text);
+    return st;
 }
 
-static void report_shown(const struct show_args *a, const struct dm_tokenizer *t,
-                         const struct dm_cooc_shown *s)
+/* The strongest and the weakest continuations; none is listed twice. */
+static enum dm_status report_lists(const struct show_args *a, const struct dm_tokenizer *t,
+                                   const struct dm_cooc_shown *s, json_t *strongest,
+                                   json_t *weakest, struct dm_err *e)
 {
-    json_t *strongest = json_array(), *weakest = json_array();
-    char *context = dm_cooc_escape(a->text, strlen(a->text));
-    if (!a->json)
-        printf("%s: %" PRIu64 " times, %zu continuations kept\ntext\tid\tcount\tr\n",
-               context ? context : "", s->count, s->n);
     const size_t top = s->n < a->top ? s->n : a->top;
-    const size_t low = s->n - top < a->top ? top : s->n - a->top; // nothing is listed twice
+    const size_t low = s->n - top < a->top ? top : s->n - a->top;
     for (size_t i = 0; i < top; i++)
-        report_next(a, t, &s->next[i], strongest);
+        DM_TRY(report_next(a, t, &s->next[i], strongest, e));
     if (!a->json && low > top)
         printf("...\n");
     for (size_t i = low; i < s->n; i++)
-        report_next(a, t, &s->next[i], weakest);
-    if (a->json)
-        dm_json_print(json_pack("{s:s*, s:I, s:I, s:O, s:O}", "context", context, "count",
-                                (json_int_t)s->count, "continuations", (json_int_t)s->n,
-                                "strongest", strongest, "weakest", weakest));
+        DM_TRY(report_next(a, t, &s->next[i], weakest, e));
+    return DM_OK;
+}
+
+static enum dm_status report_shown(const struct show_args *a, const struct dm_tokenizer *t,
+                                   const struct dm_cooc_shown *s, struct dm_err *e)
+{
+    json_t *strongest = json_array(), *weakest = json_array(), *root = NULL;
+    char *context = dm_cooc_escape(a->text, strlen(a->text));
+    enum dm_status st = context ? DM_OK : dm_fail(e, DM_ENOMEM, "out of memory for the context");
+    if (!st && !a->json)
+        printf("%s: %" PRIu64 " times, %zu continuations kept\ntext\tid\tcount\tr\n", context,
+               s->count, s->n);
+    if (!st)
+        st = report_lists(a, t, s, strongest, weakest, e);
+    if (!st && a->json)
+        root = json_pack("{s:s, s:I, s:I, s:O, s:O}", "context", context, "count",
+                         (json_int_t)s->count, "continuations", (json_int_t)s->n, "strongest",
+                         strongest, "weakest", weakest);
+    if (root)
+        dm_json_print(root);
+    else if (!st && a->json)
+        st = dm_fail(e, DM_ENOMEM, "out of memory for the report");
     free(context);
     json_decref(strongest);
     json_decref(weakest);
+    return st;
 }
 
 static enum dm_status report_table(const struct show_args *a, const struct dm_cooc *c,
@@ -351,25 +370,29 @@ static enum dm_status report_table(const struct show_args *a, const struct dm_co
         printf("%s: order %zu, %zu ids, %s\norder\tcounted\tkept\tcovered\tlargest\tonce\ttwice"
                "\tdiscount\n",
                c->path, c->order, c->V, c->complete ? "complete" : "pruned");
-    for (size_t k = 0; k < c->order; k++) {
+    enum dm_status st = DM_OK;
+    for (size_t k = 0; k < c->order && !st; k++) {
         const double covered = s[k].total ? (double)s[k].sum / (double)s[k].total : 0.0;
         if (!a->json)
-            printf("%s\t%" PRIu64 "\t%" PRIu64 "\t%.4f\t%u\t%" PRIu64 "\t%" PRIu64 "\t%.4f\n",
+            printf("%s\t%" PRIu64 "\t%" PRIu64 "\t%.4f\t%" PRIu64 "\t%" PRIu64 "\t%" PRIu64
+                   "\t%.4f\n",
                    orders[k], s[k].total, s[k].kept, covered, s[k].largest, s[k].ones, s[k].twos,
                    s[k].discount);
         else
-            json_object_set_new(root, orders[k],
-                                json_pack("{s:I, s:I, s:f, s:I, s:I, s:I, s:f}", "counted",
-                                          (json_int_t)s[k].total, "kept", (json_int_t)s[k].kept,
-                                          "covered", covered, "largest", (json_int_t)s[k].largest,
-                                          "once", (json_int_t)s[k].ones, "twice",
-                                          (json_int_t)s[k].twos, "discount", s[k].discount));
+            st = dm_json_add(root, orders[k],
+                             json_pack("{s:I, s:I, s:f, s:I, s:I, s:I, s:f}", "counted",
+                                       (json_int_t)s[k].total, "kept", (json_int_t)s[k].kept,
+                                       "covered", covered, "largest", (json_int_t)s[k].largest,
+                                       "once", (json_int_t)s[k].ones, "twice",
+                                       (json_int_t)s[k].twos, "discount", s[k].discount),
+                             e);
     }
-    if (a->json) {
+    if (a->json && !st) {
         dm_json_print(root);
         return DM_OK;
     }
     json_decref(root);
+    DM_TRY(st);
     const double n = size.n_grams ? (double)size.n_grams : 1.0;
     printf("bytes per n-gram: %.2f in the file, %.2f while decoding, %.2f as coordinates\n",
            (double)size.file / n, (double)size.memory / n, (double)size.coordinates / n);
@@ -385,7 +408,7 @@ static enum dm_status show_text(const struct show_args *a, const struct dm_cooc 
     if (!st)
         st = dm_cooc_show(&s, c, t, a->text, e);
     if (!st)
-        report_shown(a, t, &s);
+        st = report_shown(a, t, &s, e);
     dm_cooc_shown_release(&s);
     dm_tokenizer_free(t);
     return st;

@@ -99,6 +99,7 @@ void dm_cooc_summarise(struct dm_cooc_summary s[DM_COOC_ORDER_MAX], const struct
     for (size_t i = 0; i < c->V; i++) {
         s[0].kept += c->c1[i] > 0;
         s[0].sum += c->c1[i];
+        s[0].largest = c->c1[i] > s[0].largest ? c->c1[i] : s[0].largest;
     }
     for (size_t k = 1; k < c->order; k++) {
         s[k].kept = n[k - 1];

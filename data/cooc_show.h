@@ -35,7 +35,7 @@ struct dm_cooc_summary {
     uint64_t total, kept, sum; /* counted in the corpus; n-grams in the table, and their counts */
     uint64_t ones, twos;       /* counted once, twice, before pruning */
     double discount;           /* absolute: ones / (ones + 2 twos); 0 if not known */
-    uint32_t largest;
+    uint64_t largest;          /* count in the table */
 };
 void dm_cooc_summarise(struct dm_cooc_summary s[DM_COOC_ORDER_MAX], const struct dm_cooc *c);
 

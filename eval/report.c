@@ -9,6 +9,7 @@
 #include "eval/report_assets.h"
 #include "eval/report_impl.h"
 #include "src/base/hash.h"
+#include "src/base/json.h"
 
 /* ---- Settings and provenance ------------------------------------------------------------------
  */
@@ -234,10 +235,14 @@ enum dm_status dm_report_page(const struct dm_runs *r, const char *title, char *
     json_t *made = json_array(), *absent = json_array();
     for (size_t i = 0; i < N_SECTIONS && !st; i++) {
         body[i] = body_of(i, r, &st, e);
-        json_array_append_new(body[i] ? made : absent,
-                              json_pack("{s:s, s:s, s:s*}", "id", sections[i].id, "title",
-                                        sections[i].title, "made_by",
-                                        body[i] ? NULL : sections[i].made_by));
+        const char *id = sections[i].id, *name = sections[i].title;
+        if (!st)
+            st = body[i]
+                     ? dm_json_add(made, NULL, json_pack("{s:s, s:s}", "id", id, "title", name), e)
+                     : dm_json_add(absent, NULL,
+                                   json_pack("{s:s, s:s, s:s}", "id", id, "title", name, "made_by",
+                                             sections[i].made_by),
+                                   e);
     }
     dm_page_begin(&p);
     put_head(&p, title);

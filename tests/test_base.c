@@ -161,6 +161,45 @@ static void test_files_appear_whole_and_read_back(void **state)
     assert_int_equal(dm_file_read("/tmp", 4, &data, &n, &e), DM_EIO);
 }
 
+static size_t json_left; /* allocations of jansson until the failing one, 0 = none fails */
+
+static void *failing_malloc(size_t n)
+{
+    return json_left && !--json_left ? NULL : malloc(n);
+}
+
+static void test_json_that_is_added_to_is_whole_or_reported(void **state)
+{
+    (void)state;
+    json_malloc_t usual_malloc;
+    json_free_t usual_free;
+    json_get_alloc_funcs(&usual_malloc, &usual_free);
+    json_set_alloc_funcs(failing_malloc, free);
+    size_t failed = 0;
+    for (size_t at = 1, reached = 1; reached; at++) {
+        struct dm_err e;
+        json_left = at;
+        json_t *root = json_object(), *list = json_array();
+        enum dm_status st = DM_OK;
+        for (int i = 0; i < 20 && !st; i++)
+            st = dm_json_add(list, NULL, json_pack("{s:i, s:s}", "i", i, "text", "x"), &e);
+        for (int i = 0; i < 3 && !st; i++)
+            st = dm_json_add(root, &"abc"[i], json_integer(i), &e);
+        if (!st)
+            st = dm_json_add(root, "list", json_incref(list), &e);
+        reached = !json_left;
+        json_left = 0;
+        assert_int_equal(st, reached ? DM_ENOMEM : DM_OK);
+        assert_true(!reached || strstr(e.msg, "memory"));
+        assert_true(st || (json_object_size(root) == 4 && json_array_size(list) == 20));
+        failed += reached;
+        json_decref(root);
+        json_decref(list);
+    }
+    assert_true(failed > 60);
+    json_set_alloc_funcs(usual_malloc, usual_free);
+}
+
 static void test_json_errors_name_key_and_range(void **state)
 {
     (void)state;
@@ -214,6 +253,7 @@ int main(void)
         cmocka_unit_test(test_sha256_of_abc),
         cmocka_unit_test(test_leftovers_of_dead_processes_are_swept),
         cmocka_unit_test(test_files_appear_whole_and_read_back),
+        cmocka_unit_test(test_json_that_is_added_to_is_whole_or_reported),
         cmocka_unit_test(test_json_errors_name_key_and_range),
         cmocka_unit_test(test_rng_streams_differ_and_are_uniform),
     };

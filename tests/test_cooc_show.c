@@ -42,6 +42,7 @@ static void test_summary_and_plot_say_what_the_table_holds(void **state)
     assert_int_equal(sum[1].ones, 1);
     assert_int_equal(sum[1].twos, 2);
     assert_true(sum[1].discount == 0.2);
+    assert_int_equal(sum[0].largest, 3);
     assert_int_equal(sum[1].largest, 2);
     assert_int_equal(sum[2].sum, 3);
     assert_true(sum[2].discount == 1.0);

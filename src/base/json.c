@@ -169,6 +169,13 @@ json_t *dm_json_real(double x)
     return isfinite(x) ? json_real(x) : json_null();
 }
 
+enum dm_status dm_json_add(json_t *to, const char *key, json_t *item, struct dm_err *e)
+{
+    if (key ? json_object_set_new(to, key, item) : json_array_append_new(to, item))
+        return dm_fail(e, DM_ENOMEM, "out of memory for JSON");
+    return DM_OK;
+}
+
 void dm_json_print(json_t *root)
 {
     json_dumpf(root, stdout, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(9));

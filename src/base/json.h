@@ -37,6 +37,10 @@ enum dm_status dm_json_string(const json_t *obj, const char *key, bool required,
 /* A number, or null for one that is not finite; new reference. */
 json_t *dm_json_real(double x);
 
+/* Adds `item`, which it takes over, to an array, or to an object as `key`. DM_ENOMEM if there is no
+ * memory, and if there was none for `to` or `item` either: they may be NULL. */
+enum dm_status dm_json_add(json_t *to, const char *key, json_t *item, struct dm_err *e);
+
 /* Name of a value's type for sentences: "object", "string", ... */
 const char *dm_json_type(const json_t *v);
 

@@ -4,7 +4,7 @@
  *
  *   bench_cooc [THREADS [TOKENS [MIB]]]   all cores, 16 million tokens, 1024 MiB by default
  *   bench_cooc --zipf TOKENS SHARD [SEED] only writes the text, of any length, as a shard
- *   bench_cooc --load TABLE [THREADS]     loads a table's ratios as decoding does, in ms
+ *   bench_cooc --load TABLE [THREADS [discounted]]   loads ratios as decoding does, in ms
  *
  * Half of the tokens are independent draws of a Zipf law, half one of eight usual successors of the
  * token before, so pairs and triplets repeat about as often as in prose. */
@@ -185,13 +185,13 @@ static enum dm_status write_shard(struct bench *b, const char *path, size_t n, s
     return dm_shard_commit(w, e);
 }
 
-static enum dm_status load_only(const char *path, struct dm_err *e)
+static enum dm_status load_only(const char *path, bool discounted, struct dm_err *e)
 {
     double ms[RUNS];
     struct dm_cooc c = {0};
     for (size_t i = 0; i < RUNS; i++) {
         const double start = dm_now();
-        const enum dm_status st = dm_cooc_load_ratios(&c, path, e);
+        const enum dm_status st = dm_cooc_load_for(&c, path, !discounted, discounted, e);
         ms[i] = (dm_now() - start) * 1e3;
         if (!st && i + 1 == RUNS)
             printf("{\"pairs\":%zu,\"triplets\":%zu,", c.n_pairs, c.n_triplets);
@@ -199,8 +199,9 @@ static enum dm_status load_only(const char *path, struct dm_err *e)
         DM_TRY(st);
     }
     qsort(ms, RUNS, sizeof(ms[0]), ascending);
-    printf("\"threads\":%zu,\"load_ms\":{\"min\":%.0f,\"median\":%.0f,\"max\":%.0f}}\n",
-           dm_par_threads(), ms[0], ms[RUNS / 2], ms[RUNS - 1]);
+    printf("\"threads\":%zu,\"discounted\":%s,\"load_ms\":{\"min\":%.0f,\"median\":%.0f,\"max\":%."
+           "0f}}\n",
+           dm_par_threads(), discounted ? "true" : "false", ms[0], ms[RUNS / 2], ms[RUNS - 1]);
     return DM_OK;
 }
 
@@ -234,7 +235,7 @@ int main(int argc, char **argv)
     if (zipf)
         st = write_shard(&b, argv[3], strtoul(argv[2], NULL, 10), &e);
     else
-        st = load ? load_only(argv[2], &e) : run_all(&b, &e);
+        st = load ? load_only(argv[2], argc > 4, &e) : run_all(&b, &e);
     if (st)
         fprintf(stderr, "bench_cooc: %s\n", e.msg);
     unlink(b.shard);
