@@ -20,7 +20,7 @@ static double block_size(const json_t *b)
 /* What a step decided, in words. */
 static void put_decision(struct dm_page *p, const json_t *b, const char *between)
 {
-    char q[40], max[40];
+    char q[40], max[40], counts[40];
     size_t i;
     json_t *o;
     dm_page_figure(q, dm_rep_number(b, "q"), 3);
@@ -28,10 +28,13 @@ static void put_decision(struct dm_page *p, const json_t *b, const char *between
                  block_size(b) > 1 ? "s" : "", q);
     json_array_foreach(json_object_get(b, "orders"), i, o)
     {
-        const double m = dm_rep_number(o, "max_j");
+        const double m = dm_rep_number(o, "max_j"), c = dm_rep_number(o, "counts");
         dm_page_figure(max, m, 3);
-        dm_page_text(p, "%sorder %.0f: %s%s, %s", between, dm_rep_number(o, "n"),
+        dm_page_figure(counts, c, 3);
+        const bool fitted = isfinite(c) && c != m; // older files have no "counts"
+        dm_page_text(p, "%sorder %.0f: %s%s%s%s, %s", between, dm_rep_number(o, "n"),
                      isfinite(m) ? "max J " : "given up early", isfinite(m) ? max : "",
+                     fitted ? " counts " : "", fitted ? counts : "",
                      json_is_true(json_object_get(o, "passed")) ? "taken" : "not taken");
     }
 }

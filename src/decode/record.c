@@ -46,8 +46,9 @@ static json_t *orders(const struct dm_block *b, bool traced)
         const bool unknown = !traced && !t->passed && !t->n_cells;
         if (t->tried)
             json_array_append_new(
-                a, json_pack("{s:I, s:o, s:o, s:I, s:b}", "n", (json_int_t)n, "max_j",
-                             unknown ? json_null() : json_real(t->max), "threshold",
+                a, json_pack("{s:I, s:o, s:o, s:o, s:I, s:b}", "n", (json_int_t)n, "max_j",
+                             unknown ? json_null() : json_real(t->max), "counts",
+                             unknown ? json_null() : json_real(t->counts), "threshold",
                              t->otsu < 0 ? json_null() : json_integer(t->otsu), "cells",
                              (json_int_t)t->n_cells, "passed", t->passed));
     }

@@ -18,9 +18,9 @@ struct dm_record {
 };
 
 /* {step, pos, n, kept, q, tokens: [ids], text: [one string per token kept], orders: [{n, max_j,
- * threshold, cells, passed}]}. The texts, one behind the other, are the text: a character that
- * ends in a later token is that token's. Without `traced`, max_j of an order that was given up
- * early is null. New reference, NULL when out of memory. */
+ * counts, threshold, cells, passed}]}. The texts, one behind the other, are the text: a character
+ * that ends in a later token is that token's. Without `traced`, max_j and counts of an order that
+ * was given up early are null. New reference, NULL when out of memory. */
 json_t *dm_record_block(struct dm_record *r, const struct dm_block *b, size_t step);
 
 /* {max_j, counts, level, passed, threshold, rows: [{id, text, p}], columns: the same, stages:

@@ -58,7 +58,7 @@ gen m.h5 --cooc cooc.h5 -p "In the" -n 50 --stats --trace t.jsonl > /dev/null
 grep -Eq '^50 tokens in [0-9]+ forward passes: [0-9.]+ per forward' err.txt || fail "--stats: $(cat err.txt)"
 forwards=$(sed -n 's/^50 tokens in \([0-9]*\) .*/\1/p' err.txt)
 [ "$(wc -l < t.jsonl)" = "$forwards" ] || fail "not one trace line per forward"
-[ "$(grep -c '"orders":\[{"n":[123],"max_j":[0-9.e-]*,"threshold":' t.jsonl)" = "$forwards" ] ||
+[ "$(grep -c '"orders":\[{"n":[123],"max_j":[0-9.e-]*,"counts":[0-9.e-]*,"threshold":' t.jsonl)" = "$forwards" ] ||
     fail "trace: $(head -2 t.jsonl)"
 grep -o '"tokens":\[[^]]*\]' t.jsonl | tr -dc '0-9,\n' | tr ',\n' '  ' | tr -s ' ' > traced.txt
 [ "$(cat traced.txt)" = "$(cat ids.txt) " ] || fail "the trace has other tokens"
