@@ -253,6 +253,7 @@ static enum dm_status ablation(struct eval_job *j, const struct dm_prompts *p, s
         struct dm_gen_opt *g = &s.setting[i + 1].gen;
         s.named[i + 1].paper = &paper[i];
         snprintf(s.named[i + 1].name, sizeof(s.named[0].name), "%s", paper[i].name);
+        g->fitted = false; // a fit is of the whole, and the paper has none
         g->alpha_c = i == 1 ? 0 : i == 4 ? 0.5 : g->alpha_c;
         s.setting[i + 1].table = i != 1;
         g->threshold = g->threshold && i != 2;
