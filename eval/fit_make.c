@@ -256,31 +256,39 @@ enum dm_status dm_fit_make(struct dm_fit_report *out, const struct dm_model *m,
 static json_t *curve_to_json(const struct dm_fit_curve *c)
 {
     json_t *bins = json_array();
+    int bad = !bins;
     for (size_t b = 0; b < c->n_bins; b++)
-        json_array_append_new(bins, json_pack("{s:I, s:o, s:o}", "n", (json_int_t)c->bin[b].n,
-                                              "claimed", dm_json_real(c->bin[b].claimed), "found",
-                                              dm_json_real(c->bin[b].found)));
-    return json_pack("{s:o, s:o}", "error", dm_json_real(c->error), "bins", bins);
+        bad |= json_array_append_new(bins,
+                                     json_pack("{s:I, s:o, s:o}", "n", (json_int_t)c->bin[b].n,
+                                               "claimed", dm_json_real(c->bin[b].claimed), "found",
+                                               dm_json_real(c->bin[b].found)));
+    if (!bad)
+        return json_pack("{s:o, s:o}", "error", dm_json_real(c->error), "bins", bins);
+    json_decref(bins);
+    return NULL;
 }
 
 json_t *dm_fit_report_to_json(const struct dm_fit_report *r)
 {
     json_t *root = json_object();
+    int bad = !root;
     for (size_t n = 2; n <= DM_ORDER_MAX; n++) {
         const struct dm_fit_order *o = &r->order[n];
         char key[8];
-        snprintf(key, sizeof(key), "%zu", n);
-        json_t *curves = json_object();
-        for (enum dm_fit_claim k = 0; k < DM_FIT_CLAIMS; k++)
-            json_object_set_new(curves, dm_fit_claim_names[k], curve_to_json(&o->curve[k]));
-        json_t *one = json_pack("{s:I, s:o, s:o}", "positions", (json_int_t)o->positions,
-                                "explained", dm_json_real(o->explained), "curves", curves);
         if (!o->positions)
-            json_decref(one);
-        else if (json_object_set_new(root, key, one)) {
-            json_decref(root);
-            return NULL;
-        }
+            continue;
+        snprintf(key, sizeof(key), "%zu", n);
+        json_t *joint = curve_to_json(&o->curve[DM_FIT_JOINT]),
+               *fit = curve_to_json(&o->curve[DM_FIT_FITTED]);
+        bad |= json_object_set_new(root, key,
+                                   json_pack("{s:I, s:o, s:{s:o, s:o}}", "positions",
+                                             (json_int_t)o->positions, "explained",
+                                             dm_json_real(o->explained), "curves",
+                                             dm_fit_claim_names[DM_FIT_JOINT], joint,
+                                             dm_fit_claim_names[DM_FIT_FITTED], fit));
     }
-    return root;
+    if (!bad)
+        return root;
+    json_decref(root);
+    return NULL;
 }

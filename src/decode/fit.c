@@ -47,18 +47,19 @@ json_t *dm_fit_to_json(const struct dm_fit *f)
     if (!f->known)
         return json_null();
     json_t *o = json_object();
+    int bad = !o;
     for (size_t n = 2; n <= DM_ORDER_MAX; n++) {
         char key[8];
         json_t *a = json_array();
         for (size_t i = 0; i < dm_fit_terms(n); i++)
-            json_array_append_new(a, json_real(f->w[n][i]));
+            bad |= json_array_append_new(a, json_real(f->w[n][i]));
         snprintf(key, sizeof(key), "%zu", n);
-        if (json_object_set_new(o, key, a)) {
-            json_decref(o);
-            return NULL;
-        }
+        bad |= json_object_set_new(o, key, a);
     }
-    return o;
+    if (!bad)
+        return o;
+    json_decref(o);
+    return NULL;
 }
 
 enum dm_status dm_fit_from_json(struct dm_fit *f, const json_t *o, const char *where,
