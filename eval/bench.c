@@ -119,7 +119,7 @@ double dm_bench_probe(struct dm_bench *b)
     return dm_peak_bandwidth(&(struct dm_peak_mem){(char *)b->mem.p + at, part});
 }
 
-enum { CACHED_MAX = 1 << 29 };
+enum { CACHED_MAX = 1 << 30 };
 
 bool dm_bench_warm(const struct dm_bench *b, size_t bytes, size_t n, double seconds)
 {

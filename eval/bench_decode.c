@@ -50,13 +50,18 @@ static void step(const struct decode *d, struct dm_session *s, size_t n)
     dm_session_reset(s, d->context);
 }
 
-/* Seconds of a step of n tokens, the mean of d->reps steps from the same context, behind some that
- * bring back into the caches what they hold of the weights while a text is generated. */
-static double time_step(const struct decode *d, struct dm_session *s, size_t n)
+/* Brings back into the caches what they hold of the weights while a text is generated. */
+static void warm(const struct decode *d)
 {
     const double start = dm_now();
     for (size_t i = 0; dm_bench_warm(d->b, d->bytes, i, dm_now() - start); i++)
-        step(d, s, n);
+        step(d, d->all ? d->all : d->one, 1);
+}
+
+/* Seconds of a step of n tokens, the mean of d->reps steps from the same context. */
+static double time_step(const struct decode *d, struct dm_session *s, size_t n)
+{
+    step(d, s, n);
     const double t = dm_now();
     for (size_t i = 0; i < d->reps; i++)
         step(d, s, n);
@@ -136,7 +141,7 @@ static enum dm_status add_heads(struct decode *d, const struct times *t, struct 
     return DM_OK;
 }
 
-/* All variants take turns in every slice of a run. */
+/* All variants take turns in every slice of a run, the one that is held against the probe last. */
 static void time_run(struct decode *d, struct times *t, size_t run)
 {
     const size_t chunks = d->b->opt.what[DM_BENCH_CHUNK] ? CHUNK_MAX : 1;
@@ -144,14 +149,16 @@ static void time_run(struct decode *d, struct times *t, size_t run)
     for (size_t k = 0; k <= CHUNK_MAX; k++)
         t->step[k][run] = 0.0;
     t->probe[run] = 0.0;
+    double before = dm_bench_probe_again(d->b, d->bytes);
     for (size_t i = 0; i < DM_BENCH_SLICES; i++) {
-        const double before = dm_bench_probe_again(d->b, d->bytes);
-        t->step[1][run] += part * time_step(d, d->one, 1);
-        t->probe[run] += part * 0.5 * (before + dm_bench_probe_again(d->b, d->bytes));
+        warm(d);
         if (d->all)
             t->step[0][run] += part * time_step(d, d->all, 1);
-        for (size_t k = 2; k <= chunks; k++)
+        for (size_t k = chunks; k >= 1; k--)
             t->step[k][run] += part * time_step(d, d->one, k);
+        const double after = dm_bench_probe_again(d->b, d->bytes);
+        t->probe[run] += part * 0.5 * (before + after);
+        before = after;
     }
 }
 

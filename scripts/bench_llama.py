@@ -5,7 +5,10 @@
     scripts/bench_llama.py LLAMA_BENCH build/dynamo [--sizes 70m,160m] [--formats bf16,int8,int4]
                            [--threads 1,2] [--runs 5] [--work DIR] [-o llama.json]
 
-LLAMA_BENCH is llama.cpp's program of that name, built natively (cmake -DGGML_NATIVE=ON). For each size
+LLAMA_BENCH is llama.cpp's program of that name, built natively (cmake -DGGML_NATIVE=ON). With gcc 12 on
+a machine with AMX its 0.5.0 dies in Q8_0 and Q4_0 by signal 11: the compiler drops the tile
+configuration before _tile_loadconfig(&tc) in ggml/src/ggml-cpu/amx/mmq.cpp unless a line
+__asm__ volatile("" : : "r"(&tc) : "memory"); stands above it. For each size
 and format a GGUF file of random weights in Pythia's shapes is made in --work (BF16, Q8_0 or Q4_0 in all
 matrices; 2.9 GB at most, deleted afterwards) and both programs decode one token at a time behind 256
 tokens of context: llama.cpp, dynamo, llama.cpp again, each --runs times, so that a machine whose speed
@@ -75,7 +78,8 @@ def write_model(path, size, name):
 def call(command):
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        sys.exit(f"bench_llama.py: {' '.join(command)} failed:\n{done.stderr[-2000:]}")
+        how = f"with exit code {done.returncode}" if done.returncode > 0 else f"by signal {-done.returncode}"
+        sys.exit(f"bench_llama.py: {' '.join(command)} ended {how}:\n{done.stderr[-2000:]}")
     return done.stdout
 
 

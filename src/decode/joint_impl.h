@@ -33,25 +33,26 @@ struct pair {
     X(double, w12, k *k)                        /* weight of the ratio of (i,j), heads 1 and 2 */  \
     X(double, w123, k *k)                       /* what it weighs in a chain: only for discount */ \
     X(double, w23, k *k)                        /* of heads 2 and 3: only for chains */            \
-    X(double, A, rows)                 /* (d0,d1) weight of a row; all weights are Z * J */        \
-    X(double, A_sum, k)                /* (d1) over d0 */                                          \
-    X(double, A_max, k)                /* largest over d0 */                                       \
-    X(double, B, k *k)                 /* (d1,d2), or (d2) for all j */                            \
-    X(double, B_sum, k)                /* per row of B */                                          \
-    X(double, B_max, k)                /*               */                                         \
-    X(uint32_t, seen, rows)            /* row r's seen n-grams begin there, */                     \
-    X(uint16_t, n_seen, rows)          /* so many */                                               \
-    X(double, seen_max, rows)          /* and no more than this is their weight */                 \
-    X(uint16_t, seen_k, 2 * cells + 1) /* their last position: lists of two threads */             \
-    X(double, seen_w, 2 * cells)       /* their weight */                                          \
-    X(double, J, cells)                /* rows with filled[r], others are anything */              \
-    X(bool, filled, rows)              /*                             */                           \
-    X(uint16_t, ext, rows)             /* as in threshold.h */                                     \
-    X(uint16_t, reach, rows)           /*                  */                                      \
-    X(uint8_t, level, cells)           /*                   */                                     \
-    X(double, row, k + 2)              /* scratch */                                               \
-    X(uint32_t, out_cell, cells)       /* what collect and threshold return */                     \
-    X(double, out_J, cells)            /*                                */
+    X(double, A, rows)                  /* (d0,d1) weight of a row; all weights are Z * J */       \
+    X(double, A_sum, k)                 /* (d1) over d0 */                                         \
+    X(double, A_max, k)                 /* largest over d0 */                                      \
+    X(double, B, k *k)                  /* (d1,d2), or (d2) for all j */                           \
+    X(double, B_sum, k)                 /* per row of B */                                         \
+    X(double, B_max, k)                 /*               */                                        \
+    X(uint32_t, seen, rows)             /* row r's seen n-grams begin there, */                    \
+    X(uint16_t, n_seen, rows)           /* so many */                                              \
+    X(double, seen_max, rows)           /* and no more than this is their weight */                \
+    X(uint16_t, seen_k, 2 * cells + 1)  /* their last position: lists of two threads */            \
+    X(uint32_t, seen_at, 2 * cells + 1) /* scratch: their place in the table's list */             \
+    X(double, seen_w, 2 * cells)        /* their weight */                                         \
+    X(double, J, cells)                 /* rows with filled[r], others are anything */             \
+    X(bool, filled, rows)               /*                             */                          \
+    X(uint16_t, ext, rows)              /* as in threshold.h */                                    \
+    X(uint16_t, reach, rows)            /*                  */                                     \
+    X(uint8_t, level, cells)            /*                   */                                    \
+    X(double, row, k + 2)               /* scratch */                                              \
+    X(uint32_t, out_cell, cells)        /* what collect and threshold return */                    \
+    X(double, out_J, cells)             /*                                */
 
 struct dm_joint {
     size_t top_k, n_max;

@@ -151,9 +151,17 @@ static int exponent(double x)
     return (int)(bits >> 52) - 1023;
 }
 
+/* Row r's seen n-grams are the n listed from `first` on. */
+static void set_row(struct dm_joint *j, size_t r, size_t first, size_t n)
+{
+    j->seen[r] = (uint32_t)first;
+    j->n_seen[r] = (uint16_t)n;
+}
+
 /* Takes over the pairs of candidate i as the seen n-grams of order 2. */
 static size_t list_pairs(struct dm_joint *j, size_t i, size_t n)
 {
+    set_row(j, i, n, j->first[i + 1] - j->first[i]);
     for (size_t p = j->first[i]; p < j->first[i + 1]; p++, n++) {
         j->seen_k[n] = j->pair[p].m;
         j->seen_w[n] = j->w12[i * j->g.d2 + j->pair[p].m];
@@ -161,57 +169,76 @@ static size_t list_pairs(struct dm_joint *j, size_t i, size_t n)
     return n;
 }
 
-/* Finds the candidates among the triplets of pair p and their ratios' weights. */
-static size_t list_triplets(struct dm_joint *j, const struct pair *p, size_t half, size_t n)
+/* The ids of pair p's triplets; the ratios lie behind them. */
+static const unsigned char *triplet_ids(const struct dm_joint *j, const struct pair *p)
 {
-    uint32_t at[DM_TOP_K_MAX + 1];
-    const struct dm_cooc *c = j->mask.cooc;
-    const unsigned char *ids = c->next + p->at * (c->id_bytes + sizeof(uint16_t));
-    const unsigned char *ratios = ids + p->n * c->id_bytes;
-    const size_t m = dm_lookup_row(&j->lookup[1], ids, c->id_bytes, p->n, j->seen_k + n, at,
-                                   j->scratch + half * DM_LOOKUP_SCRATCH);
-    for (size_t s = 0; s < m; s++) {
-        uint16_t r;
-        memcpy(&r, ratios + at[s] * sizeof(r), sizeof(r));
-        j->seen_w[n + s] = weight(&j->mask, (double)dm_cooc_ratio(r));
-    }
+    return j->mask.cooc->next + p->at * (j->mask.cooc->id_bytes + sizeof(uint16_t));
+}
+
+static const unsigned char *triplet_ratios(const struct dm_joint *j, const struct pair *p)
+{
+    return triplet_ids(j, p) + p->n * j->mask.cooc->id_bytes;
+}
+
+/* Asks for what find_triplets() will read. */
+static void prefetch_triplets(const struct dm_joint *j, const struct pair *p)
+{
+    enum { LINE = 64, LINES = 8 }; // what is longer streams by itself
+    const unsigned char *at = triplet_ids(j, p);
+    const size_t bytes = p->n * j->mask.cooc->id_bytes;
+    for (size_t i = 0; i < bytes && i < LINES * LINE; i += LINE)
+        __builtin_prefetch(at + i);
+}
+
+/* Lists the candidates among the triplets of pair p behind the first n of its half and asks for
+ * their ratios; returns how many are listed then. */
+static size_t find_triplets(struct dm_joint *j, const struct pair *p, size_t half, size_t n)
+{
+    uint32_t *at = j->seen_at + n;
+    const unsigned char *ratio = triplet_ratios(j, p);
+    const size_t m = dm_lookup_row(&j->lookup[1], triplet_ids(j, p), j->mask.cooc->id_bytes, p->n,
+                                   j->seen_k + n, at, j->scratch + half * DM_LOOKUP_SCRATCH);
+    for (size_t s = 0; s < m; s++)
+        __builtin_prefetch(ratio + at[s] * sizeof(uint16_t));
+    set_row(j, p->i * j->g.d1 + p->m, n, m);
     return n + m;
 }
 
-/* Asks for what list_triplets() will read. */
-static void prefetch_triplets(const struct dm_joint *j, const struct pair *p)
-{
-    enum { LINE = 64, LINES = 8 };
-    const size_t size = j->mask.cooc->id_bytes + sizeof(uint16_t);
-    const unsigned char *at = j->mask.cooc->next + p->at * size;
-    for (size_t i = 0; i < p->n * size && i < LINES * LINE; i += LINE)
-        __builtin_prefetch(at + i);
-    if (p->n)
-        __builtin_prefetch(at + p->n * size - 1);
-}
-
-/* Multiplies the ratios [n, end) listed for row (i,m) by p and the last factor of their cells. Adds
- * up what they weigh and what the product gave them. */
-static void weigh_row(struct dm_joint *j, size_t i, size_t m, double p, size_t n, size_t end,
-                      double *seen, double *replaced)
+/* Multiplies the weights listed for row (i,m) by p and the last factor of their cells. Adds up what
+ * they weigh and what the product gave them. */
+static void weigh_row(struct dm_joint *j, size_t i, size_t m, double p, double *seen,
+                      double *replaced)
 {
     const double *B = j->B + dm_joint_B_index(j, m) * j->B_stride,
                  *last = j->cand[j->pairs ? 1 : 2].p;
-    const size_t r = i * j->g.d1 + m;
-    double s = 0, b = 0, max = 0;
-    j->seen[r] = (uint32_t)n;
-    j->n_seen[r] = (uint16_t)(end - n);
-    for (; n < end; n++) {
-        const size_t k = j->seen_k[n];
-        const double w = p * last[k] * j->seen_w[n];
-        j->seen_w[n] = w;
-        s += w;
-        b += B[k];
-        max = w > max ? w : max;
+    const size_t r = i * j->g.d1 + m, n = j->n_seen[r];
+    const uint16_t *k = j->seen_k + j->seen[r];
+    double *restrict w = j->seen_w + j->seen[r], s = 0, b = 0, max = 0;
+    for (size_t l = 0; l < n; l++) {
+        w[l] *= p * last[k[l]];
+        s += w[l];
+        b += B[k[l]];
+        max = w[l] > max ? w[l] : max;
     }
     j->seen_max[r] = max;
     *seen = s;
     *replaced = j->A[r] * b;
+}
+
+/* The same for the triplets that find_triplets() has listed for pair p. */
+static void weigh_triplets(struct dm_joint *j, struct pair *p)
+{
+    const struct dm_mask mask = j->mask;
+    const size_t r = p->i * j->g.d1 + p->m, n = j->n_seen[r];
+    const unsigned char *ratio = triplet_ratios(j, p);
+    const uint32_t *at = j->seen_at + j->seen[r];
+    double *restrict w = j->seen_w + j->seen[r];
+    for (size_t l = 0; l < n; l++) {
+        uint16_t x;
+        memcpy(&x, ratio + at[l] * sizeof(x), sizeof(x));
+        w[l] = weight(&mask, (double)dm_cooc_ratio(x));
+    }
+    weigh_row(j, p->i, p->m, p->p, &p->seen, &p->replaced);
 }
 
 /* Takes the pairs in the order of what their triplets can weigh at most, to a power of two. */
@@ -258,23 +285,26 @@ static void deal(struct batch *b, size_t begin, size_t end)
     }
 }
 
+/* Lists are asked for, searched, and weighed with AHEAD pairs between: each of the two reads waits
+ * for memory. */
 static void take_pairs(void *ctx, size_t part, size_t from, size_t to)
 {
     enum { AHEAD = 12 };
     (void)part;
     struct batch *b = ctx;
     struct dm_joint *j = b->j;
-    for (size_t h = from; h < to; h++)
-        for (size_t t = 0; t < b->n_part[h] + AHEAD; t++) {
-            if (t < b->n_part[h])
-                prefetch_triplets(j, &j->pair[b->part[h][t]]);
-            if (t < AHEAD)
-                continue;
-            struct pair *q = &j->pair[b->part[h][t - AHEAD]];
-            const size_t n = b->n[h];
-            b->n[h] = list_triplets(j, q, h, n);
-            weigh_row(j, q->i, q->m, q->p, n, b->n[h], &q->seen, &q->replaced);
+    for (size_t h = from; h < to; h++) {
+        const size_t n = b->n_part[h];
+        const uint32_t *turn = b->part[h];
+        for (size_t t = 0; t < n + 2 * AHEAD; t++) {
+            if (t < n)
+                prefetch_triplets(j, &j->pair[turn[t]]);
+            if (t >= AHEAD && t - AHEAD < n)
+                b->n[h] = find_triplets(j, &j->pair[turn[t - AHEAD]], h, b->n[h]);
+            if (t >= 2 * AHEAD)
+                weigh_triplets(j, &j->pair[turn[t - 2 * AHEAD]]);
         }
+    }
 }
 
 /* The pairs in their turns; returns what all rows weigh without triplets, less that of the pairs'.
@@ -328,12 +358,11 @@ bool dm_joint_make_seen(struct dm_joint *j, double cut, double product, double m
     if (j->pairs) {
         size_t n = 0;
         for (size_t i = 0; i < j->g.d1; i++) {
-            const size_t end = list_pairs(j, i, n);
             double s, b;
-            weigh_row(j, 0, i, j->cand[0].p[i], n, end, &s, &b);
+            n = list_pairs(j, i, n);
+            weigh_row(j, 0, i, j->cand[0].p[i], &s, &b);
             seen += s;
             replaced += b;
-            n = end;
         }
     } else {
         if (!make_triplets(j, cut, product, max))
