@@ -21,7 +21,8 @@
 #define SLICE_MAX ((size_t)1 << 23)
 #define KEY_BYTES (sizeof(uint64_t) + DM_RUN_ENTRY_MAX + 1) /* with the area */
 #define ADD ((size_t)1 << 15)                               /* ids that a thread adds at a time */
-#define USUAL_BYTES 6u /* of a packed entry, at most, unless keys are far apart */
+#define FIRST_RUN ((size_t)1 << 21) /* keys; a thread's later runs are longer by a fourth each */
+#define USUAL_BYTES 6u              /* of a packed entry, at most, unless keys are far apart */
 
 enum dm_status dm_ngram_hold(struct dm_ngram *g, size_t bytes, struct dm_err *e)
 {
@@ -128,7 +129,10 @@ enum dm_status dm_ngram_new(struct dm_ngram **out, size_t V, size_t order, size_
         g->hist = dm_alloc(g->threads * V, sizeof(*g->hist));
         g->c1 = dm_alloc(V, sizeof(*g->c1));
         g->n = dm_alloc(g->threads, sizeof(*g->n));
-        if (!g->key || !g->work || !g->hist || !g->c1 || !g->n)
+        g->run_keys = dm_alloc(g->threads, sizeof(*g->run_keys));
+        for (size_t t = 0; g->run_keys && t < g->threads; t++)
+            g->run_keys[t] = g->slice < FIRST_RUN ? g->slice : FIRST_RUN;
+        if (!g->key || !g->work || !g->hist || !g->c1 || !g->n || !g->run_keys)
             st = dm_fail(e, DM_ENOMEM, "no memory for %zu n-gram keys", g->threads * g->slice);
     }
     if (st) {
@@ -151,6 +155,7 @@ void dm_ngram_free(struct dm_ngram *g)
     free(g->hist);
     free(g->c1);
     free(g->n);
+    free(g->run_keys);
     pthread_mutex_destroy(&g->lock);
     free(g);
 }
@@ -238,6 +243,9 @@ static enum dm_status flush(struct dm_ngram *g, size_t thread, struct dm_err *e)
                                           &distinct);
     take_ids(g, thread);
     g->n[thread] = 0;
+    g->run_keys[thread] += g->run_keys[thread] / 4;
+    if (g->run_keys[thread] > g->slice)
+        g->run_keys[thread] = g->slice;
     return distinct ? keep(g, &a, bytes, distinct, e) : DM_OK;
 }
 
@@ -245,15 +253,16 @@ static enum dm_status flush(struct dm_ngram *g, size_t thread, struct dm_err *e)
 static size_t room(const struct dm_ngram *g, size_t in_memory)
 {
     const size_t fan = dm_ngram_fan(g) / 2;
-    size_t reserve = 4096, waiting = 0;
+    size_t reserve = 4096, waiting = 0, run = g->slice;
     for (size_t i = 0; i < g->n_runs; i++) // an index to merge by
         reserve += 5 * g->run[i].blocks * sizeof(uint64_t);
-    for (size_t t = 0; t < g->threads; t++)
+    for (size_t t = 0; t < g->threads; t++) {
         waiting += g->n[t];
+        run = g->run_keys[t] < run ? g->run_keys[t] : run;
+    }
     const size_t left = g->memory - g->held;
     const size_t by_bytes = left > reserve ? (left - reserve) / USUAL_BYTES : 0;
-    const size_t by_runs = in_memory + g->threads < fan ? (fan - in_memory - g->threads) * g->slice
-                                                        : 0;
+    const size_t by_runs = in_memory + g->threads < fan ? (fan - in_memory - g->threads) * run : 0;
     const size_t least = by_bytes < by_runs ? by_bytes : by_runs;
     return least > waiting ? least - waiting : 0;
 }
@@ -319,10 +328,11 @@ enum dm_status dm_ngram_add_part(struct dm_ngram *g, size_t thread, const int32_
     // a wrong id would change its neighbours in the key: look before the first key is made
     DM_TRY(check_ids(g, ids, n + look, e));
     for (size_t at = 0; at < n;) {
-        const size_t left = g->slice - g->n[thread], take = n - at < left ? n - at : left;
+        const size_t left = g->run_keys[thread] - g->n[thread],
+                     take = n - at < left ? n - at : left;
         make_keys(g, thread, ids + at, take, n + look - at);
         at += take;
-        if (g->n[thread] == g->slice)
+        if (g->n[thread] == g->run_keys[thread])
             DM_TRY(flush(g, thread, e));
     }
     return DM_OK;

@@ -14,6 +14,7 @@ struct dm_ngram {
     size_t threads, slice; /* keys of one thread */
     uint64_t *key;         /* (threads, slice) keys that wait; NULL after dm_ngram_finish() */
     size_t *n;             /* (threads) of them */
+    size_t *run_keys;      /* (threads) how many become a run */
     uint8_t *work;         /* (threads, dm_ngram_area_bytes(slice)): sorting, packing, merging */
     uint32_t *hist;        /* (threads, V) ids counted since the last flush */
     pthread_mutex_t lock;  /* of all below, while threads add */
