@@ -97,8 +97,8 @@ enum dm_status dm_cooc_load(struct dm_cooc *c, const char *path, struct dm_err *
 enum dm_status dm_cooc_load_ratios(struct dm_cooc *c, const char *path, struct dm_err *e);
 
 /* As above with the table's own ratios if `plain`, smoothed ones in c->discounted if `discounted`
- * too; with smoothed ones only if that alone is set. Smoothing takes about as long again. A table
- * of version 1 has no counts of counts to estimate D from: DM_EUNSUPPORTED. */
+ * too; with smoothed ones only if that alone is set. Smoothing takes three times as long again. A
+ * table of version 1 has no counts of counts to estimate D from: DM_EUNSUPPORTED. */
 enum dm_status dm_cooc_load_for(struct dm_cooc *c, const char *path, bool plain, bool discounted,
                                 struct dm_err *e);
 void dm_cooc_release(struct dm_cooc *c);
