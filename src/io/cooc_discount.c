@@ -62,15 +62,9 @@ static void chain_pair(const struct dm_cooc *c, size_t x1, size_t p)
                   *ratios = ids + n * c->id_bytes;
     uint16_t max = 0;
     for (size_t i = 0; i < n; i++) {
-        uint32_t x3 = 0;
-        uint16_t low, r;
+        const uint32_t x3 = dm_cooc_id(ids, c->id_bytes, i);
+        uint16_t r;
         memcpy(&r, ratios + i * sizeof(r), sizeof(r));
-        if (c->id_bytes == sizeof(low)) {
-            memcpy(&low, ids + i * sizeof(low), sizeof(low));
-            x3 = low;
-        } else {
-            memcpy(&x3, ids + i * sizeof(x3), sizeof(x3));
-        }
         r = dm_cooc_to_ratio(r2 * ((double)dm_cooc_ratio(r) + left * r2_of(c, x2, x3)));
         memcpy(ratios + i * sizeof(r), &r, sizeof(r));
         max = r > max ? r : max;

@@ -3,6 +3,8 @@
 #ifndef DM_IO_COOC_IMPL_H
 #define DM_IO_COOC_IMPL_H
 
+#include <string.h>
+
 #include "src/io/cooc.h"
 #include "src/io/h5.h"
 
@@ -54,11 +56,36 @@ void dm_cooc_set_discounts(struct dm_cooc *c);
  * pairs_of (V). */
 void dm_cooc_discount(struct dm_cooc *c, const uint64_t *pairs_of);
 
-/* r >= 0 to a stored ratio, nearest even; the smallest one above 0 for what would be 0. */
-uint16_t dm_cooc_to_ratio(double r);
+/* r >= 0 to a stored ratio, nearest even, straight from double: by way of float it would be rounded
+ * twice. The smallest one above 0 for what would be 0. */
+static inline uint16_t dm_cooc_to_ratio(double r)
+{
+    enum { DROPPED = 52 - 7, LARGEST = 0x7f7f, BIAS = (1023 - 127) << 7 };
+    uint64_t x;
+    memcpy(&x, &r, sizeof(x));
+    x += ((uint64_t)1 << (DROPPED - 1)) - 1 + (x >> DROPPED & 1);
+    x >>= DROPPED;
+    return x <= BIAS ? 1 : x - BIAS > LARGEST ? LARGEST : (uint16_t)(x - BIAS);
+}
+
+/* Number i of ids of id_bytes each. */
+static inline uint32_t dm_cooc_id(const unsigned char *ids, size_t id_bytes, size_t i)
+{
+    uint16_t low;
+    uint32_t id;
+    if (id_bytes == sizeof(id)) {
+        memcpy(&id, ids + i * sizeof(id), sizeof(id));
+        return id;
+    }
+    memcpy(&low, ids + i * sizeof(low), sizeof(low));
+    return low;
+}
 
 /* The id of pair p of the index. */
-uint32_t dm_cooc_pair_id(const struct dm_cooc *c, size_t p);
+static inline uint32_t dm_cooc_pair_id(const struct dm_cooc *c, size_t p)
+{
+    return dm_cooc_id(c->x2_ids, c->id_bytes, p);
+}
 
 /* n1 / c1 of every token (V), heap memory of the caller; NULL when out of memory. */
 double *dm_cooc_n1_over_c1(const struct dm_cooc *c);

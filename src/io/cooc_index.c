@@ -13,17 +13,6 @@
  * V / 4 bytes, so it pays for long rows only: at most 16 bytes per pair of theirs. */
 #define MAP_FROM(V) ((V) / 64 + 1)
 
-/* Straight from double to bfloat16: by way of float it would be rounded twice. */
-uint16_t dm_cooc_to_ratio(double r)
-{
-    enum { DROPPED = 52 - 7, LARGEST = 0x7f7f, BIAS = (1023 - 127) << 7 };
-    uint64_t x;
-    memcpy(&x, &r, sizeof(x));
-    x += ((uint64_t)1 << (DROPPED - 1)) - 1 + (x >> DROPPED & 1);
-    x >>= DROPPED;
-    return x <= BIAS ? 1 : x - BIAS > LARGEST ? LARGEST : (uint16_t)(x - BIAS);
-}
-
 static void put_ids(const struct dm_cooc *c, unsigned char *to, const uint32_t *id, size_t n)
 {
     if (c->id_bytes == 4) {
@@ -46,15 +35,16 @@ static void fill_next(struct dm_cooc *c, const struct dm_cooc_view *v, const dou
     unsigned char *ids = c->next + sub[0] * (c->id_bytes + sizeof(uint16_t));
     unsigned char *ratios = ids + n * c->id_bytes;
     const double discount = c->discount[1];
-    uint64_t sum = 0;
     uint16_t max = 0;
     put_ids(c, ids, x3, n);
     for (size_t i = 0; i < n; i++) {
         const uint16_t r = dm_cooc_to_ratio(((double)c3[i] - discount) * scale * n1_over_c1[x3[i]]);
         memcpy(ratios + i * sizeof(r), &r, sizeof(r));
         max = r > max ? r : max; // positive floats are ordered as their bits
-        sum += c3[i];
     }
+    uint64_t sum = 0;
+    for (size_t i = 0; c->discounting && i < n; i++)
+        sum += c3[i];
     if (c->discounting)
         c->left2[p] = dm_cooc_to_ratio(1 -
                                        ((double)sum - discount * (double)n) / v->c2[p - v->pair]);
@@ -104,18 +94,6 @@ enum dm_status dm_cooc_index_new(struct dm_cooc *c, struct dm_err *e)
     return c->rows && c->pair && c->x2_ids && c->next && (!c->discounting || (c->left1 && c->left2))
                ? DM_OK
                : no_memory(c, e);
-}
-
-uint32_t dm_cooc_pair_id(const struct dm_cooc *c, size_t p)
-{
-    uint16_t low;
-    uint32_t id;
-    if (c->id_bytes == sizeof(id)) {
-        memcpy(&id, c->x2_ids + p * sizeof(id), sizeof(id));
-        return id;
-    }
-    memcpy(&low, c->x2_ids + p * sizeof(low), sizeof(low));
-    return low;
 }
 
 static void fill_maps(void *ctx, size_t part, size_t begin, size_t end)
