@@ -164,7 +164,7 @@ static void check_tested(const struct dm_pos *p, int kind, const struct head *h,
             max = J[cell];
             const double p1 = h[0].p[cell / (n == 2 ? TOP_K : TOP_K * TOP_K)];
             const double fit = exp(-o->fit.w[n][0]) * pow(p1, -o->fit.w[n][3]);
-            counts = o->fit.known ? fmin(sqrt(max), fit) : max;
+            counts = o->fit.known ? fmin(max, fit) : max;
             right = is_text;
         }
     }

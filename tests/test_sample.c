@@ -239,7 +239,7 @@ static void test_each_order_has_its_own_power(void **state)
     }
 }
 
-static void test_a_fit_speaks_for_a_block_up_to_the_root_of_its_joint(void **state)
+static void test_a_block_passes_by_its_fit_and_its_joint(void **state)
 {
     struct fixture *f = *state;
     set(f, 1, 0, 0.9);
@@ -250,27 +250,24 @@ static void test_a_fit_speaks_for_a_block_up_to_the_root_of_its_joint(void **sta
         set(f, 3, v, 1);
     f->o.penalty = 1;
     f->o.power3 = 0.01;
-    f->o.eps_b = 0.7; // (0,2) has J 0.54, its root is 0.735
-    assert_int_equal(step(f, NULL, 0).n, 1);
+    f->o.eps_b = 0.5; // (0,2) has J 0.54
     f->o.fit.known = true;
     const struct dm_block b = step(f, NULL, 0);
     assert_int_equal(b.n, 2);
-    assert_near(b.order[2].counts, sqrt(0.54), 1e-6);
+    assert_near(b.order[2].counts, 0.54, 1e-6);
     const double want[] = {1, log(0.54), 0, log(0.9), log(0.6), 0.325083, 0.673012};
     for (size_t i = 0; i < 7; i++)
         assert_near(b.order[2].term[i], want[i], 1e-6);
-    f->o.fit.w[2][0] = 0.2; // exp(-d) is 0.819, and with 0.4 it is 0.670
+    f->o.fit.w[2][0] = 0.65; // exp(-d) is 0.522, and with 0.75 it is 0.472
     assert_int_equal(step(f, NULL, 0).n, 2);
-    f->o.fit.w[2][0] = 0.4;
-    assert_near(step(f, NULL, 0).order[2].counts, exp(-0.4), 1e-9);
+    f->o.fit.w[2][0] = 0.75;
+    assert_near(step(f, NULL, 0).order[2].counts, exp(-0.75), 1e-9);
     assert_int_equal(step(f, NULL, 0).n, 1);
-    f->o.cut = true; // leaves the largest at least
-    f->o.fit.w[2][0] = f->o.temperature = 0;
-    assert_int_equal(step(f, NULL, 0).n, 1);
+    f->o.temperature = 0; // greedy text, and fits that are off, have J alone
+    assert_int_equal(step(f, NULL, 0).n, 2);
     f->o.temperature = 1;
-    assert_near(step(f, NULL, 0).q, 1, 1e-9);
     f->o.fitted = false;
-    assert_int_equal(step(f, NULL, 0).n, 1);
+    assert_int_equal(step(f, NULL, 0).n, 2);
 }
 
 static void test_triplets_have_their_own_exponent(void **state)
@@ -569,7 +566,7 @@ int main(void)
         T(test_acceptance_backs_off_one_token_at_a_time),
         T(test_without_the_cut_all_cells_may_be_sampled),
         T(test_each_order_has_its_own_power),
-        T(test_a_fit_speaks_for_a_block_up_to_the_root_of_its_joint),
+        T(test_a_block_passes_by_its_fit_and_its_joint),
         T(test_triplets_have_their_own_exponent),
         T(test_certain_heads_do_not_pass_eps_b_1),
         T(test_penalty_can_make_a_block_fail),

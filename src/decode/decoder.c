@@ -81,7 +81,7 @@ double dm_decoder_counts(const struct dm_decoder *d, const struct dm_gen_opt *o,
     for (size_t i = 0; i < c->n; i++)
         left += c->J[i];
     dm_fit_read(term, n, J, left, c->cell[best], d->cand);
-    return dm_gen_opt_fitted(o) ? fmin(dm_fit_confidence(&o->fit, n, term), sqrt(J)) : J;
+    return dm_gen_opt_fitted(o) ? fmin(dm_fit_confidence(&o->fit, n, term), J) : J;
 }
 
 /* Leaves the cells whose J is at least `cut`. */
@@ -145,10 +145,8 @@ static bool try_order(struct dm_decoder *d, const struct dm_gen_opt *o, size_t n
     const double cut = dm_gen_opt_level(o, n);
     t->tried = true;
     t->otsu = -1;
-    // neither the threshold nor the penalty raises the largest J, and a fit's word counts as the
-    // root of J at most
-    const double least = dm_gen_opt_fitted(o) ? cut * cut : cut;
-    if (!dm_joint_order(d->joint, n, o->trace ? 0 : least))
+    // neither the threshold nor the penalty raises the largest J, nor does the fit
+    if (!dm_joint_order(d->joint, n, o->trace ? 0 : cut))
         return false;
     survivors(d, o, n, cut, t, &c);
     t->n_cells = c.n;
@@ -164,7 +162,7 @@ static bool try_order(struct dm_decoder *d, const struct dm_gen_opt *o, size_t n
     if (!t->passed)
         return false;
     if (o->cut)
-        drop_below(&c, fmin(cut, t->max));
+        drop_below(&c, cut);
     choose(d, o, &c, n, out);
     return true;
 }

@@ -67,9 +67,9 @@ enum dm_status dm_decoder_step(struct dm_decoder *d, const struct dm_gen_opt *o,
                                size_t pos, struct dm_block *out, struct dm_err *e);
 
 /* What a block of order n counts whose largest J of `c` is at `best`: that J; or, where options'
- * fit counts, the fit's confidence, but not more than the root of J, so that a joint without a
- * clear favourite never passes and most can be given up early. With options' trace or fit, term
- * (DM_FIT_TERMS) gets what the fit reads. */
+ * fit counts, the fit's confidence, but not more than J: a block passes by both, and most joints
+ * can be given up early. With options' trace or fit, term (DM_FIT_TERMS) gets what the fit reads.
+ */
 double dm_decoder_counts(const struct dm_decoder *d, const struct dm_gen_opt *o,
                          const struct dm_cells *c, size_t best, size_t n, double *term);
 
