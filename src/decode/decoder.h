@@ -2,8 +2,9 @@
 /* decoder.h - one decoding step: logits of K heads -> 1..K tokens (DynaMo Algorithm 1).
  *
  *   for n = K..2:  J = joint of the first n heads; adaptive threshold; repetition penalty
- *                  emit n tokens from J if max(J), or the fit's confidence, > eps_b^power; with
- * options' cut, cells below that are left out otherwise      one token from head 1
+ *                  emit n tokens from J if dm_decoder_counts() > eps_b^power: max(J), or less;
+ *                  with options' cut, cells below that are left out
+ *   otherwise:     one token from head 1
  *
  * A joint of which the mask leaves nothing does not pass. Nothing is renormalised after the
  * threshold: J stays a share of the whole, so that a removed mass counts against the block. With a

@@ -11,7 +11,8 @@
  *   backoff   pairs: 1 - lambda; triplets: r2(x1,x2) * r2(x2,x3), which is what a bigram chain
  *             predicts for r3, with 1 - lambda again for an unseen pair in it
  *   discount  all ratios smoothed by absolute discounting, see src/io/cooc.h: an unseen pair has
- * what the pairs of x1 leave, an unseen triplet the chain times what those of (x1,x2) leave
+ *             what the pairs of x1 leave, an unseen triplet the chain times what those of (x1,x2)
+ *             leave
  *
  * alpha = 0 or no table: r = 1.
  *
