@@ -321,7 +321,7 @@ static void test_options_are_checked_and_sorted(void **state)
     struct dm_cal_opt o = dm_cal_opt_default(), bad;
     assert_ok(dm_cal_opt_check(&o, &e), e);
     assert_int_equal(o.n_eps, 10);
-    assert_true(o.eps[0] == 0.95 && o.eps[9] == 0.4);
+    assert_true(o.eps[0] == 0.9 && o.eps[9] == 0.35);
     o.eps[3] = o.eps[4];
     assert_ok(dm_cal_opt_check(&o, &e), e);
     assert_int_equal(o.n_eps, 9);
