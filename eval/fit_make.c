@@ -26,8 +26,10 @@ struct run {
     struct dm_fit_sample *sample[DM_ORDER_MAX + 1]; /* (n) */
 };
 
-double dm_fit_logp(const float *logits, size_t V, const bool *seen, int32_t id,
-                   const struct dm_gen_opt *o)
+/* log of the base's sampler for id: softmax(logits / temperature) over V ids, divided by the
+ * penalty where seen and renormalised, not cut to top_k; as the judge's. */
+static double sampler_logp(const float *logits, size_t V, const bool *seen, int32_t id,
+                           const struct dm_gen_opt *o)
 {
     double max = -INFINITY, sum = 0, mine = 0;
     for (size_t v = 0; v < V; v++)
@@ -50,8 +52,8 @@ static double block_logp(struct run *r, const struct dm_block *b)
     dm_session_step_rows(r->session, b->id, b->n - 1, b->n - 1, r->after);
     dm_session_reset(r->session, b->pos);
     for (size_t i = 0; i < b->n; i++) {
-        sum += dm_fit_logp(i ? r->after + (i - 1) * row : r->logits, r->m->cfg.V, seen, b->id[i],
-                           &r->base);
+        sum += sampler_logp(i ? r->after + (i - 1) * row : r->logits, r->m->cfg.V, seen, b->id[i],
+                            &r->base);
         was[i] = seen[b->id[i]];
         seen[b->id[i]] = true;
     }

@@ -67,9 +67,4 @@ struct dm_fit_sample {
  * of them). */
 void dm_fit_solve(double *w, size_t n_terms, const struct dm_fit_sample *s, size_t n, size_t but);
 
-/* log of the base's sampler for id: softmax(logits / temperature) over V ids, divided by the
- * penalty where seen and renormalised, not cut to top_k. */
-double dm_fit_logp(const float *logits, size_t V, const bool *seen, int32_t id,
-                   const struct dm_gen_opt *o);
-
 #endif

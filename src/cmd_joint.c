@@ -12,8 +12,8 @@ static const struct argp_option table[] = {
     {"power", OPT_POWER, "P2,P3", 0,
      "What eps_b is raised to for two and for three tokens; the paper's are 1,2 (1,2)", 0},
     {"fit", OPT_FIT, "on|off", 0,
-     "Compare with that level what the calibration's fit says of a block, not its J (on, if there "
-     "is a fit)",
+     "A block must pass that level by what the calibration's fit says of it, too, not by J alone "
+     "(on, if there is a fit)",
      0},
     {"cut", OPT_CUT, "on|off", 0, "Sample only combinations above that level themselves (off)", 0},
     {"alpha-3", OPT_ALPHA_3, "X", 0, "What --alpha-c is multiplied by for triplets (1)", 0},

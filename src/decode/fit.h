@@ -9,7 +9,7 @@
  *
  * J is the largest J after threshold and penalty, S the sum of all that are left, p_h what head h
  * gives to the largest one's token among its candidates, H_h the entropy of head h's candidates.
- * exp(-d_n) is the block's confidence, which is compared with eps_b^(n-1) in place of J. `dynamo
+ * exp(-d_n) is the block's confidence; the less of it and J is compared with eps_b^(n-1). `dynamo
  * calibrate` finds the weights by least squares (eval/fit_make.h). */
 #ifndef DM_DECODE_FIT_H
 #define DM_DECODE_FIT_H

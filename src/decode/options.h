@@ -22,7 +22,7 @@ struct dm_gen_opt {
     double penalty;     /* >= 1; penalty.h */
     uint64_t seed;
     double eps_b; /* 0..1: a block of n is emitted if its joint's maximum is > eps_b^power */
-    bool fitted;  /* what a block counts there is not its J but what the fit says, if it is known */
+    bool fitted;  /* a block counts no more there than the fit says, if it is known */
     struct dm_fit fit;
     double power2, power3; /* > 0: that power for n = 2 and 3 */
     bool cut;              /* cells below eps_b^power themselves are never sampled */

@@ -104,9 +104,8 @@ enum dm_status dm_cooc_load_for(struct dm_cooc *c, const char *path, bool plain,
 void dm_cooc_release(struct dm_cooc *c);
 
 /* Adds the ratios to a table of counts, smoothed ones if c->discounting was set; same bytes as
- * loading them. DM_ENOMEM,
- * DM_EUNSUPPORTED (2^32 triplets of one token); released by dm_cooc_release(), or alone by
- * dm_cooc_index_release(). */
+ * loading them. DM_ENOMEM, DM_EUNSUPPORTED (2^32 triplets of one token); released by
+ * dm_cooc_release(), or alone by dm_cooc_index_release(). */
 enum dm_status dm_cooc_index(struct dm_cooc *c, struct dm_err *e);
 void dm_cooc_index_release(struct dm_cooc *c);
 
