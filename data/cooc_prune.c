@@ -11,9 +11,10 @@
 /* Of one slot. */
 struct walker {
     uint32_t id[DM_NGRAM_ORDER_MAX];
-    uint64_t count[DM_NGRAM_ORDER_MAX + 1]; /* of id[0..n), so far; [0] and [1] are not used */
-    size_t open;                            /* ids that are open */
-    uint64_t key;                           /* the last one */
+    uint64_t count[DM_NGRAM_ORDER_MAX]; /* of id[0..n), so far; [0] and [1] are not used */
+    size_t open;                        /* ids that are open, fewer than the order */
+    uint64_t prefix;                    /* the last key without its last id */
+    char apart[DM_APART];
 };
 
 struct walk {
@@ -37,28 +38,57 @@ static enum dm_status end_longer(const struct walk *k, size_t slot, size_t keep,
     return DM_OK;
 }
 
+/* The n-grams whose ids but the last are open. */
+static enum dm_status add_leaves(const struct walk *k, size_t slot, const struct dm_counts *c,
+                                 struct dm_err *e)
+{
+    struct walker *w = &k->slot[slot];
+    const uint64_t mask = ((uint64_t)1 << k->bits) - 1;
+    if (k->user->leaves)
+        return k->user->leaves(k->user->ctx, slot, w->id, c, e);
+    for (size_t i = 0; i < c->n; i++) {
+        const struct dm_gram x = {w->id, k->order, c->count[i]};
+        w->id[k->order - 1] = (uint32_t)(c->key[i] & mask);
+        DM_TRY(k->user->add(k->user->ctx, slot, &x, e));
+    }
+    return DM_OK;
+}
+
+/* Keys that differ in their last id only. */
+static enum dm_status walk_run(const struct walk *k, size_t slot, struct dm_counts c,
+                               struct dm_err *e)
+{
+    struct walker *w = &k->slot[slot];
+    const unsigned bits = k->bits, top = (unsigned)k->order - 2; // ids below the first one
+    const uint64_t mask = ((uint64_t)1 << bits) - 1, prefix = c.key[0] >> bits;
+    size_t same = 0;
+    while (same < w->open && !((prefix ^ w->prefix) >> bits * (top - same)))
+        same++;
+    if (same < w->open)
+        DM_TRY(end_longer(k, slot, same, e));
+    for (; w->open <= top; w->open++) {
+        const uint32_t id = (uint32_t)(prefix >> bits * (top - (unsigned)w->open) & mask);
+        if (!id)
+            break;
+        w->id[w->open] = id;
+    }
+    w->prefix = prefix;
+    for (size_t i = 0; i < c.n; i++)
+        w->count[w->open] += c.count[i];
+    const size_t ends = !(c.key[0] & mask); // the document does after the open ids
+    c = (struct dm_counts){c.key + ends, c.count + ends, c.n - ends};
+    return c.n ? add_leaves(k, slot, &c, e) : DM_OK;
+}
+
 static enum dm_status walk_keys(void *ctx, size_t slot, const struct dm_counts *c, bool end,
                                 struct dm_err *e)
 {
     const struct walk *k = ctx;
-    struct walker *w = &k->slot[slot];
-    const unsigned bits = k->bits, order = (unsigned)k->order;
-    const uint64_t mask = ((uint64_t)1 << bits) - 1;
-    for (size_t i = 0; i < c->n; i++) {
-        const uint64_t key = c->key[i], differs = key ^ w->key;
-        size_t same = 0;
-        while (same < w->open && !(differs >> bits * (order - 1 - same)))
-            same++;
-        if (same < w->open)
-            DM_TRY(end_longer(k, slot, same, e));
-        for (; w->open < order; w->open++) {
-            const uint32_t id = (uint32_t)(key >> bits * (order - 1 - (unsigned)w->open) & mask);
-            if (!id)
-                break;
-            w->id[w->open] = id;
-        }
-        w->count[w->open] += c->count[i];
-        w->key = key;
+    for (size_t i = 0, next; i < c->n; i = next) {
+        const uint64_t prefix = c->key[i] >> k->bits;
+        for (next = i + 1; next < c->n && c->key[next] >> k->bits == prefix;)
+            next++;
+        DM_TRY(walk_run(k, slot, (struct dm_counts){c->key + i, c->count + i, next - i}, e));
     }
     return end ? end_longer(k, slot, 0, e) : DM_OK;
 }
@@ -168,7 +198,7 @@ enum dm_status dm_cooc_count_scores(struct dm_cooc_histogram *h, struct dm_ngram
                                     const struct dm_cooc_rule *rule, struct dm_err *e)
 {
     struct counting c = {.h = h};
-    const struct dm_cooc_walk walk = {&c, 0, count_score, add_scores};
+    const struct dm_cooc_walk walk = {.ctx = &c, .add = count_score, .give = add_scores};
     *h = (struct dm_cooc_histogram){0};
     DM_TRY(dm_cooc_scorer_init(&c.scorer, g, rule, e));
     c.slot = dm_alloc(dm_ngram_slots(g), sizeof(*c.slot));

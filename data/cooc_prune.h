@@ -41,6 +41,10 @@ struct dm_cooc_walk {
     void *ctx;
     size_t key_bytes; /* as of struct dm_ngram_scan */
     enum dm_status (*add)(void *ctx, size_t slot, const struct dm_gram *x, struct dm_err *e);
+    /* Instead of add for n-grams of the highest order, several that begin with the same ids at a
+     * time: their keys and counts; id (order) holds these ids. NULL: add. */
+    enum dm_status (*leaves)(void *ctx, size_t slot, const uint32_t *id, const struct dm_counts *c,
+                             struct dm_err *e);
     enum dm_status (*give)(void *ctx, size_t slot, struct dm_err *e);
 };
 enum dm_status dm_cooc_walk(struct dm_ngram *g, const struct dm_cooc_walk *w, struct dm_err *e);

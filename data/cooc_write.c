@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* An n-gram is known to be kept only after all that it begins are, so every order has a list of
- * bytes that grows until the n-gram above it ends. Threads pack what pairs begin, one stretch of
- * pairs each; the pairs themselves, whose bytes depend on what is before them in the block, are put
- * into blocks in order. */
+ * bytes that grows until the n-gram above it ends. Threads pack one stretch of pairs each, with all
+ * that these begin. The stretches are put into blocks in order; only the first pair of a stretch or
+ * block, whose bytes depend on what is before it, is packed then. */
 #include "data/cooc_write.h"
 
 #include <endian.h>
@@ -28,11 +28,11 @@ struct list {
     size_t kept;
 };
 
-/* A pair that is kept, n bytes of what it begins, and how many n-grams of orders 3 and 4 that is.
- */
+/* A pair that is kept: `below` bytes of what it begins, which end at `end` in the part's list, and
+ * how many n-grams of orders 3 and 4 that is. */
 struct pair {
-    uint32_t x1, x2, count;
-    size_t n, kept[DM_NGRAM_ORDER_MAX - 2];
+    uint32_t x1, x2, count, kept[DM_NGRAM_ORDER_MAX - 2];
+    size_t below, end;
 };
 #define KEY_BYTES (sizeof(struct pair) + 8u) /* a key is a pair of its own at most */
 
@@ -40,9 +40,10 @@ struct pair {
 struct part {
     struct pair *pair;
     size_t n, room;
-    struct list list[DM_NGRAM_ORDER_MAX + 1]; /* [n]: order n > 2; [2]: what all pairs begin */
+    struct list list[DM_NGRAM_ORDER_MAX + 1]; /* [n]: order n > 2; [2]: the pairs with all below */
     size_t kept[DM_NGRAM_ORDER_MAX - 2];      /* of orders 3 and 4 below the pair */
     struct dm_cooc_tally tally[DM_NGRAM_ORDER_MAX];
+    char apart[DM_APART];
 };
 
 struct writer {
@@ -52,12 +53,14 @@ struct writer {
     bool all; /* is kept */
     struct dm_cooc_tally *tally;
     uint64_t base[DM_NGRAM_ORDER_MAX + 1]; /* the least count that can be kept */
-    struct part *part;                     /* (slots) */
+    unsigned id_bits;
+    struct part *part; /* (slots) */
     struct list block;
     uint32_t row;         /* the last one */
     uint64_t block_row;   /* as in the index */
     bool in_row, any_row; /* in the block, in the table */
-    size_t blocks;
+    uint64_t *index;      /* (blocks + 1, DM_COOC_INDEX), room for index_room lines */
+    size_t blocks, index_room;
     uint64_t before[DM_NGRAM_ORDER_MAX + 1]; /* n-grams kept before the block, by order */
 };
 
@@ -76,19 +79,23 @@ static enum dm_status reserve(struct list *l, size_t n, struct dm_err *e)
 }
 
 /* Without branches on the length, which could not be predicted. */
-static void put_number(struct list *l, uint64_t v)
+static inline uint8_t *put_number(uint8_t *p, uint64_t v)
 {
-    uint8_t *p = l->byte + l->n;
-    if (v >> 28) {
-        l->n += dm_cooc_put_number(p, v);
-        return;
-    }
+    if (v >> 28)
+        return p + dm_cooc_put_number(p, v);
     const uint32_t x = (uint32_t)v;
     const unsigned more = (x > 0x7f) + (x > 0x3fff) + (x > 0x1fffff); // bytes after the first
     const uint32_t bytes = (x & 127) | (x >> 7 & 127) << 8 | (x >> 14 & 127) << 16 | x >> 21 << 24;
     const uint32_t all = htole32(bytes | (0x808080u & ((1u << 8 * more) - 1)));
     memcpy(p, &all, sizeof(all));
-    l->n += 1 + more;
+    return p + 1 + more;
+}
+
+/* ids: the distance to the entry before; more: what the count is above the order's base. */
+static inline uint8_t *put_entry(uint8_t *p, uint32_t ids, uint64_t more)
+{
+    p = put_number(p, (uint64_t)ids << 1 | (more > 0));
+    return more ? put_number(p, more - 1) : p;
 }
 
 /* Appends n bytes, for which there is room. */
@@ -104,7 +111,16 @@ static void put_bytes(struct list *l, const uint8_t *from, size_t n)
 static enum dm_status put_index(struct writer *w, struct dm_err *e)
 {
     const uint64_t line[DM_COOC_INDEX] = {w->block_row, w->before[2], w->before[3], w->before[4]};
-    return dm_h5_append(w->f, "index", DM_H5_U64, line, DM_COOC_INDEX, e);
+    if (w->blocks == w->index_room) {
+        const size_t room = 2 * w->index_room + 64;
+        uint64_t *index = dm_realloc(w->index, room, sizeof(line));
+        if (!index)
+            return dm_fail(e, DM_ENOMEM, "no memory for an index of %zu blocks", room);
+        w->index = index;
+        w->index_room = room;
+    }
+    memcpy(w->index + w->blocks * DM_COOC_INDEX, line, sizeof(line));
+    return DM_OK;
 }
 
 static enum dm_status end_block(struct writer *w, struct dm_err *e)
@@ -139,7 +155,7 @@ static enum dm_status begin_row(struct writer *w, uint32_t x1, struct dm_err *e)
         w->block_row = (uint64_t)x1 << 1 | (w->any_row && w->row == x1);
         w->row = x1;
     }
-    put_number(l, x1 - w->row);
+    l->n = (size_t)(put_number(l->byte + l->n, x1 - w->row) - l->byte);
     w->row = x1;
     w->in_row = w->any_row = true;
     l->last = 0;
@@ -154,16 +170,6 @@ static void count_in(struct dm_cooc_tally *t, uint64_t count)
     t->twos += count == 2;
 }
 
-static void put_entry(const struct writer *w, struct list *l, size_t order, uint32_t id,
-                      uint64_t count)
-{
-    const uint64_t more = count - w->base[order];
-    put_number(l, (uint64_t)(id - l->last) << 1 | (more > 0));
-    if (more)
-        put_number(l, more - 1);
-    l->last = id;
-}
-
 /* Moves the list below an n-gram behind it. */
 static void put_below(struct list *l, struct list *below)
 {
@@ -174,9 +180,18 @@ static void put_below(struct list *l, struct list *below)
     below->last = 0;
 }
 
-static enum dm_status add_pair(struct part *p, const struct dm_gram *x, size_t begin,
+static void append_entry(const struct writer *w, struct list *l, size_t order, uint32_t id,
+                         uint64_t count)
+{
+    l->n = (size_t)(put_entry(l->byte + l->n, id - l->last, count - w->base[order]) - l->byte);
+    l->last = id;
+}
+
+/* The pair's own bytes, after those of the pair before it in the part; it has room for them. */
+static enum dm_status add_pair(const struct writer *w, struct part *p, const struct dm_gram *x,
                                struct dm_err *e)
 {
+    struct list *l = &p->list[2];
     if (p->n == p->room) {
         const size_t room = p->room ? 2 * p->room : 1024;
         struct pair *more = dm_realloc(p->pair, room, sizeof(*more));
@@ -185,8 +200,15 @@ static enum dm_status add_pair(struct part *p, const struct dm_gram *x, size_t b
         p->pair = more;
         p->room = room;
     }
+    if (p->n && p->pair[p->n - 1].x1 != x->id[0]) { // the end of a row, the head of the next
+        l->byte[l->n++] = 0;
+        l->n = (size_t)(put_number(l->byte + l->n, x->id[0] - p->pair[p->n - 1].x1) - l->byte);
+        l->last = 0;
+    }
+    append_entry(w, l, 2, x->id[1], x->count);
     p->pair[p->n++] = (struct pair){
-        x->id[0], x->id[1], (uint32_t)x->count, p->list[2].n - begin, {p->kept[0], p->kept[1]}};
+        x->id[0], x->id[1], (uint32_t)x->count, {(uint32_t)p->kept[0], (uint32_t)p->kept[1]},
+        0,        l->n};
     p->kept[0] = p->kept[1] = 0;
     return DM_OK;
 }
@@ -197,37 +219,83 @@ static enum dm_status put_gram(void *ctx, size_t slot, const struct dm_gram *x, 
     const struct writer *w = ctx;
     struct part *p = &w->part[slot];
     struct list *l = &p->list[x->n], *below = x->n < w->order ? &p->list[x->n + 1] : NULL;
-    const size_t begin = l->n;
     count_in(&p->tally[x->n - 1], x->count);
     if (x->count > UINT32_MAX)
         return dm_fail(e, DM_ERANGE, "an n-gram occurs %" PRIu64 " times, want at most %lu",
                        x->count, (unsigned long)UINT32_MAX);
     if (!w->all && !(below && below->kept) && !dm_cooc_keeps(&w->keep, x))
         return DM_OK;
-    DM_TRY(reserve(l, ENTRY_MAX + (below ? below->n + 1 : 0), e));
+    DM_TRY(reserve(l, 2 * ENTRY_MAX + (below ? below->n + 1 : 0), e));
     if (x->n > 2) {
-        put_entry(w, l, x->n, x->id[x->n - 1], x->count);
+        append_entry(w, l, x->n, x->id[x->n - 1], x->count);
         l->kept++;
         p->kept[x->n - 3]++;
+    } else {
+        DM_TRY(add_pair(w, p, x, e));
     }
     if (below)
         put_below(l, below);
-    return x->n == 2 ? add_pair(p, x, begin, e) : DM_OK;
+    if (x->n == 2) {
+        struct pair *pair = &p->pair[p->n - 1];
+        pair->below = l->n - pair->end;
+        pair->end = l->n;
+    }
+    return DM_OK;
 }
 
-/* Puts a kept pair and the bytes of what it begins into the block. */
-static enum dm_status put_pair(struct writer *w, const struct pair *x, const uint8_t *below,
-                               struct dm_err *e)
+/* N-grams of the table's order, which begin nothing. */
+static enum dm_status put_leaves(void *ctx, size_t slot, const uint32_t *id,
+                                 const struct dm_counts *c, struct dm_err *e)
+{
+    const struct writer *w = ctx;
+    struct part *p = &w->part[slot];
+    struct list *l = &p->list[w->order];
+    struct dm_cooc_tally *t = &p->tally[w->order - 1];
+    const uint64_t mask = ((uint64_t)1 << w->id_bits) - 1, base = w->base[w->order];
+    uint32_t full[DM_NGRAM_ORDER_MAX], *x = &full[w->order - 1], last = l->last;
+    size_t kept = 0;
+    DM_TRY(reserve(l, c->n * ENTRY_MAX, e));
+    uint8_t *to = l->byte + l->n;
+    memcpy(full, id, sizeof(full));
+    for (size_t i = 0; i < c->n; i++) {
+        const struct dm_gram gram = {full, w->order, c->count[i]};
+        *x = (uint32_t)(c->key[i] & mask);
+        count_in(t, c->count[i]);
+        if (!w->all && !dm_cooc_keeps(&w->keep, &gram))
+            continue;
+        to = put_entry(to, *x - last, c->count[i] - base);
+        last = *x;
+        kept++;
+    }
+    l->n = (size_t)(to - l->byte);
+    l->last = last;
+    l->kept += kept;
+    p->kept[w->order - 3] += kept;
+    return DM_OK;
+}
+
+/* Puts pairs of a part from *i on into the block until it is full. */
+static enum dm_status put_pairs(struct writer *w, const struct part *p, size_t *i, struct dm_err *e)
 {
     struct list *l = &w->block;
+    const struct pair *x = &p->pair[*i];
+    const size_t from = x->end - x->below;
+    size_t n;
     DM_TRY(begin_row(w, x->x1, e));
-    DM_TRY(reserve(l, ENTRY_MAX + x->n, e));
-    put_entry(w, l, 2, x->x2, x->count);
-    if (x->n)
-        put_bytes(l, below, x->n);
-    w->tally[1].kept++;
-    for (size_t n = 3; n <= w->order; n++)
-        w->tally[n - 1].kept += x->kept[n - 3];
+    DM_TRY(reserve(l, ENTRY_MAX, e));
+    append_entry(w, l, 2, x->x2, x->count);
+    do {
+        x = &p->pair[(*i)++];
+        n = x->end - from; // what is below the first pair, then the bytes as they are
+        w->tally[1].kept++;
+        for (size_t k = 3; k <= w->order; k++)
+            w->tally[k - 1].kept += x->kept[k - 3];
+    } while (*i < p->n && l->n + n < BLOCK);
+    DM_TRY(reserve(l, n, e));
+    if (n)
+        put_bytes(l, p->list[2].byte + from, n);
+    w->row = x->x1;
+    l->last = x->x2;
     return l->n >= BLOCK ? end_block(w, e) : DM_OK;
 }
 
@@ -235,9 +303,8 @@ static enum dm_status put_part(void *ctx, size_t slot, struct dm_err *e)
 {
     struct writer *w = ctx;
     struct part *p = &w->part[slot];
-    const uint8_t *below = p->list[2].byte;
-    for (size_t i = 0; i < p->n; below += p->pair[i++].n)
-        DM_TRY(put_pair(w, &p->pair[i], below, e));
+    for (size_t i = 0; i < p->n;)
+        DM_TRY(put_pairs(w, p, &i, e));
     for (size_t n = 2; n <= w->order; n++) {
         struct dm_cooc_tally *t = &w->tally[n - 1], *u = &p->tally[n - 1];
         t->total += u->total;
@@ -247,6 +314,7 @@ static enum dm_status put_part(void *ctx, size_t slot, struct dm_err *e)
         *u = (struct dm_cooc_tally){0};
     }
     p->n = p->list[2].n = 0;
+    p->list[2].last = 0;
     return DM_OK;
 }
 
@@ -269,12 +337,15 @@ static void find_bases(struct writer *w, const struct dm_cooc_rule *rule)
 static enum dm_status put_all(struct writer *w, struct dm_ngram *g, struct dm_err *e)
 {
     const size_t V = dm_ngram_vocab(g);
-    const struct dm_cooc_walk walk = {w, KEY_BYTES, put_gram, put_part};
+    const struct dm_cooc_walk walk = {w, KEY_BYTES, put_gram, w->order > 2 ? put_leaves : NULL,
+                                      put_part};
     DM_TRY(dm_h5_write(w->f, "c1", DM_H5_U64, dm_ngram_c1(g), V, 0, 4, e));
     DM_TRY(dm_cooc_walk(g, &walk, e));
     DM_TRY(end_block(w, e));
     w->block_row = (uint64_t)(V - 1) << 1;
-    return put_index(w, e);
+    DM_TRY(put_index(w, e));
+    return dm_h5_write(w->f, "index", DM_H5_U64, w->index, (w->blocks + 1) * DM_COOC_INDEX, 0, 4,
+                       e);
 }
 
 static enum dm_status put_attributes(struct writer *w, const struct dm_ngram *g, struct dm_err *e)
@@ -321,6 +392,7 @@ enum dm_status dm_cooc_write(struct dm_h5 *f, struct dm_ngram *g, const struct d
                              struct dm_cooc_tally *tally, struct dm_err *e)
 {
     struct writer w = {.f = f, .order = dm_ngram_order(g), .tally = tally};
+    w.id_bits = dm_ngram_id_bits(g);
     enum dm_status st;
     memset(tally, 0, w.order * sizeof(*tally));
     w.part = dm_alloc(dm_ngram_slots(g), sizeof(*w.part));
@@ -339,6 +411,7 @@ done:
     }
     free(w.part);
     free(w.block.byte);
+    free(w.index);
     dm_cooc_scorer_release(&w.keep);
     return st;
 }

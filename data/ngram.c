@@ -21,7 +21,7 @@
 #define SLICE_MAX ((size_t)1 << 23)
 #define KEY_BYTES (sizeof(uint64_t) + DM_RUN_ENTRY_MAX + 1) /* with the area */
 #define ADD ((size_t)1 << 15)                               /* ids that a thread adds at a time */
-#define FIRST_RUN ((size_t)1 << 21) /* keys; a thread's later runs are longer by a fourth each */
+#define FIRST_RUN ((size_t)1 << 18) /* keys; a thread's later runs are longer by a fourth each */
 #define USUAL_BYTES 6u              /* of a packed entry, at most, unless keys are far apart */
 
 enum dm_status dm_ngram_hold(struct dm_ngram *g, size_t bytes, struct dm_err *e)

@@ -82,6 +82,10 @@ enum dm_status dm_ngram_list(struct dm_ngram *g, dm_ngram_sink *sink, void *ctx,
 enum dm_status dm_ngram_scan(struct dm_ngram *g, const struct dm_ngram_scan *s, struct dm_err *e);
 size_t dm_ngram_slots(const struct dm_ngram *g);
 
+/* Bytes behind what a slot's thread writes all the time, if the next slot's lies behind it: two
+ * threads that write to one line of the cache wait for each other. */
+#define DM_APART 128
+
 /* Scans show how far they are, in percent; NULL: they do not. Borrowed. */
 void dm_ngram_show(struct dm_ngram *g, struct dm_progress *p);
 

@@ -117,6 +117,7 @@ struct merge {
     uint64_t *bound; /* (ranges) range i has the keys of [bound[i], bound[i+1]), the last one all */
     size_t ranges, next;
     size_t blocks; /* of a range, at most, but for those that it touches */
+    size_t room;   /* for blocks in half an area */
     size_t slots, held;
     struct slot *slot;
 };
@@ -153,6 +154,7 @@ static void plan(struct merge *m, size_t runs)
     const size_t most = (room_blocks(m->g, m->slots) - 2 * runs - 1) / spread;
     assert(room_blocks(m->g, m->slots) > 2 * runs + spread);
     m->blocks = want < most ? want : most;
+    m->room = spread * m->blocks + 2 * runs + 1;
     if (m->user->key_bytes) {
         const size_t fit = left / (m->blocks * DM_RUN_BLOCK * m->user->key_bytes);
         m->slots = m->slots < fit ? m->slots : fit ? fit : 1;
@@ -247,6 +249,19 @@ static void merge_all(struct dm_counts *from, struct dm_counts *to, size_t *seg,
     from->n = n ? seg[1] : 0;
 }
 
+/* Slots lie as close together as their ranges allow, where the threads have sorted before: memory
+ * that is touched for the first time comes slowly. */
+static struct dm_area slot_area(const struct merge *m, size_t i)
+{
+    const size_t threads = m->g->threads, index = (m->room + 2) * sizeof(uint64_t);
+    const size_t packed = SCRATCH + 2 * (m->room * DM_RUN_BLOCK * ENTRY + SLACK);
+    struct dm_area a = {.bytes = dm_ngram_area(m->g, i % threads, threads).bytes};
+    a.bytes += i / threads * ((packed + 2 * index + 63) / 64 * 64);
+    a.first = (uint64_t *)(void *)(a.bytes + packed);
+    a.at = a.first + m->room + 2;
+    return a;
+}
+
 static struct dm_counts half(const struct dm_area *a, size_t room, size_t i)
 {
     uint64_t *key = (uint64_t *)(void *)(a->bytes + SCRATCH + i * (room * ENTRY + SLACK));
@@ -257,8 +272,7 @@ static enum dm_status merge_range(const struct merge *m, struct slot *s, size_t 
                                   struct dm_err *e)
 {
     const struct dm_ngram *g = m->g;
-    const size_t room = (s->piece.area.size - SCRATCH - 2 * SLACK) / (2 * ENTRY * DM_RUN_BLOCK) *
-                        DM_RUN_BLOCK;
+    const size_t room = m->room * DM_RUN_BLOCK;
     const uint64_t lo = m->bound[range], hi = range + 1 < m->ranges ? m->bound[range + 1] : 0;
     struct dm_counts from = half(&s->piece.area, room, 0), to = half(&s->piece.area, room, 1);
     size_t n = 0;
@@ -318,9 +332,8 @@ static enum dm_status merge(struct dm_ngram *g, size_t begin, const struct user 
 {
     struct merge m = {.g = g, .begin = begin, .user = user};
     enum dm_status st = cut(&m, e);
-    const size_t areas = m.slots > g->threads ? dm_ngram_slots(g) : g->threads;
     for (size_t i = 0; i < m.slots && !st; i++)
-        m.slot[i].piece.area = dm_ngram_area(g, i, areas);
+        m.slot[i].piece.area = slot_area(&m, i);
     const struct dm_pipe pipe = {
         user->one_thread ? 1 : g->threads, m.slots, &m, take_segment, merge_segment, give_segment};
     if (!st)

@@ -333,7 +333,7 @@ static void assert_scored(const struct dm_cooc *t, const struct dense *d, double
 static void test_file_is_no_larger_than_max_bytes_and_says_the_rule(void **state)
 {
     (void)state;
-    static const size_t budget[] = {13000, 16000, 25000, 40000, 1000000};
+    static const size_t budget[] = {11000, 13000, 16000, 40000, 1000000};
     struct corpus c;
     struct dm_err e;
     corpus_init(&c);
