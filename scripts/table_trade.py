@@ -6,7 +6,7 @@
         [--by count,weight] [--unseen backoff] [--seeds 1,1001] [--threads 0]
         [--prompts 128] [--samples 2] [--tokens 64] [--eps 0.4,0.5,0.6,0.7,0.8,0.9]
 
-The table of the training shard is pruned to each size by each rule (0: not at all). `dynamo
+The table of the training shards (with commas) is pruned to each size by each rule (0: not at all). `dynamo
 calibrate -n` then decodes the same prompts with the same seeds for each. Since a table, a policy
 and eps_b all trade speed for quality, settings are compared at equal quality: tokens per forward
 where the divergence (nats per token) is 0.1, 0.2 and 0.4 and where 8, 12 and 20 % of the trigrams are
@@ -62,7 +62,7 @@ def main():
           "se@.7", "speedup@.7", sep="\t")
     with tempfile.TemporaryDirectory() as tmp:
         whole, pruned = os.path.join(tmp, "whole.h5"), os.path.join(tmp, "pruned.h5")
-        subprocess.run([args.dynamo, "cooc", args.train, "-o", whole], check=True,
+        subprocess.run([args.dynamo, "cooc", *args.train.split(","), "-o", whole], check=True,
                        stdout=subprocess.DEVNULL)
         for size in args.sizes.split(","):
             for by in ["-"] if size == "0" else args.by.split(","):
