@@ -156,30 +156,42 @@ INLINE vi quad(const struct dm_int_input *x, size_t i)
     return vi_set1(v);
 }
 
-/* How many bytes ahead a block is fetched into L2. Processors with tile registers (measured on a
- * Xeon with 2 MiB of L2): two pages, always; 0.91 to 1.0 of the speed of a bare read loop where
- * nothing fetched ahead gives 0.5 to 0.85, from memory and from L3. Others, measured on Zen 4: two
- * pages where arithmetic leaves too few loads on their way; one block for one row of int8, which
- * the processor's own fetching follows at 0.83 of the memory's speed, then at 0.96; otherwise 0,
- * since it does best alone. All lines of a block or none: the missing ones would wait for memory.
- */
+/* How many bytes ahead a block is fetched into L2, measured on Zen 4: two pages where arithmetic
+ * leaves too few loads on their way; one block for one row of int8, which the processor's own
+ * fetching follows at 0.83 of the memory's speed, then at 0.96; otherwise 0, since it does best
+ * alone. All lines of a block or none: the missing ones would wait for memory. Processors with tile
+ * registers (a Xeon with 2 MiB of L2) always fetch: 3 KiB ahead into L2, from there 10 lines ahead
+ * into L1, in two streams (rows()). */
+#ifdef __AMX_TILE__
+#define STREAMS 2
+#define NEAR ((size_t)640)
 INLINE size_t ahead(size_t m, bool int4)
 {
-#ifdef __AMX_TILE__
-    return 8192;
-#endif
+    (void)m;
+    (void)int4;
+    return 3072;
+}
+#else
+#define STREAMS 1
+#define NEAR ((size_t)0)
+INLINE size_t ahead(size_t m, bool int4)
+{
     if (m == 1 && !int4)
         return DM_INT8_PANEL_BLOCK;
     return m >= (int4 ? 4 : 5) ? 8192 : 0;
 }
+#endif
 
 /* The two lines from p, once per panel: for vector 0. */
 INLINE void prefetch(const uint8_t *p, size_t m, size_t j0, bool int4)
 {
     if (j0 || !ahead(m, int4))
         return;
-    __builtin_prefetch(p + ahead(m, int4), 0, 2);
-    __builtin_prefetch(p + ahead(m, int4) + 64, 0, 2);
+    for (size_t i = 0; i < 128; i += 64) {
+        __builtin_prefetch(p + ahead(m, int4) + i, 0, 2);
+        if (NEAR)
+            __builtin_prefetch(p + NEAR + i);
+    }
 }
 
 /* One block of a panel times m rows, vectors j0 .. j0 + nj. m and nj are constants at every call,
@@ -267,33 +279,53 @@ struct few {
     size_t stride, blocks, n;
 };
 
-INLINE void panel(const struct few *f, float *c, const uint8_t *p, size_t n, size_t m, bool int4)
+/* n outputs of a panel; of s panels, all of them whole when s > 1, which lie `gap` outputs apart
+ * and are read block by block in turns. m and s are constants. */
+INLINE void panels(const struct few *f, float *c, const uint8_t *p, size_t n, size_t m, size_t s,
+                   size_t gap, bool int4)
 {
     const size_t bytes = int4 ? DM_INT4_PANEL_BLOCK : DM_INT8_PANEL_BLOCK;
-    const size_t nj = m <= FULL_MAX ? NV : 1;
-    vf acc[ROWS_MAX][NV];
+    const size_t nj = m <= FULL_MAX ? NV : 1, far = gap / DM_PANEL * f->stride;
+    vf acc[STREAMS][ROWS_MAX][NV];
+#pragma GCC unroll 2
+    for (size_t t = 0; t < s; t++)
 #pragma GCC unroll 8
-    for (size_t i = 0; i < m; i++)
-        for (size_t j = 0; j < NV; j++)
-            acc[i][j] = vf_load_n(c + i * f->ldc + j * DM_VW, lanes_left(n, j * DM_VW));
+        for (size_t i = 0; i < m; i++)
+            for (size_t j = 0; j < NV; j++)
+                acc[t][i][j] = vf_load_n(c + t * gap + i * f->ldc + j * DM_VW,
+                                         s > 1 ? DM_VW : lanes_left(n, j * DM_VW));
     for (size_t b = 0; b < f->blocks; b++, p += bytes)
-        for (size_t j = 0; j < NV; j += nj) {
-            if (int4)
-                block4(acc, f->x + b, f->ldx, p, m, j, nj);
-            else
-                block8(acc, f->x + b, f->ldx, p, m, j, nj);
-        }
+#pragma GCC unroll 2
+        for (size_t t = 0; t < s; t++)
+            for (size_t j = 0; j < NV; j += nj) {
+                if (int4)
+                    block4(acc[t], f->x + b, f->ldx, p + t * far, m, j, nj);
+                else
+                    block8(acc[t], f->x + b, f->ldx, p + t * far, m, j, nj);
+            }
+#pragma GCC unroll 2
+    for (size_t t = 0; t < s; t++)
 #pragma GCC unroll 8
-    for (size_t i = 0; i < m; i++)
-        for (size_t j = 0; j < NV; j++)
-            vf_store_n(c + i * f->ldc + j * DM_VW, acc[i][j], lanes_left(n, j * DM_VW));
+        for (size_t i = 0; i < m; i++)
+            for (size_t j = 0; j < NV; j++)
+                vf_store_n(c + t * gap + i * f->ldc + j * DM_VW, acc[t][i][j],
+                           s > 1 ? DM_VW : lanes_left(n, j * DM_VW));
 }
 
+/* Two streams where their sums fit the registers: a page that is entered keeps only one of them
+ * waiting. */
 INLINE void rows(const struct few *f, size_t m, bool int4)
 {
-    const uint8_t *p = f->panels;
-    for (size_t n = 0; n < f->n; n += DM_PANEL, p += f->stride)
-        panel(f, f->c + n, p, f->n - n, m, int4);
+    const size_t streams = m <= FULL_MAX ? STREAMS : 1, gap = f->n / DM_PANEL / 2 * DM_PANEL;
+    size_t n = 0;
+    if (streams > 1) {
+        for (; n < gap; n += DM_PANEL)
+            panels(f, f->c + n, f->panels + n / DM_PANEL * f->stride, DM_PANEL, m, STREAMS, gap,
+                   int4);
+        n = STREAMS * gap;
+    }
+    for (; n < f->n; n += DM_PANEL)
+        panels(f, f->c + n, f->panels + n / DM_PANEL * f->stride, f->n - n, m, 1, 0, int4);
 }
 
 static void int8_few(float *c, size_t ldc, const struct dm_int_input *x, size_t ldx,
