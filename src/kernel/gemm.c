@@ -383,11 +383,17 @@ void dm_gemm(const struct dm_gemm *g)
         blocks(&p);
 }
 
+size_t dm_gemm_few_rows(enum dm_format fmt)
+{
+    return min_size(kernels(fmt)->few_rows, 8);
+}
+
 void dm_gemm_few(const struct dm_gemm *g, size_t n0, size_t n1)
 {
     struct product p = {.g = *g, .mm = kernels(g->fmt)};
     p.W = (g->K + p.mm->unit - 1) / p.mm->unit;
-    assert(g->M >= 1 && g->M <= 4 && g->K > 0 && n0 % DM_PANEL == 0 && is_few(&p));
+    assert(g->M >= 1 && g->M <= dm_gemm_few_rows(g->fmt) && g->K > 0 && n0 % DM_PANEL == 0 &&
+           is_few(&p));
     few_part(&p, 0, n0, n1);
 }
 

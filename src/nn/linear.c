@@ -60,12 +60,13 @@ static void few(float *out, const float *inp, const struct dm_weight *w, const f
 void dm_linear_few(float *restrict out, const float *restrict inp, const struct dm_weight *w,
                    const float *b, size_t N, size_t o0, size_t o1)
 {
-    const size_t block = N > DM_LINEAR_FEW ? 8 * DM_PANEL : o1 - o0;
+    const size_t rows = is_int(w) ? DM_LINEAR_FEW : dm_gemm_few_rows(w->fmt);
+    const size_t block = N > rows ? 8 * DM_PANEL : o1 - o0;
     assert(w->pack);
     for (size_t o = o0; o < o1; o += block)
-        for (size_t n = 0; n < N; n += DM_LINEAR_FEW)
-            few(out + n * w->O, inp + n * w->C, w, b, N - n < DM_LINEAR_FEW ? N - n : DM_LINEAR_FEW,
-                o, o1 - o < block ? o1 : o + block);
+        for (size_t n = 0; n < N; n += rows)
+            few(out + n * w->O, inp + n * w->C, w, b, N - n < rows ? N - n : rows, o,
+                o1 - o < block ? o1 : o + block);
 }
 
 struct column_sums {

@@ -23,8 +23,8 @@ void dm_linear_forward(float *restrict out, const float *restrict inp, const str
                        const float *b, size_t N);
 
 /* Columns o0 .. o1 of the same for a few rows and a packed w, by the calling thread alone: for
- * decoding, inside a parallel region. Every DM_LINEAR_FEW rows read w, what the first ones have
- * read comes from the cache. o0 is a multiple of DM_PANEL, and so is o1 unless it is O. */
+ * decoding, inside a parallel region. DM_LINEAR_FEW rows read w once, more of them once or, the
+ * second time from the cache, twice. o0 is a multiple of DM_PANEL, and so is o1 unless it is O. */
 enum { DM_LINEAR_FEW = 4 };
 void dm_linear_few(float *restrict out, const float *restrict inp, const struct dm_weight *w,
                    const float *b, size_t N, size_t o0, size_t o1);
