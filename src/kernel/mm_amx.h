@@ -21,7 +21,7 @@
 #define STEP ((size_t)16)
 #define FEW ((size_t)16)
 #define TILE (16 * STEP * WORD)  /* bytes */
-#define FEW_AHEAD ((size_t)8192) /* bytes that B is fetched ahead of few rows */
+#define FEW_AHEAD ((size_t)1536) /* bytes that B is fetched ahead of few rows */
 #define PAST_LINES (MR * NR / 16)
 /* 256 words: a panel of A takes 32 KiB of L1, a block of B 1 MiB of an L2 of 2 MiB. */
 #define MM_BLOCKS                                                                         \
@@ -142,16 +142,23 @@ INLINE void mm_fetch(const char *b)
 }
 
 /* mm_step() for few rows, which nothing but the stream of B keeps waiting: it may pass through all
- * caches, and stays in L3 from one pass over a small model's weights to the next. */
-INLINE void mm_step_few(const char *a, size_t a_stride, const char *b)
+ * caches, and stays in L3 from one pass over a small model's weights to the next. A is in its
+ * register. `fetch`: b is in the stream; `second`: the sums are those of the second panel. */
+INLINE void mm_step_few(const char *b, bool fetch, bool second)
 {
-    mm_fetch(b);
+    if (fetch)
+        mm_fetch(b);
     _tile_loadd(6, b, NR * WORD);
-    _tile_loadd(4, a, a_stride);
-    mm_fetch(b + STEP * NR * WORD / 2);
+    if (fetch)
+        mm_fetch(b + STEP * NR * WORD / 2);
     _tile_loadd(7, b + 16 * WORD, NR * WORD);
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_dpbf16ps(1, 4, 7);
+    if (second) {
+        _tile_dpbf16ps(2, 4, 6);
+        _tile_dpbf16ps(3, 4, 7);
+    } else {
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+    }
 }
 
 /* Words of B, less than STEP, and zeros. */
@@ -234,45 +241,79 @@ static void mm_tile(float *c, size_t ldc, const float *start, size_t ld, const v
     mm_copy(c, ldc, edge, NR, m, n);
 }
 
-/* All words of one panel of B against rows that lie along k. */
-INLINE void mm_stream(const char *a, const char *b, size_t m, size_t W)
+/* All words of `panels` panels of B, 1 or 2, `far` bytes apart, against rows that lie along k. */
+INLINE void mm_stream(const char *a, const char *b, size_t far, size_t panels, size_t m, size_t W)
 {
     const size_t stride = DM_A_STRIDE * WORD;
     for (size_t w0 = 0; w0 < W; w0 += DM_KC, a += m * stride) {
         const size_t end = W - w0 < DM_KC ? W - w0 : DM_KC;
         size_t w = 0;
-        for (; w + STEP <= end; w += STEP, b += STEP * NR * WORD)
-            mm_step_few(a + w * WORD, stride, b);
+        for (; w + STEP <= end; w += STEP, b += STEP * NR * WORD) {
+            _tile_loadd(4, a + w * WORD, stride);
+            mm_step_few(b, true, false);
+            if (panels > 1)
+                mm_step_few(b + far, true, true);
+        }
         if (w == end)
             continue;
         char last[STEP * NR * WORD] __attribute__((aligned(64)));
         char rows[TILE] __attribute__((aligned(64))) = {0};
-        mm_last_words(last, b, end - w);
         for (size_t i = 0; i < m; i++)
             memcpy(rows + i * STEP * WORD, a + i * stride + w * WORD, (end - w) * WORD);
         mm_stored(rows);
-        mm_step(rows, STEP * WORD, last, false);
+        _tile_loadd(4, rows, STEP * WORD);
+        mm_last_words(last, b, end - w);
+        mm_step_few(last, false, false);
+        if (panels > 1) {
+            mm_last_words(last, b + far, end - w);
+            mm_step_few(last, false, true);
+        }
     }
 }
 
-/* The instruction takes as long for 1 row as for 8; what counts is the stream of B. */
+/* The whole panel of column p and, with two of them, the one `gap` columns further. */
+INLINE void mm_panels(float *c, size_t ldc, const float *start, size_t ld, const char *a,
+                      const char *b, size_t gap, size_t panels, size_t m, size_t W)
+{
+    mm_zero();
+    if (start) {
+        _tile_loadd(0, start, ld * WORD);
+        _tile_loadd(1, start + 16, ld * WORD);
+        if (panels > 1) {
+            _tile_loadd(2, start + gap, ld * WORD);
+            _tile_loadd(3, start + gap + 16, ld * WORD);
+        }
+    }
+    mm_stream(a, b, gap * W * WORD, panels, m, W);
+    _tile_stored(0, c, ldc * WORD);
+    _tile_stored(1, c + 16, ldc * WORD);
+    if (panels > 1) {
+        _tile_stored(2, c + gap, ldc * WORD);
+        _tile_stored(3, c + gap + 16, ldc * WORD);
+    }
+}
+
+/* The instruction takes as long for 1 row as for 8; what counts is the stream of B, which is two:
+ * the panels of the first and of the second half of the columns in turns. */
 static void mm_few(float *c, size_t ldc, const float *start, size_t ld, const void *a,
                    const void *b, size_t m, size_t n, size_t W)
 {
     assert(m >= 1 && m <= FEW);
-    const char *panel = b;
+    const char *panels = b;
+    const size_t panel = W * WORD, gap = n / NR / 2 * NR; // bytes of a column
     mm_configure(m);
-    for (size_t p = 0; p < n; p += NR, panel += W * NR * WORD) {
-        const bool whole = n - p >= NR;
+    for (size_t p = 0; p < gap; p += NR)
+        mm_panels(c + p, ldc, start ? start + p : NULL, ld, a, panels + p * panel, gap, 2, m, W);
+    for (size_t p = 2 * gap; p < n; p += NR) {
         float edge[FEW * NR] __attribute__((aligned(64))) = {0};
-        if (start && !whole)
+        const bool whole = n - p >= NR;
+        const float *from = start ? start + p : NULL;
+        if (start && !whole) {
             mm_copy(edge, NR, start + p, ld, m, n - p);
-        if (!start)
-            mm_zero();
-        else
-            mm_load(whole ? start + p : edge, whole ? ld : NR, false);
-        mm_stream(a, panel, m, W);
-        mm_store(whole ? c + p : edge, whole ? ldc : NR, false);
+            from = edge;
+        }
+        mm_panels(whole ? c + p : edge, whole ? ldc : NR, from, whole ? ld : NR, a,
+                  panels + p * panel, 0, 1, m, W);
         if (!whole)
             mm_copy(c + p, ldc, edge, NR, m, n - p);
     }
