@@ -10,7 +10,9 @@
 #include "src/base/arena.h"
 #include "src/base/file.h"
 #include "src/base/par.h"
+#include "src/base/rng.h"
 #include "src/io/cooc.h"
+#include "src/io/cooc_pack.h"
 #include "src/io/h5.h"
 #include "tests/tablet.h"
 
@@ -86,6 +88,20 @@ static void write_raw(const char *path, const struct raw *r)
     assert_ok(dm_h5_commit(f, &e), e);
 }
 
+static void assert_same_bytes(const struct dm_cooc *a, const struct dm_cooc *b)
+{
+    assert_int_equal(a->n_pairs, b->n_pairs);
+    assert_int_equal(a->n_triplets, b->n_triplets);
+    for (size_t x = 0; x <= a->V; x++) {
+        assert_int_equal(a->rows[x].pair, b->rows[x].pair);
+        assert_int_equal(a->rows[x].triplet, b->rows[x].triplet);
+        assert_int_equal(a->rows[x].map, b->rows[x].map);
+    }
+    assert_memory_equal(a->pair, b->pair, (a->n_pairs + 1) * sizeof(*a->pair));
+    assert_memory_equal(a->x2_ids, b->x2_ids, a->n_pairs * a->id_bytes);
+    assert_memory_equal(a->next, b->next, a->n_triplets * (a->id_bytes + sizeof(uint16_t)));
+}
+
 /* Both loaders give the same ratios. */
 static void assert_same_index(const char *path)
 {
@@ -94,16 +110,7 @@ static void assert_same_index(const char *path)
     assert_ok(dm_cooc_load(&a, path, &e), e);
     assert_ok(dm_cooc_index(&a, &e), e);
     assert_ok(dm_cooc_load_ratios(&b, path, &e), e);
-    assert_int_equal(a.n_pairs, b.n_pairs);
-    assert_int_equal(a.n_triplets, b.n_triplets);
-    for (size_t x = 0; x <= a.V; x++) {
-        assert_int_equal(a.rows[x].pair, b.rows[x].pair);
-        assert_int_equal(a.rows[x].triplet, b.rows[x].triplet);
-        assert_int_equal(a.rows[x].map, b.rows[x].map);
-    }
-    assert_memory_equal(a.pair, b.pair, (a.n_pairs + 1) * sizeof(*a.pair));
-    assert_memory_equal(a.x2_ids, b.x2_ids, a.n_pairs * a.id_bytes);
-    assert_memory_equal(a.next, b.next, a.n_triplets * (a.id_bytes + sizeof(uint16_t)));
+    assert_same_bytes(&a, &b);
     for (uint32_t x = 0; x < a.V; x++)
         for (uint32_t y = 0; y < a.V; y++) {
             assert_true(stored_r2(&b, x, y) == tablet_r2(&a, (int32_t)x, (int32_t)y));
@@ -228,7 +235,8 @@ static struct packed good_packed(void)
                            .without = ""};
 }
 
-static void write_packed(const char *path, const struct packed *r)
+static void write_packed_of(const char *path, const struct packed *r, const uint64_t *c1,
+                            const uint8_t *data, size_t n_data)
 {
     const struct {
         const char *name;
@@ -246,14 +254,19 @@ static void write_packed(const char *path, const struct packed *r)
             assert_ok(dm_h5_set_u64(f, "/", attr[i].name, attr[i].value, &e), e);
     assert_ok(dm_h5_set_string(f, "/", "tokenizer_hash", HASH, &e), e);
     assert_ok(dm_h5_set_string(f, "/", "provenance", "{}", &e), e);
-    if (strcmp("c1", r->without))
-        assert_ok(dm_h5_write(f, "c1", DM_H5_U64, r->c1, 4, 0, 4, &e), e);
+    if (c1)
+        assert_ok(dm_h5_write(f, "c1", DM_H5_U64, c1, c1 == r->c1 ? 4 : r->V, 0, 4, &e), e);
     assert_ok(dm_h5_append(f, "index", DM_H5_U64, r->index, r->n_index, &e), e);
     if (strcmp("data/000000", r->without))
-        assert_ok(dm_h5_write(f, "data/000000", DM_H5_U8, r->data, r->n_data, 0, 0, &e), e);
+        assert_ok(dm_h5_write(f, "data/000000", DM_H5_U8, data, n_data, 0, 0, &e), e);
     if (r->n_data1)
         assert_ok(dm_h5_write(f, "data/000001", DM_H5_U8, r->data1, r->n_data1, 0, 0, &e), e);
     assert_ok(dm_h5_commit(f, &e), e);
+}
+
+static void write_packed(const char *path, const struct packed *r)
+{
+    write_packed_of(path, r, strcmp("c1", r->without) ? r->c1 : NULL, r->data, r->n_data);
 }
 
 static enum dm_status load_packed(const struct packed *r, const char *words, struct dm_err *e)
@@ -372,6 +385,85 @@ static void test_any_byte_of_a_packed_table_may_lie(void **state)
         }
 }
 
+/* A list of triplets: n of them, ids up to V, counts up to `most`. Their sum comes back. */
+static uint64_t put_triplets(uint8_t **p, size_t n, size_t V, uint32_t most, struct dm_rng *r)
+{
+    uint64_t sum = 0, last = 0;
+    for (size_t i = 0; i < n; i++) {
+        const uint64_t count = 1 + dm_rng_below(r, most),
+                       id = last + 1 + dm_rng_below(r, (V - 1 - last) / (n - i) - 1);
+        *p += dm_cooc_put_number(*p, (id - last) << 1 | (count > 1));
+        if (count > 1)
+            *p += dm_cooc_put_number(*p, count - 2);
+        sum += count;
+        last = id;
+    }
+    *(*p)++ = 0;
+    return sum;
+}
+
+/* Rows of 300 pairs with none to 11 triplets, so that every kind of number and of list is there;
+ * with `huge`, one count that takes five bytes. */
+static void write_random(const char *path, size_t V, bool huge)
+{
+    enum { ROWS = 20, PAIRS = 300 };
+    struct packed head = {.V = V, .order = 3, .base = {1, 1}, .complete = 1, .without = ""};
+    uint64_t *c1 = calloc(V, sizeof(*c1)), triplets = 0;
+    uint8_t *data = malloc(ROWS * PAIRS * 16 * 8), list[256], *p = data;
+    struct dm_rng r;
+    dm_rng_init(&r, 5, 1);
+    for (size_t x = 0; x < V; x++)
+        head.N[0] += c1[x] = x ? (uint64_t)1 << 36 : 0;
+    head.N[1] = head.N[2] = head.N[0];
+    for (size_t row = 0; row < ROWS; row++) {
+        p += dm_cooc_put_number(p, row > 0); // rows 1 to ROWS
+        for (size_t i = 0; i < PAIRS; i++) {
+            uint8_t *end = list;
+            const uint32_t most = (uint32_t)1 << dm_rng_below(&r, 24);
+            const size_t n = dm_rng_below(&r, 12);
+            const uint64_t sum = put_triplets(&end, n, V, most, &r);
+            const uint64_t count = huge && row == 7 && i == 70 ? UINT32_MAX : sum + 1;
+            p += dm_cooc_put_number(p, (1 + (i % 2) * (V / PAIRS * 2 - 3)) << 1 | (count > 1));
+            if (count > 1)
+                p += dm_cooc_put_number(p, count - 2);
+            memcpy(p, list, (size_t)(end - list));
+            p += end - list;
+            triplets += n;
+        }
+        *p++ = 0;
+    }
+    const uint64_t index[] = {1 << 1, 0, 0, 0, (V - 1) << 1, ROWS * PAIRS, triplets, 0};
+    memcpy(head.index, index, sizeof(index));
+    head.n_index = 8;
+    write_packed_of(path, &head, c1, data, (size_t)(p - data));
+    free(c1);
+    free(data);
+}
+
+static void test_one_pass_makes_the_ratios_of_the_counts(void **state)
+{
+    (void)state;
+    char *path = strdup(tmp_path("random.h5"));
+    for (int kind = 0; kind < 8; kind++) {
+        const size_t V = kind & 1 ? 70000 : 60000; // ids of four bytes, of two
+        const bool discounting = kind & 2;
+        struct dm_cooc a, b;
+        struct dm_err e;
+        write_random(path, V, kind & 4);
+        assert_ok(dm_cooc_load(&a, path, &e), e);
+        a.discounting = discounting;
+        assert_ok(dm_cooc_index(&a, &e), e);
+        assert_ok(dm_cooc_load_for(&b, path, !discounting, discounting, &e), e);
+        assert_true(b.n_triplets > 20000);
+        assert_same_bytes(&a, &b);
+        if (discounting)
+            assert_memory_equal(a.left2, b.left2, a.n_pairs * sizeof(*a.left2));
+        dm_cooc_release(&a);
+        dm_cooc_release(&b);
+    }
+    free(path);
+}
+
 static void test_both_versions_are_the_same_table(void **state)
 {
     (void)state;
@@ -458,6 +550,7 @@ int main(void)
         cmocka_unit_test(test_every_kind_of_bad_packed_table_is_refused),
         cmocka_unit_test(test_a_row_may_go_on_in_the_next_block_but_must_fit),
         cmocka_unit_test(test_any_byte_of_a_packed_table_may_lie),
+        cmocka_unit_test(test_one_pass_makes_the_ratios_of_the_counts),
         cmocka_unit_test(test_both_versions_are_the_same_table),
         cmocka_unit_test(test_a_table_cut_off_or_missing_is_refused),
         cmocka_unit_test(test_every_failing_allocation_is_reported),

@@ -47,7 +47,7 @@ static void clear(void *ctx, size_t part, size_t begin, size_t end)
     memset((char *)ctx + begin, 0, end - begin);
 }
 
-void *dm_alloc_huge(size_t n, size_t size)
+static void *alloc_huge(size_t n, size_t size, bool zeros)
 {
     const size_t page = (size_t)2 << 20;
     size_t bytes;
@@ -58,8 +58,19 @@ void *dm_alloc_huge(size_t n, size_t size)
     if (!p)
         return NULL;
     madvise(p, bytes, MADV_HUGEPAGE); // only a hint
-    dm_par_for(bytes, page, clear, p);
+    if (zeros)
+        dm_par_for(bytes, page, clear, p);
     return p;
+}
+
+void *dm_alloc_huge(size_t n, size_t size)
+{
+    return alloc_huge(n, size, true);
+}
+
+void *dm_alloc_huge_raw(size_t n, size_t size)
+{
+    return alloc_huge(n, size, false);
 }
 
 void *dm_realloc(void *p, size_t n, size_t size)

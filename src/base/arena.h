@@ -52,6 +52,9 @@ void *dm_realloc(void *p, size_t n, size_t size);
  * touched. */
 void *dm_alloc_huge(size_t n, size_t size);
 
+/* The same without zeros, for what is written from end to end. */
+void *dm_alloc_huge_raw(size_t n, size_t size);
+
 /* For tests: the n-th dm_alloc/dm_realloc/dm_arena_init from now fails (1 = the next); 0 = never.
  * Returns how many of the pending calls were left. */
 size_t dm_alloc_fail_at(size_t n);

@@ -92,12 +92,12 @@ struct dm_cooc {
 enum dm_status dm_cooc_load(struct dm_cooc *c, const char *path, struct dm_err *e);
 
 /* The same checks, but what stays are the ratios: c1, rows to map, V, order and the numbers of
- * n-grams. In a third of the time and memory, block by block, in all threads. Quadruples are
- * checked and left out. */
+ * n-grams. In a fraction of the time and a third of the memory, block by block, in all threads.
+ * Quadruples are checked and left out. */
 enum dm_status dm_cooc_load_ratios(struct dm_cooc *c, const char *path, struct dm_err *e);
 
 /* As above with the table's own ratios if `plain`, smoothed ones in c->discounted if `discounted`
- * too; with smoothed ones only if that alone is set. Smoothing takes three times as long again. A
+ * too; with smoothed ones only if that alone is set. Smoothing takes six times as long again. A
  * table of version 1 has no counts of counts to estimate D from: DM_EUNSUPPORTED. */
 enum dm_status dm_cooc_load_for(struct dm_cooc *c, const char *path, bool plain, bool discounted,
                                 struct dm_err *e);

@@ -48,6 +48,32 @@ void dm_cooc_index_fill(struct dm_cooc *c, const struct dm_cooc_view *v, const d
 enum dm_status dm_cooc_index_finish(struct dm_cooc *c, const uint64_t *row,
                                     const uint64_t *pairs_of, struct dm_err *e);
 
+/* What the check at the end must know of a block: rows and ids at both ends, sums of the counts of
+ * these rows' pairs, of all pairs and of all triplets. */
+struct dm_cooc_block {
+    struct dm_h5_extent x;
+    uint32_t first, last, first_id, last_id;
+    uint64_t first_sum, last_sum, total[2];
+};
+
+/* n1 / c1 of a token, and the most that an n-gram with it can be counted. */
+struct dm_cooc_token {
+    double n1_over_c1;
+    uint64_t most;
+};
+
+/* Fills in the pairs and triplets of block b, data (n, and DM_COOC_TAKE_PAD readable bytes more),
+ * row (V+1) of the rows that begin in it, pairs_of (V) of those that lie in it but for the first
+ * and last, and *out but for x. token (V); ratio: room for the block's triplets and
+ * DM_COOC_TAKE_PAD more. False, with *out as it was, if the block is not of order 3 with ids of 2
+ * bytes, and if anything in it is wrong or uncommon; nothing outside the block is written then
+ * either. */
+#define DM_COOC_TAKE_PAD 16u
+struct dm_cooc_reader;
+bool dm_cooc_take(struct dm_cooc *c, const struct dm_cooc_reader *r, size_t b, const uint8_t *data,
+                  size_t n, const struct dm_cooc_token *token, uint16_t *ratio, uint64_t *row,
+                  uint64_t *pairs_of, struct dm_cooc_block *out);
+
 /* c->discount from the counts of counts. */
 void dm_cooc_set_discounts(struct dm_cooc *c);
 
@@ -65,7 +91,8 @@ static inline uint16_t dm_cooc_to_ratio(double r)
     memcpy(&x, &r, sizeof(x));
     x += ((uint64_t)1 << (DROPPED - 1)) - 1 + (x >> DROPPED & 1);
     x >>= DROPPED;
-    return x <= BIAS ? 1 : x - BIAS > LARGEST ? LARGEST : (uint16_t)(x - BIAS);
+    const int64_t y = (int64_t)x - BIAS;
+    return y < 1 ? 1 : y > LARGEST ? LARGEST : (uint16_t)y;
 }
 
 /* Number i of ids of id_bytes each. */

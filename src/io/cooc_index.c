@@ -83,13 +83,13 @@ enum dm_status dm_cooc_index_new(struct dm_cooc *c, struct dm_err *e)
 {
     c->id_bytes = c->V <= 65536 ? sizeof(uint16_t) : sizeof(uint32_t);
     c->rows = dm_alloc(c->V + 1, sizeof(*c->rows));
-    c->pair = dm_alloc_huge(c->n_pairs + 1, sizeof(*c->pair));
-    c->x2_ids = dm_alloc_huge(c->n_pairs + 1, c->id_bytes);
-    c->next = dm_alloc_huge(c->n_triplets + 1, c->id_bytes + sizeof(uint16_t));
+    c->pair = dm_alloc_huge_raw(c->n_pairs + 1, sizeof(*c->pair));
+    c->x2_ids = dm_alloc_huge_raw(c->n_pairs + 1, c->id_bytes);
+    c->next = dm_alloc_huge_raw(c->n_triplets + 1, c->id_bytes + sizeof(uint16_t));
     if (c->discounting) {
         dm_cooc_set_discounts(c);
         c->left1 = dm_alloc(c->V, sizeof(*c->left1));
-        c->left2 = dm_alloc_huge(c->n_pairs + 1, sizeof(*c->left2));
+        c->left2 = dm_alloc_huge_raw(c->n_pairs + 1, sizeof(*c->left2));
     }
     return c->rows && c->pair && c->x2_ids && c->next && (!c->discounting || (c->left1 && c->left2))
                ? DM_OK
@@ -111,6 +111,21 @@ static void fill_maps(void *ctx, size_t part, size_t begin, size_t end)
     }
 }
 
+/* The token that begins 2^32 triplets or more; there is one. */
+static enum dm_status too_many(const struct dm_cooc *c, const uint64_t *row, struct dm_err *e)
+{
+    uint64_t n = 0;
+    size_t x1 = 0;
+    for (; x1 < c->V && n <= UINT32_MAX; x1++) {
+        n = 0;
+        for (size_t p = row[x1]; p < row[x1 + 1]; p++)
+            n += dm_cooc_triplets(c, p);
+    }
+    return dm_fail(e, DM_EUNSUPPORTED,
+                   "%s: %llu triplets begin with token %zu, want less than 2^32", c->path,
+                   (unsigned long long)n, x1 - 1);
+}
+
 enum dm_status dm_cooc_index_finish(struct dm_cooc *c, const uint64_t *row,
                                     const uint64_t *pairs_of, struct dm_err *e)
 {
@@ -120,18 +135,13 @@ enum dm_status dm_cooc_index_finish(struct dm_cooc *c, const uint64_t *row,
     c->rows[c->V] = (struct dm_cooc_row){row[c->V], triplet, 0};
     for (size_t x1 = c->V; x1-- > 0;) {
         struct dm_cooc_row *r = &c->rows[x1];
-        uint64_t n = 0;
-        for (size_t p = row[x1]; p < row[x1 + 1]; p++)
-            n += dm_cooc_triplets(c, p);
-        if (n > UINT32_MAX)
-            return dm_fail(e, DM_EUNSUPPORTED,
-                           "%s: %llu triplets begin with token %zu, want less than 2^32", c->path,
-                           (unsigned long long)n, x1);
-        triplet -= n;
+        triplet -= (uint32_t)(c->pair[row[x1 + 1]].at - c->pair[row[x1]].at);
         *r = (struct dm_cooc_row){row[x1], triplet, 0};
         if (row[x1 + 1] - row[x1] >= MAP_FROM(c->V))
             r->map = (uint32_t)++n_maps;
     }
+    if (triplet) // some row's are more than the difference can say
+        return too_many(c, row, e);
     c->map_words = c->V / 32 + 1;
     c->map = dm_mul(n_maps, c->map_words, &words) ? dm_alloc_huge(words + 1, sizeof(*c->map))
                                                   : NULL;

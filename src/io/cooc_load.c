@@ -15,17 +15,10 @@
 #include "src/io/cooc_pack.h"
 #include "src/io/cooc_read.h"
 
-/* What the check at the end must know of a block. */
-struct block {
-    struct dm_h5_extent x;
-    uint32_t first, last, first_id, last_id; /* rows, and ids at both ends */
-    uint64_t first_sum, last_sum;            /* of the counts of these rows' pairs */
-    uint64_t total[2];                       /* of pairs, of triplets */
-};
-
 /* A thread's arrays, for the largest block. */
 struct scratch {
     uint8_t *bytes;
+    uint16_t *ratio;
     uint32_t *x1, *id[DM_COOC_ORDER_MAX + 1], *count[DM_COOC_ORDER_MAX + 1];
     uint64_t *sub[DM_COOC_ORDER_MAX + 1];
     enum dm_status st;
@@ -39,7 +32,8 @@ struct loader {
     uint64_t *row;
     uint64_t *pairs_of; /* (V) counts of the pairs of each row, added up */
     double *n1_over_c1;
-    struct block *block;
+    struct dm_cooc_token *token; /* (V) */
+    struct dm_cooc_block *block;
     struct scratch *scratch; /* (n_scratch) */
     size_t n_scratch;
 };
@@ -60,9 +54,10 @@ static enum dm_status open_scratch(struct loader *l, struct dm_err *e)
     bool ok = l->scratch != NULL;
     for (size_t t = 0; ok && t < l->n_scratch; t++) {
         struct scratch *s = &l->scratch[t];
-        s->bytes = dm_alloc(l->r.max_bytes + 1, 1);
+        s->bytes = dm_alloc(l->r.max_bytes + DM_COOC_TAKE_PAD, 1);
+        s->ratio = dm_alloc(most[3] + DM_COOC_TAKE_PAD, sizeof(*s->ratio));
         s->x1 = dm_alloc(most[2] + 1, sizeof(*s->x1));
-        ok = s->bytes && s->x1;
+        ok = s->bytes && s->ratio && s->x1;
         for (size_t k = 2; ok && k <= DM_COOC_ORDER_MAX; k++) {
             s->id[k] = dm_alloc(most[k] + 1, sizeof(*s->id[k]));
             s->count[k] = dm_alloc(most[k] + 1, sizeof(*s->count[k]));
@@ -78,6 +73,7 @@ static void close_scratch(struct loader *l)
     for (size_t t = 0; l->scratch && t < l->n_scratch; t++) {
         struct scratch *s = &l->scratch[t];
         free(s->bytes);
+        free(s->ratio);
         free(s->x1);
         for (size_t k = 2; k <= DM_COOC_ORDER_MAX; k++) {
             free(s->id[k]);
@@ -119,7 +115,7 @@ static enum dm_status check_lists(const struct loader *l, size_t b, struct scrat
 /* Checks the pairs of every row of the block and turns all into ratios. */
 static enum dm_status take_rows(const struct loader *l, size_t b, struct scratch *s)
 {
-    struct block *k = &l->block[b];
+    struct dm_cooc_block *k = &l->block[b];
     const uint64_t before = dm_cooc_before(&l->r, 2, b);
     const struct dm_cooc_view v = {
         before,   dm_cooc_before(&l->r, 3, b), s->id[2], s->id[3], s->count[2], s->count[3],
@@ -148,10 +144,14 @@ static enum dm_status take_rows(const struct loader *l, size_t b, struct scratch
     return DM_OK;
 }
 
+/* What is not usual goes step by step, which also says what is wrong. */
 static enum dm_status take_block(const struct loader *l, size_t b, struct scratch *s)
 {
     struct dm_cooc_lists out = {.row = l->row, .x1 = s->x1};
     DM_TRY(read_block(l, b, s));
+    if (dm_cooc_take(l->c, &l->r, b, s->bytes, l->block[b].x.bytes, l->token, s->ratio, l->row,
+                     l->pairs_of, &l->block[b]))
+        return DM_OK;
     for (size_t k = 2; k <= DM_COOC_ORDER_MAX; k++) {
         out.id[k] = s->id[k];
         out.count[k] = s->count[k];
@@ -183,9 +183,9 @@ static enum dm_status check_across(const struct loader *l, struct dm_err *e)
 {
     const struct dm_cooc *c = l->c;
     uint64_t sum = 0, total[2] = {0};
-    const struct block *before = NULL;
+    const struct dm_cooc_block *before = NULL;
     for (size_t b = 0; b < l->r.blocks; b++) {
-        const struct block *k = &l->block[b];
+        const struct dm_cooc_block *k = &l->block[b];
         if (!entries(l, 2, b))
             continue;
         const bool same = before && before->last == k->first;
@@ -239,8 +239,12 @@ static enum dm_status take_all(struct loader *l, struct dm_err *e)
     l->row = dm_alloc(c->V + 1, sizeof(*l->row));
     l->pairs_of = dm_alloc(c->V, sizeof(*l->pairs_of));
     l->n1_over_c1 = dm_cooc_n1_over_c1(c);
-    if (!l->row || !l->pairs_of || !l->n1_over_c1)
+    l->token = dm_alloc(c->V, sizeof(*l->token));
+    if (!l->row || !l->pairs_of || !l->n1_over_c1 || !l->token)
         return dm_fail(e, DM_ENOMEM, "%s: no memory for %zu tokens", c->path, c->V);
+    for (size_t i = 0; i < c->V; i++)
+        l->token[i] = (struct dm_cooc_token){l->n1_over_c1[i],
+                                             c->c1[i] < UINT32_MAX ? c->c1[i] : UINT32_MAX};
     l->fd = open(c->path, O_RDONLY | O_CLOEXEC);
     if (l->fd < 0)
         return dm_fail_errno(e, "%s: cannot open", c->path);
@@ -279,6 +283,7 @@ done:
     free(l.row);
     free(l.pairs_of);
     free(l.n1_over_c1);
+    free(l.token);
     dm_cooc_reader_release(&l.r);
     return st;
 }

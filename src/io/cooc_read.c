@@ -17,7 +17,7 @@ uint64_t dm_cooc_before(const struct dm_cooc_reader *r, size_t n, size_t b)
 }
 
 /* Rows as written: twice the id, and 1 if the row goes on from the block before. */
-static uint32_t first_row(const struct dm_cooc_reader *r, size_t b)
+uint32_t dm_cooc_first_row(const struct dm_cooc_reader *r, size_t b)
 {
     return (uint32_t)(line(r, b)[0] >> 1);
 }
@@ -186,8 +186,8 @@ bool dm_cooc_unpack(const struct dm_cooc_reader *r, size_t b, const uint8_t *dat
         u.before[k] = dm_cooc_before(r, k, b);
         u.stop[k] = dm_cooc_before(r, k, b + 1) - u.before[k];
     }
-    uint64_t row = first_row(r, b);
-    const uint64_t last = first_row(r, b + 1);
+    uint64_t row = dm_cooc_first_row(r, b);
+    const uint64_t last = dm_cooc_first_row(r, b + 1);
     const bool last_ours = b + 1 == r->blocks || dm_cooc_goes_on(r, b + 1);
     for (bool first = true; u.p < u.end; first = false) {
         const uint64_t step = number(&u);

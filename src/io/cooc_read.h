@@ -31,6 +31,9 @@ void dm_cooc_reader_release(struct dm_cooc_reader *r);
 /* Entries of order n before block b; b = blocks: all. */
 uint64_t dm_cooc_before(const struct dm_cooc_reader *r, size_t n, size_t b);
 
+/* Block b's first row; b = blocks: the last token. */
+uint32_t dm_cooc_first_row(const struct dm_cooc_reader *r, size_t b);
+
 /* Whether block b's first row began in the block before. */
 bool dm_cooc_goes_on(const struct dm_cooc_reader *r, size_t b);
 
