@@ -48,6 +48,47 @@ static void test_confidence_weighs_every_term_and_stays_positive(void **state)
         }
 }
 
+/* Whatever J, S and cell a block with J > level has. */
+static void test_no_block_has_more_confidence_than_the_bound(void **state)
+{
+    (void)state;
+    size_t close = 0;
+    for (uint64_t round = 0; round < 2000; round++) {
+        struct dm_rng rng;
+        struct dm_cand cand[3] = {0};
+        struct dm_fit f = {.known = true};
+        double term[DM_FIT_TERMS], bound, most = 0;
+        dm_rng_init(&rng, 8, round);
+        const size_t n = 2 + round % 2, sharp = round / 2 % 3;
+        for (size_t h = 0; h < n; h++) {
+            double sum = 0;
+            cand[h].n = 2 + round % 3;
+            for (size_t i = 0; i < cand[h].n; i++)
+                sum += cand[h].p[i] = exp(-(double)((i + h) * sharp));
+            for (size_t i = 0; i < cand[h].n; i++)
+                cand[h].p[i] /= sum;
+        }
+        cand[n - 1].p[cand[n - 1].n - 1] = round % 5 ? cand[n - 1].p[cand[n - 1].n - 1] : 0;
+        for (size_t i = 0; i < dm_fit_terms(n); i++)
+            f.w[n][i] = round % 7 == i ? 0 : dm_rng_normal(&rng);
+        const double level = 0.05 + 0.9 * dm_rng_uniform(&rng);
+        bound = dm_fit_bound(&f, n, level, cand);
+        const size_t cells = cand[0].n * cand[1].n * (n == 3 ? cand[2].n : 1);
+        for (size_t cell = 0; cell < cells; cell++)
+            for (size_t k = 0; k < 4; k++) {
+                const double J = k & 1 ? 1 : level, S = k & 2 ? 1 : J;
+                dm_fit_read(term, n, J, S, cell, cand);
+                const double c = dm_fit_confidence(&f, n, term);
+                if (isfinite(term[2 + n])) // of a token that is possible
+                    most = c > most ? c : most;
+            }
+        assert_true(most <= bound);
+        close += most > 0.999 * bound;
+        assert_true(dm_fit_bound(&f, n, 0, cand) > 1e200);
+    }
+    assert_true(close > 1000); // the bound is no larger than it must be
+}
+
 static void test_json_there_and_back(void **state)
 {
     (void)state;
@@ -219,6 +260,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_terms_are_those_of_the_cell),
         cmocka_unit_test(test_confidence_weighs_every_term_and_stays_positive),
+        cmocka_unit_test(test_no_block_has_more_confidence_than_the_bound),
         cmocka_unit_test(test_json_there_and_back),
         cmocka_unit_test(test_weights_that_were_planted_are_found),
         cmocka_unit_test(test_one_position_has_the_divergence_that_the_judge_finds),

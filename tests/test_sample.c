@@ -425,7 +425,9 @@ static void test_blocks_are_the_same_with_and_without_trace(void **state)
     tablet_count(&table, text, sizeof(text) / sizeof(text[0]), V);
     size_t by_n[4] = {0}, given_up = 0;
     f->o.threshold = true;
-    f->o.fit = (struct dm_fit){.w = {[2] = {0.3, -0.5}, [3] = {0.4, -0.3, -0.2}}};
+    const struct dm_fit fit[] = {{.w = {[2] = {0.3, -0.5}, [3] = {0.4, -0.3, -0.2}}},
+                                 {.w = {[2] = {0.1, 0.1, -0.7, -0.4, -0.2, -0.1, 0.3},
+                                        [3] = {0.5, -0.1, -0.7, -0.4, 0.1, -0.3, -0.2, 0.3, 0.1}}}};
     for (size_t pos = 0; pos < 600; pos++) {
         struct dm_rng rng;
         dm_rng_init(&rng, 77, pos);
@@ -434,6 +436,7 @@ static void test_blocks_are_the_same_with_and_without_trace(void **state)
                 set(f, h, v, exp(4 * dm_rng_normal(&rng)));
         f->o.eps_b = 0.1 * (double)(pos % 9);
         f->o.unseen = (enum dm_unseen)(pos % 3);
+        f->o.fit = fit[pos % 8 / 4];
         f->o.fit.known = pos % 4 == 0;
         f->o.power3 = pos % 5 ? 2 : 1.5;
         f->o.alpha_3 = pos % 6 ? 1 : 0.6;

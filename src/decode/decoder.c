@@ -136,6 +136,14 @@ static void survivors(struct dm_decoder *d, const struct dm_gen_opt *o, size_t n
     dm_joint_collect(d->joint, !o->cut ? 0 : least < cut ? least : cut, c);
 }
 
+/* False if the candidates alone show that the fit lets no block of order n pass: most steps of a
+ * model that is sure of little need no joint. */
+static bool may_pass(const struct dm_decoder *d, const struct dm_gen_opt *o, size_t n)
+{
+    const double level = dm_gen_opt_level(o, n);
+    return o->trace || !dm_gen_opt_fitted(o) || dm_fit_bound(&o->fit, n, level, d->cand) > level;
+}
+
 /* The order's block passes if its most probable cell is confident enough. */
 static bool try_order(struct dm_decoder *d, const struct dm_gen_opt *o, size_t n,
                       struct dm_block *out)
@@ -143,8 +151,6 @@ static bool try_order(struct dm_decoder *d, const struct dm_gen_opt *o, size_t n
     struct dm_try *t = &out->order[n];
     struct dm_cells c;
     const double cut = dm_gen_opt_level(o, n);
-    t->tried = true;
-    t->otsu = -1;
     // neither the threshold nor the penalty raises the largest J, nor does the fit
     if (!dm_joint_order(d->joint, n, o->trace ? 0 : cut))
         return false;
@@ -196,6 +202,9 @@ enum dm_status dm_decoder_step(struct dm_decoder *d, const struct dm_gen_opt *o,
             return dm_fail(e, DM_ENAN, "logits of head %zu at position %zu are not finite", i + 1,
                            pos);
     for (double alpha = NAN; n > 1; n--) { // of the mask that the joint has
+        out->order[n] = (struct dm_try){.tried = true, .otsu = -1};
+        if (!may_pass(d, o, n))
+            continue;
         const struct dm_mask mask = {cooc, dm_gen_opt_alpha(o, n), o->unseen, o->lambda};
         if (mask.alpha != alpha)
             dm_joint_begin(d->joint, d->cand, n, &mask);

@@ -34,6 +34,34 @@ void dm_fit_read(double *term, size_t n, double J, double S, size_t cell,
     }
 }
 
+/* The least that w t can be for t from `low` to `high`. */
+static double least(double w, double low, double high)
+{
+    return w == 0 ? 0 : w * (w > 0 ? low : high);
+}
+
+double dm_fit_bound(const struct dm_fit *f, size_t n, double level, const struct dm_cand *cand)
+{
+    // J and S are shares of 1, but for the rounding of their sum; the rounding of d itself is less
+    enum { J = 1, S = 2, P = 3 };
+    const double *w = f->w[n], slack = 1e-6;
+    if (!(level > 0))
+        return exp(MOST);
+    const double shares = least(w[J], log(level), slack) + least(w[S], log(level), slack);
+    double d = w[0] + shares, size = fabs(w[0]) + fabs(shares);
+    for (size_t h = 0; h < n; h++) {
+        const double *p = cand[h].p, H = w[P + n + h] == 0 ? 0 : entropy(&cand[h]);
+        size_t last = cand[h].n - 1;
+        while (last > 0 && !(p[last] > 0)) // such tokens are in no block
+            last--;
+        const double part = least(w[P + h], log(p[last]), log(p[0])) + w[P + n + h] * H;
+        d += part;
+        size += fabs(part);
+    }
+    d -= 1e-9 * (1 + size);
+    return exp(-fmin(fmax(d, -MOST), MOST));
+}
+
 double dm_fit_confidence(const struct dm_fit *f, size_t n, const double *term)
 {
     double d = 0;

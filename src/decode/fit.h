@@ -37,6 +37,10 @@ void dm_fit_read(double *term, size_t n, double J, double S, size_t cell,
 /* exp(-d_n) of these terms, > 0. */
 double dm_fit_confidence(const struct dm_fit *f, size_t n, const double *term);
 
+/* No block of order n with J > level has more confidence, whatever its joint: from the candidates
+ * cand (n) alone. */
+double dm_fit_bound(const struct dm_fit *f, size_t n, double level, const struct dm_cand *cand);
+
 /* {"2": [weights], "3": [weights]}, or null; new reference, NULL when out of memory. */
 json_t *dm_fit_to_json(const struct dm_fit *f);
 

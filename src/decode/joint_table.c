@@ -137,10 +137,12 @@ void dm_joint_find_pairs(struct dm_joint *j, size_t n)
 {
     for (size_t i = 0; i + 1 < n; i++)
         dm_lookup_set(&j->lookup[i], &j->cand[i + 1]);
-    if (n > 2 && dm_joint_chains(j))
+    if (n <= 2 || !dm_joint_chains(j))
+        find_first(j);
+    else if (j->cand[0].n > 1) // drafts look behind one token: a region would take longer
         dm_par_for(2, 1, find_either, j);
     else
-        find_first(j);
+        find_either(j, 0, 0, 2);
 }
 
 /* e of 2^e <= x < 2^(e+1), for any x >= 0 of normal size; lower for smaller ones. */
@@ -340,7 +342,10 @@ static bool make_triplets(struct dm_joint *j, double cut, double product, double
             return false;
         const size_t end = cut > 0 && n_pairs - begin > size ? begin + size : n_pairs;
         deal(&b, begin, end);
-        dm_par_for(2, 1, take_pairs, &b);
+        if (b.n_part[0] && b.n_part[1])
+            dm_par_for(2, 1, take_pairs, &b);
+        else
+            take_pairs(&b, 0, 0, 2);
         for (; begin < end; begin++) {
             const struct pair *q = &j->pair[j->turn[begin]];
             const size_t r = q->i * j->g.d1 + q->m;
