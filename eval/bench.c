@@ -94,10 +94,7 @@ enum dm_status dm_bench_need_mem(struct dm_bench *b, struct dm_err *e)
     if (b->mem.p)
         return DM_OK;
     const size_t before = dm_par_threads();
-    size_t most = 1;
-    for (size_t i = 0; i < b->opt.n_threads; i++)
-        most = b->opt.threads[i] > most ? b->opt.threads[i] : most;
-    dm_par_set_threads(most);
+    dm_bench_use_threads(b, b->opt.n_threads - 1);
     const enum dm_status st = dm_peak_mem_init(
         &b->mem, b->opt.quick ? (size_t)16 << 20 : (size_t)2 << 30, e);
     dm_par_set_threads(before);
@@ -253,6 +250,13 @@ static enum dm_status run_sections(struct dm_bench *b, struct dm_err *e)
     return DM_OK;
 }
 
+/* Buffers are made for the last thread count, so that must be the largest. */
+static int ascending(const void *a, const void *b)
+{
+    const size_t x = *(const size_t *)a, y = *(const size_t *)b;
+    return (x > y) - (x < y);
+}
+
 enum dm_status dm_bench_run(struct dm_bench *b, const struct dm_bench_opt *opt,
                             const struct dm_bench_trainer *trainer, dm_bench_fn *fn, void *ctx,
                             struct dm_err *e)
@@ -264,6 +268,7 @@ enum dm_status dm_bench_run(struct dm_bench *b, const struct dm_bench_opt *opt,
     if (opt->n_threads < 1 || opt->n_threads > DM_BENCH_THREADS)
         return dm_fail(e, DM_ERANGE, "%zu thread counts, want 1 to %d", opt->n_threads,
                        DM_BENCH_THREADS);
+    qsort(b->opt.threads, opt->n_threads, sizeof(*b->opt.threads), ascending);
     if (opt->model)
         DM_TRY(dm_model_peek(opt->model, &b->opt.cfg, NULL, e));
     DM_TRY(dm_config_check(&b->opt.cfg, opt->model ? opt->model : "config", e));

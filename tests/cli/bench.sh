@@ -22,7 +22,7 @@ cat > tiny.json <<'END'
  "layer_norm_eps": 1e-5, "use_parallel_residual": true, "hidden_act": "gelu",
  "tie_word_embeddings": false, "bos_token_id": 0, "eos_token_id": 0}
 END
-"$dynamo" bench --config tiny.json --quick --runs 2 --threads 1,2 > table.txt 2> err.txt
+"$dynamo" bench --config tiny.json --quick --runs 2 --threads 2,1 > table.txt 2> err.txt
 [ ! -s err.txt ] || fail "nothing went wrong: $(cat err.txt)"
 for title in "Limits" "Matrix products" "Few rows" "One token" "Chunks" "All heads" "Joint" "Training"; do
     says table.txt "$title"
