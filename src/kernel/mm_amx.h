@@ -97,24 +97,25 @@ INLINE void mm_zero(void)
     _tile_zero(3);
 }
 
-/* 16 or, with both, 32 rows of 32 columns. */
-INLINE void mm_load(const float *c, size_t ld, bool both)
+/* 16 rows of 32 columns, and what the second pair of tiles holds: the 16 rows below or 32 columns
+ * further on; NULL: none. */
+INLINE void mm_load(const float *c, size_t ld, const float *second)
 {
     _tile_loadd(0, c, ld * WORD);
     _tile_loadd(1, c + 16, ld * WORD);
-    if (both) {
-        _tile_loadd(2, c + 16 * ld, ld * WORD);
-        _tile_loadd(3, c + 16 * ld + 16, ld * WORD);
+    if (second) {
+        _tile_loadd(2, second, ld * WORD);
+        _tile_loadd(3, second + 16, ld * WORD);
     }
 }
 
-INLINE void mm_store(float *c, size_t ld, bool both)
+INLINE void mm_store(float *c, size_t ld, float *second)
 {
     _tile_stored(0, c, ld * WORD);
     _tile_stored(1, c + 16, ld * WORD);
-    if (both) {
-        _tile_stored(2, c + 16 * ld, ld * WORD);
-        _tile_stored(3, c + 16 * ld + 16, ld * WORD);
+    if (second) {
+        _tile_stored(2, second, ld * WORD);
+        _tile_stored(3, second + 16, ld * WORD);
     }
 }
 
@@ -193,13 +194,13 @@ static void mm_tile_past(float *c, size_t ldc, const float *start, size_t ld, co
 {
     struct mm_past *t = &mm_past;
     if (start)
-        mm_load(start, ld, true);
+        mm_load(start, ld, start + 16 * ld);
     else
         mm_zero();
     mm_sum(a, b, W, true, ahead->panel, ahead->lines, t->c ? t : NULL);
     if (t->c)
         mm_write(t, PAST_LINES - t->line);
-    mm_store(t->sums, NR, true);
+    mm_store(t->sums, NR, t->sums + 16 * NR);
     t->c = c;
     t->ldc = ldc;
     t->line = 0;
@@ -223,21 +224,21 @@ static void mm_tile(float *c, size_t ldc, const float *start, size_t ld, const v
     }
     if (m == MR && n == NR) {
         if (start)
-            mm_load(start, ld, true);
+            mm_load(start, ld, start + 16 * ld);
         else
             mm_zero();
         mm_sum(a, b, W, true, ahead->panel, ahead->lines, NULL);
-        mm_store(c, ldc, true);
+        mm_store(c, ldc, c + 16 * ldc);
         return;
     }
     float edge[MR * NR] __attribute__((aligned(64))) = {0};
     mm_copy(edge, NR, start, ld, start ? m : 0, n);
-    mm_load(edge, NR, true);
+    mm_load(edge, NR, edge + 16 * NR);
     if (m > 16)
         mm_sum(a, b, W, true, NULL, 0, NULL);
     else
         mm_sum(a, b, W, false, NULL, 0, NULL);
-    mm_store(edge, NR, true);
+    mm_store(edge, NR, edge + 16 * NR);
     mm_copy(c, ldc, edge, NR, m, n);
 }
 
@@ -275,22 +276,12 @@ INLINE void mm_stream(const char *a, const char *b, size_t far, size_t panels, s
 INLINE void mm_panels(float *c, size_t ldc, const float *start, size_t ld, const char *a,
                       const char *b, size_t gap, size_t panels, size_t m, size_t W)
 {
-    mm_zero();
-    if (start) {
-        _tile_loadd(0, start, ld * WORD);
-        _tile_loadd(1, start + 16, ld * WORD);
-        if (panels > 1) {
-            _tile_loadd(2, start + gap, ld * WORD);
-            _tile_loadd(3, start + gap + 16, ld * WORD);
-        }
-    }
+    if (start)
+        mm_load(start, ld, panels > 1 ? start + gap : NULL);
+    else
+        mm_zero();
     mm_stream(a, b, gap * W * WORD, panels, m, W);
-    _tile_stored(0, c, ldc * WORD);
-    _tile_stored(1, c + 16, ldc * WORD);
-    if (panels > 1) {
-        _tile_stored(2, c + gap, ldc * WORD);
-        _tile_stored(3, c + gap + 16, ldc * WORD);
-    }
+    mm_store(c, ldc, panels > 1 ? c + gap : NULL);
 }
 
 /* The instruction takes as long for 1 row as for 8; what counts is the stream of B, which is two:

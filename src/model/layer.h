@@ -87,7 +87,8 @@ void dm_layer_backward(float *d, bool want_dx, struct dm_layer *grads,
 
 /* One layer over the N <= DM_LAYER_ROWS rows x (N,C), of which the last n_out are computed to the
  * end: out (n_out,C). The rest is scratch: qkv (N,3C), att and proj (n_out,C), act (n_out,F).
- * Products take DM_LAYER_FEW rows at a time, more of them go over the weights in turns. */
+ * Products take at least DM_LAYER_FEW rows at a time, more of them may go over the weights in
+ * turns. */
 enum { DM_LAYER_FEW = DM_LINEAR_FEW, DM_LAYER_ROWS = DM_TREE_ROWS };
 struct dm_layer_step {
     float *out;
