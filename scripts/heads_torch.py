@@ -10,7 +10,7 @@
 `train` minimises the loss of `dynamo train` (eq. 1 of the paper: head n's target is the token n ahead). It begins with the heads of the
 directory, or with copies of the last layer. `sample` draws a shard at temperature 1: 32 tokens of a shard, the prompt, are continued to
 documents of --context tokens.
-`dynamo train` does the same without Python; this is for machines where a GPU does it in minutes. Needs torch, safetensors, h5py. The
+`dynamo train` does the same without Python; this is for machines where a GPU does it in minutes. Needs torch, transformers, safetensors, h5py. The
 result depends on the GPU and the versions, which are written to heads-hf/training.json.
 """
 import argparse
@@ -27,16 +27,13 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
+from pretrain_torch import adamw, tokens_of
+
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # A layer's tensors, by the names that both the base's file and that of the heads use.
 PARTS = ("input_layernorm", "post_attention_layernorm", "attention.query_key_value", "attention.dense",
          "mlp.dense_h_to_4h", "mlp.dense_4h_to_h")
 TENSORS = [f"{part}.{kind}" for part in PARTS for kind in ("weight", "bias")]
-
-
-def tokens_of(path):
-    with h5py.File(path, "r") as f:
-        return torch.from_numpy(f["tokens"][:].astype(np.int64))
 
 
 def rotate(x, cos, sin):
@@ -195,10 +192,7 @@ def train(a):
     data = torch.cat([tokens_of(path) for path in a.data.split(",")]).to(DEVICE)
     val = tokens_of(a.val)
     losses = torch.compile(model.losses) if DEVICE == "cuda" else model.losses
-    matrices = [w for w in model.heads.parameters() if w.dim() > 1]
-    vectors = [w for w in model.heads.parameters() if w.dim() == 1]
-    opt = torch.optim.AdamW([{"params": matrices, "weight_decay": a.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
-                            lr=a.lr, betas=(0.9, 0.95), eps=1e-8, fused=DEVICE == "cuda")
+    opt = adamw(model.heads, a, DEVICE)
     steps = a.steps or 10**9
     warmup, order, step = 50, [], 0
     started = time.time()

@@ -69,6 +69,14 @@ def validate(model, tokens, context, batch, device, cast):
     return total / count
 
 
+def adamw(model, a, device):
+    """Weight decay is for matrices only."""
+    matrices = [w for w in model.parameters() if w.dim() > 1]
+    vectors = [w for w in model.parameters() if w.dim() == 1]
+    return torch.optim.AdamW([{"params": matrices, "weight_decay": a.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+                             lr=a.lr, betas=(0.9, 0.95), eps=1e-8, fused=device == "cuda")
+
+
 def published_name(name):
     """Newer transformers call the output embedding lm_head; files call it embed_out."""
     return "embed_out.weight" if name == "lm_head.weight" else name
@@ -107,11 +115,7 @@ def main():
     train = tokens_of(a.train)
     val = tokens_of(a.val)
     cast = lambda: torch.autocast(device, dtype=torch.bfloat16)
-    matrices = [w for w in model.parameters() if w.dim() > 1]
-    vectors = [w for w in model.parameters() if w.dim() == 1]
-    opt = torch.optim.AdamW([{"params": matrices, "weight_decay": a.weight_decay},
-                             {"params": vectors, "weight_decay": 0.0}],
-                            lr=a.lr, betas=(0.9, 0.95), eps=1e-8, fused=device == "cuda")
+    opt = adamw(model, a, device)
     run = torch.compile(model) if device == "cuda" else model
 
     per_epoch = (len(train) - 1) // a.context // a.batch
