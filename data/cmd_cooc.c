@@ -7,6 +7,7 @@
 #include "data/cooc_build.h"
 #include "data/cooc_show.h"
 #include "data/ngram.h"
+#include "src/base/file.h"
 #include "src/base/json.h"
 #include "src/base/opt.h"
 #include "src/base/par.h"
@@ -429,10 +430,12 @@ static int show(int argc, char **argv)
         0,
         0};
     struct show_args a = {.top = 10};
-    struct dm_cooc c;
+    struct dm_cooc c = {0};
     struct dm_err e;
     argp_parse(&argp, argc, argv, 0, 0, &a);
-    enum dm_status st = dm_cooc_load(&c, a.table, &e);
+    enum dm_status st = dm_file_check_output(a.plot, &a.table, 1, &e);
+    if (!st)
+        st = dm_cooc_load(&c, a.table, &e);
     if (!st && a.plot)
         st = dm_cooc_plot(&c, a.plot, &e);
     if (!st && a.text)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "data/cmd_text.h"
 
+#include "src/base/file.h"
 #include "src/base/opt.h"
 
 enum { KEY_FIELD = 1000, KEY_FORMAT, KEY_JSON };
@@ -42,9 +43,9 @@ static const struct argp text_argp = {option_table, parse, NULL, NULL, NULL, NUL
 
 const struct argp_child dm_text_children[] = {{&text_argp, 0, NULL, 0}, {0}};
 
-enum dm_status dm_text_files(struct dm_text_args *a, struct dm_err *e)
+enum dm_status dm_text_files(struct dm_text_args *a, const char *out, struct dm_err *e)
 {
     for (size_t i = 0; i < a->n_args; i++)
         DM_TRY(dm_files_add(&a->files, a->args[i], e));
-    return DM_OK;
+    return dm_file_check_output(out, (const char *const *)a->files.path, a->files.n, e);
 }

@@ -21,7 +21,8 @@ struct dm_text_args {
  * s->child_inputs[0] = &args. */
 extern const struct argp_child dm_text_children[];
 
-/* Every file that the arguments stand for; release files with dm_files_release(). */
-enum dm_status dm_text_files(struct dm_text_args *a, struct dm_err *e);
+/* Every file that the arguments stand for; release files with dm_files_release(). DM_EMISMATCH if
+ * `out` (NULL: none), which is to be written, is one of them. */
+enum dm_status dm_text_files(struct dm_text_args *a, const char *out, struct dm_err *e);
 
 #endif

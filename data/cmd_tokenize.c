@@ -205,7 +205,8 @@ static enum dm_status run(struct options *o, struct dm_err *e)
     struct dm_tokenizer *t;
     struct dm_tokenize_stats stats;
     const double start = dm_now();
-    DM_TRY(dm_text_files(&o->text, e));
+    DM_TRY(dm_text_files(&o->text, o->out, e));
+    DM_TRY(dm_file_check_output(o->out, (const char *const[]){o->tokenizer, o->template}, 2, e));
     DM_TRY(dm_tokenizer_load(&t, o->tokenizer, e));
     const enum dm_status st = o->instruct ? instruct(o, t, e) : tokenize(o, t, &stats, e);
     dm_tokenizer_free(t);

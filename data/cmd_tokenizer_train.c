@@ -105,7 +105,7 @@ static enum dm_status train(struct options *o, struct dm_bpe_stats *stats, struc
     json_t *root = NULL;
     double before = 0.0;
     enum dm_status st = DM_OK;
-    DM_TRY(dm_text_files(&o->text, e));
+    DM_TRY(dm_text_files(&o->text, o->out, e));
     DM_TRY(dm_bpe_train_new(&b, e));
     dm_progress_init(&p, "counting words", "bytes",
                      (double)dm_reader_total((const char *const *)f->path, f->n));

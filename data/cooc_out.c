@@ -289,6 +289,7 @@ static enum dm_status publish(struct dm_cooc_job *j, double start, struct dm_err
 
 static enum dm_status prepare(struct dm_cooc_job *j, struct dm_err *e)
 {
+    DM_TRY(dm_file_check_output(j->o->out, j->o->inputs, j->o->n_inputs, e));
     DM_TRY(init(j, e));
     DM_TRY(j->kind->survey(j, e));
     DM_TRY(hash_all(j, e));

@@ -412,12 +412,21 @@ static bool show_progress(void *ctx, double share)
     return !dm_stop_requested();
 }
 
+/* What is stored may go into MODEL, but into no other input; a plot into none. */
+static enum dm_status check_outputs(const struct options *o, struct dm_err *e)
+{
+    const char *const in[] = {o->cooc, o->data, o->judge, o->model};
+    DM_TRY(dm_file_check_output(o->dry ? NULL : o->out, in, 3, e));
+    return dm_file_check_output(o->plot, in, 4, e);
+}
+
 static enum dm_status measure(struct job *j, struct dm_err *e)
 {
     const struct options *o = j->o;
     struct dm_cal_opt cal = o->cal;
     struct dm_progress progress;
     DM_TRY(dm_cal_opt_check(&cal, e));
+    DM_TRY(check_outputs(o, e));
     DM_TRY(load(j, e));
     DM_TRY(keep_fit(j, &cal, e));
     const size_t n = cal.control_prompts + cal.prompts;

@@ -9,6 +9,7 @@
 
 #include "eval/cmd_eval.h"
 #include "eval/reliability.h"
+#include "src/base/file.h"
 #include "src/base/json.h"
 #include "src/base/opt.h"
 #include "src/base/par.h"
@@ -384,6 +385,22 @@ static enum dm_status load(struct eval_job *j, struct dm_err *e)
     return o->judge ? load_judge(j, e) : DM_OK;
 }
 
+/* No file that is read is written over. */
+static enum dm_status check_outputs(const struct eval_options *o, struct dm_err *e)
+{
+    const char *in[6 + 2 * EVAL_TASKS + EVAL_FILES] = {o->model, o->cooc,  o->data,
+                                                       o->text,  o->judge, o->prompts};
+    size_t n = 6;
+    for (size_t i = 0; i < o->n_tasks; i++) {
+        in[n++] = o->task[i].path;
+        in[n++] = o->task[i].labels;
+    }
+    for (size_t i = 0; i < o->n_diversity; i++)
+        in[n++] = o->diversity[i];
+    DM_TRY(dm_file_check_output(o->plot, in, n, e));
+    return dm_file_check_output(o->items, in, n, e);
+}
+
 static json_t *name_or_null(const char *name)
 {
     return name ? json_string(name) : json_null();
@@ -392,6 +409,7 @@ static json_t *name_or_null(const char *name)
 static enum dm_status run(struct eval_job *j, struct dm_err *e)
 {
     const struct eval_options *o = j->o;
+    DM_TRY(check_outputs(o, e));
     DM_TRY(load(j, e));
     j->root = json_pack("{s:s, s:s, s:s, s:s, s:o, s:o, s:o}", "command", "eval", "model", o->model,
                         "format", dm_load_formats[o->format + 1], "judge",

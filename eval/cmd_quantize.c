@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "eval/score.h"
+#include "src/base/file.h"
 #include "src/base/json.h"
 #include "src/base/opt.h"
 #include "src/base/par.h"
@@ -233,9 +234,10 @@ static enum dm_status run(const struct options *o, int argc, char **argv, struct
     char *provenance;
     int32_t *ids = NULL;
     enum dm_status st = DM_OK;
+    DM_TRY(dm_file_check_output(o->output, (const char *const[]){o->model, o->data}, 2, e));
     DM_TRY(file_size(o->model, &r.file_before, e));
     DM_TRY(make_provenance(o, argc, argv, &provenance, e));
-    if (o->data) // before anything is written: the shard may be wrong, and OUT may be MODEL
+    if (o->data) // before anything is written: the shard may be wrong
         st = read_tokens(o, &ids, &r.tokens, e);
     if (!st && o->data)
         st = score(o->model, ids, r.tokens, &r.before, &r.n_heads, e);

@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "eval/report.h"
 #include "src/base/arena.h"
@@ -84,20 +83,6 @@ static void say(const struct options *o, const struct dm_runs *r, json_t *sectio
     dm_json_print(sections);
 }
 
-/* A run is not to be written over, whatever names it has. */
-static enum dm_status check_output(const struct options *o, const struct dm_runs *r,
-                                   struct dm_err *e)
-{
-    struct stat out, in;
-    if (stat(o->output, &out))
-        return DM_OK;
-    for (size_t i = 0; i < r->n; i++)
-        if (!stat(r->run[i].path, &in) && in.st_dev == out.st_dev && in.st_ino == out.st_ino)
-            return dm_fail(e, DM_ERANGE, "%s: is one of the runs and would be overwritten",
-                           o->output);
-    return DM_OK;
-}
-
 static enum dm_status run(const struct options *o, struct dm_err *e)
 {
     struct dm_runs runs = {0};
@@ -107,7 +92,8 @@ static enum dm_status run(const struct options *o, struct dm_err *e)
     enum dm_status st = DM_OK;
     for (size_t i = 0; i < o->n; i++)
         DM_TRY_GOTO(dm_runs_add(&runs, o->run[i], e));
-    DM_TRY_GOTO(check_output(o, &runs, e));
+    for (size_t i = 0; i < runs.n; i++) // of folders, too
+        DM_TRY_GOTO(dm_file_check_output(o->output, (const char *const[]){runs.run[i].path}, 1, e));
     DM_TRY_GOTO(dm_report_page(&runs, o->title, &html, &n, &sections, e));
     DM_TRY_GOTO(dm_file_write(o->output, html, n, e));
     say(o, &runs, sections);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "eval/bench.h"
+#include "src/base/file.h"
 #include "src/base/json.h"
 #include "src/base/opt.h"
 #include "src/base/par.h"
@@ -255,6 +256,9 @@ static enum dm_status run(struct options *o, struct dm_err *e)
 {
     struct dm_bench b;
     struct console c = {.json = o->json};
+    const char *const in[] = {o->config, o->bench.model, o->bench.cooc, o->bench.data};
+    DM_TRY(dm_file_check_output(o->plot, in, sizeof(in) / sizeof(in[0]), e));
+    DM_TRY(dm_file_check_output(o->plot, o->bench.peers, o->bench.n_peers, e));
     if (o->config)
         DM_TRY(read_config(&o->bench.cfg, o->config, e));
     dm_progress_init(&c.progress, "measuring", "done", 0.0);

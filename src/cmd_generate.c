@@ -577,8 +577,11 @@ int cmd_generate(int argc, char **argv)
     argp_parse(&argp, argc, argv, 0, NULL, &o);
     dm_par_set_threads(o.threads);
     dm_stop_install();
-    enum dm_status st = dm_model_load(&j.model, o.model, &(struct dm_load_opt){.format = o.format},
-                                      &j.meta, &j.e);
+    const char *const in[] = {o.model, o.cooc, o.prompt_file};
+    enum dm_status st = dm_file_check_output(o.trace, in, sizeof(in) / sizeof(in[0]), &j.e);
+    if (!st)
+        st = dm_model_load(&j.model, o.model, &(struct dm_load_opt){.format = o.format}, &j.meta,
+                           &j.e);
     if (!st && j.meta.calibration) {
         st = dm_gen_opt_calibrated(&o.gen, j.meta.calibration, o.model, &j.e);
         argp_parse(&argp, argc, argv, 0, NULL, &o); // what the user says goes over it

@@ -143,6 +143,32 @@ static void test_leftovers_of_dead_processes_are_swept(void **state)
     dm_file_sweep("/nonexistent/run");
 }
 
+static void test_an_output_that_is_an_input_is_refused(void **state)
+{
+    struct dm_err e = {""};
+    char out[256], in[256], want[600];
+    (void)state;
+    snprintf(out, sizeof(out), "%s", tmp_path("out"));
+    snprintf(in, sizeof(in), "%s", tmp_path("in"));
+    const char *const list[] = {NULL, "/nonexistent/x", out, in};
+    assert_ok(dm_file_write(in, "x", 1, &e), e);
+    assert_ok(dm_file_check_output(NULL, list, 4, &e), e);
+    assert_ok(dm_file_check_output(out, list, 4, &e), e); // out is not there
+    assert_int_equal(dm_file_check_output(in, list, 4, &e), DM_EMISMATCH);
+    snprintf(want, sizeof(want), "%s: is both input and output", in);
+    assert_string_equal(e.msg, want);
+    for (int hard = 0; hard < 2; hard++) {
+        assert_int_equal(hard ? link(in, out) : symlink(in, out), 0);
+        assert_ok(dm_file_check_output(out, list, 2, &e), e);
+        assert_int_equal(dm_file_check_output(out, list + 3, 1, &e), DM_EMISMATCH);
+        snprintf(want, sizeof(want), "%s: is both input (%s) and output", out, in);
+        assert_string_equal(e.msg, want);
+        assert_int_equal(unlink(out), 0);
+    }
+    assert_ok(dm_file_write(out, "x", 1, &e), e); // as long, but another file
+    assert_ok(dm_file_check_output(out, list + 3, 1, &e), e);
+}
+
 static void test_files_appear_whole_and_read_back(void **state)
 {
     (void)state;
@@ -252,6 +278,7 @@ int main(void)
         cmocka_unit_test(test_par_for_covers_each_index_once),
         cmocka_unit_test(test_sha256_of_abc),
         cmocka_unit_test(test_leftovers_of_dead_processes_are_swept),
+        cmocka_unit_test(test_an_output_that_is_an_input_is_refused),
         cmocka_unit_test(test_files_appear_whole_and_read_back),
         cmocka_unit_test(test_json_that_is_added_to_is_whole_or_reported),
         cmocka_unit_test(test_json_errors_name_key_and_range),

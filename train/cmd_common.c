@@ -196,16 +196,10 @@ static enum dm_status show_plan(const struct dm_train_opt *o, struct dm_err *e)
 /* The model would take the place of a file that it is made from. */
 static enum dm_status check_output(const struct dm_train_opt *o, struct dm_err *e)
 {
-    const char *const one[] = {o->base, o->from, o->config, o->tokenizer};
-    const struct dm_paths *const many[] = {&o->data, &o->val};
-    for (size_t i = 0; i < sizeof(one) / sizeof(one[0]); i++)
-        if (one[i] && dm_file_same(one[i], o->output))
-            return dm_fail(e, DM_EMISMATCH, "-o %s: is an input of this run", o->output);
-    for (size_t k = 0; k < 2; k++)
-        for (size_t i = 0; i < many[k]->n; i++)
-            if (dm_file_same(many[k]->path[i], o->output))
-                return dm_fail(e, DM_EMISMATCH, "-o %s: is an input of this run", o->output);
-    return DM_OK;
+    const char *const in[] = {o->base, o->from, o->config, o->tokenizer, o->resume};
+    DM_TRY(dm_file_check_output(o->output, in, sizeof(in) / sizeof(in[0]), e));
+    DM_TRY(dm_file_check_output(o->output, o->data.path, o->data.n, e));
+    return dm_file_check_output(o->output, o->val.path, o->val.n, e);
 }
 
 int dm_train_command(int argc, char **argv, enum dm_train_kind kind, const char *args_doc,

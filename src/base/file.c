@@ -197,10 +197,21 @@ bool dm_file_begins(const char *path, const void *magic, size_t n)
     return same;
 }
 
-bool dm_file_same(const char *a, const char *b)
+enum dm_status dm_file_check_output(const char *out, const char *const *in, size_t n,
+                                    struct dm_err *e)
 {
-    struct stat x, y;
-    return !stat(a, &x) && !stat(b, &y) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+    struct stat to, from;
+    if (!out || stat(out, &to))
+        return DM_OK;
+    for (size_t i = 0; i < n; i++) {
+        if (!in[i] || (strcmp(in[i], "-") ? stat(in[i], &from) : fstat(STDIN_FILENO, &from)) ||
+            from.st_dev != to.st_dev || from.st_ino != to.st_ino)
+            continue;
+        return strcmp(in[i], out)
+                   ? dm_fail(e, DM_EMISMATCH, "%s: is both input (%s) and output", out, in[i])
+                   : dm_fail(e, DM_EMISMATCH, "%s: is both input and output", out);
+    }
+    return DM_OK;
 }
 
 enum dm_status dm_map_open(struct dm_map *m, const char *path, struct dm_err *e)

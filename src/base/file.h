@@ -37,8 +37,11 @@ enum dm_status dm_file_read_at(int fd, void *to, size_t n, uint64_t at, const ch
 /* Whether the file can be read and begins with these n <= 16 bytes. */
 bool dm_file_begins(const char *path, const void *magic, size_t n);
 
-/* Whether both names are there and lead to one file. */
-bool dm_file_same(const char *a, const char *b);
+/* For a command that reads the n files `in` and is to write `out`: DM_EMISMATCH if one of them is
+ * that file, under whatever name; "-" of them is standard input. Any may be NULL, and out need not
+ * be there. */
+enum dm_status dm_file_check_output(const char *out, const char *const *in, size_t n,
+                                    struct dm_err *e);
 
 /* A read-only map of a regular file. n = 0 maps nothing and data is NULL. */
 struct dm_map {

@@ -154,8 +154,8 @@ static enum dm_status write_weights(struct dm_h5 *f, const struct dm_tensor *lis
 enum { FILE_CONFIG, FILE_TOKENIZER, FILE_BASE, FILE_HEADS, N_FILES };
 static const char *const names[N_FILES] = {DM_HF_CONFIG, DM_HF_TOKENIZER, DM_HF_BASE, DM_HF_HEADS};
 
-static enum dm_status prepare(const char *dir, char *paths[N_FILES], const bool wanted[N_FILES],
-                              bool force, struct dm_err *e)
+static enum dm_status prepare(const char *model, const char *dir, char *paths[N_FILES],
+                              const bool wanted[N_FILES], bool force, struct dm_err *e)
 {
     for (int i = 0; i < N_FILES; i++) {
         paths[i] = dm_hf_path(dir, names[i]);
@@ -163,6 +163,8 @@ static enum dm_status prepare(const char *dir, char *paths[N_FILES], const bool 
             return dm_fail(e, DM_ENOMEM, "%s: out of memory", dir);
         if (wanted[i] && !force && !access(paths[i], F_OK))
             return dm_fail(e, DM_EIO, "%s: exists already; --force replaces it", paths[i]);
+        if (wanted[i])
+            DM_TRY(dm_file_check_output(paths[i], &model, 1, e));
     }
     if (mkdir(dir, 0777) && errno != EEXIST)
         return dm_fail_errno(e, "%s: cannot make the directory", dir);
@@ -182,7 +184,7 @@ static enum dm_status export_to(struct dm_h5 *f, const char *dir, bool force, st
     DM_TRY_GOTO(dm_model_tensors(&cfg, &list, &n, e));
     DM_TRY_GOTO(dm_model_check_tensors(f, list, n, e));
     DM_TRY_GOTO(config_text(&cfg, &meta, dm_h5_path(f), &text, e));
-    DM_TRY_GOTO(prepare(dir, paths, wanted, force, e));
+    DM_TRY_GOTO(prepare(dm_h5_path(f), dir, paths, wanted, force, e));
     DM_TRY_GOTO(write_weights(f, list, n, false, paths[FILE_BASE], e));
     if (wanted[FILE_HEADS])
         DM_TRY_GOTO(write_weights(f, list, n, true, paths[FILE_HEADS], e));

@@ -16,7 +16,7 @@ enum { CONFIG_MAX = 16 << 20, TOKENIZER_MAX = 256 << 20 };
 
 /* What is read from the directory. */
 struct source {
-    const char *dir;
+    const char *dir, *out; // the model file, which must be none of them
     struct dm_config cfg;
     struct dm_model_meta meta;
     struct dm_hf_weights base, heads;
@@ -48,7 +48,9 @@ with_file(struct source *s, const char *name,
     char *path = dm_hf_path(s->dir, name);
     if (!path)
         return dm_fail(e, DM_ENOMEM, "%s: out of memory", s->dir);
-    enum dm_status st = read(s, path, e);
+    enum dm_status st = dm_file_check_output(s->out, (const char *const[]){path}, 1, e);
+    if (!st)
+        st = read(s, path, e);
     if (!st)
         st = dm_provenance_input(s->inputs, path, e);
     free(path);
@@ -158,6 +160,16 @@ static enum dm_status check_all(struct source *s, struct dm_err *e)
     return DM_OK;
 }
 
+static enum dm_status open_weights(struct source *s, struct dm_hf_weights *w, const char *name,
+                                   struct dm_err *e)
+{
+    DM_TRY(dm_hf_weights_open(w, s->dir, name, s->inputs, e));
+    DM_TRY(dm_file_check_output(s->out, (const char *const[]){w->path}, 1, e));
+    for (size_t i = 0; i < w->n_files; i++)
+        DM_TRY(dm_file_check_output(s->out, (const char *const[]){w->file[i].path}, 1, e));
+    return DM_OK;
+}
+
 static enum dm_status read_source(struct source *s, bool tokenizer, struct dm_err *e)
 {
     DM_TRY(with_file(s, DM_HF_CONFIG, read_config, e));
@@ -170,9 +182,9 @@ static enum dm_status read_source(struct source *s, bool tokenizer, struct dm_er
         DM_TRY(with_file(s, DM_HF_TOKENIZER, read_tokenizer, e));
     const char *weights = NULL;
     DM_TRY(dm_hf_weights_name(&weights, s->dir, e));
-    DM_TRY(dm_hf_weights_open(&s->base, s->dir, weights, s->inputs, e));
+    DM_TRY(open_weights(s, &s->base, weights, e));
     if (s->cfg.K > 1)
-        DM_TRY(dm_hf_weights_open(&s->heads, s->dir, DM_HF_HEADS, s->inputs, e));
+        DM_TRY(open_weights(s, &s->heads, DM_HF_HEADS, e));
     return check_all(s, e);
 }
 
@@ -216,7 +228,7 @@ static enum dm_status write_model(const struct source *s, const char *path, stru
 enum dm_status dm_hf_import(const char *dir, const char *path, bool tokenizer, int argc,
                             char *const *argv, struct dm_err *e)
 {
-    struct source s = {.dir = dir, .inputs = json_array()};
+    struct source s = {.dir = dir, .out = path, .inputs = json_array()};
     enum dm_status st = read_source(&s, tokenizer, e);
     if (!st) {
         json_t *extra = json_pack("{s:O}", "inputs", s.inputs);

@@ -37,6 +37,7 @@ for word in '"isa":' '"sections":{"gemm":[{"name":' '"share":[' '"heads":[{' '"q
     '"goals":[{"name":"matrix products' '"goal":0.9' '"reached":' '"met":null'; do
     says r.json "$word"
 done
+spares tiny.json "$dynamo" bench --config tiny.json --quick --plot tiny.json
 ! grep -qF '"joint"' r.json || fail "a section that nobody asked for"
 says p.svg "</svg>"
 
@@ -54,3 +55,6 @@ says table.txt "tokens_per_forward"
 "$dynamo" bench m.h5 --quick --format bf16 --threads 1 --what speedup --json > r.json
 says r.json '"speedup":[{"name":"eps_b'
 says r.json '"ratio":['
+for out in m.h5 cooc.h5 a.h5 r.json; do
+    spares $out "$dynamo" bench m.h5 --cooc cooc.h5 --data a.h5 --peers r.json --quick --plot $out
+done

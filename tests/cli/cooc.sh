@@ -56,6 +56,20 @@ grep -q '"complete":true' c.json || fail "a whole table is not complete"
 says report.json "\"triplets\":{\"counted\":$n3,\"distinct\":$d3,\"kept\":$k3,\"min_count\":5}"
 refused 1 "a pruned table" merge k.h5 pa.h5 -o never.h5
 
+# No input is written over, whatever its name.
+ln -s a.h5 link.h5
+ln pa.h5 hard.h5
+for out in a.h5 ./a.h5 link.h5; do
+    spares $out "$dynamo" cooc b.h5 a.h5 -o $out
+done
+refused 1 './a.h5: is both input (a.h5) and output' b.h5 a.h5 -o ./a.h5
+for out in pb.h5 hard.h5; do
+    spares $out "$dynamo" cooc merge pa.h5 pb.h5 -o $out
+done
+spares c.h5 "$dynamo" cooc merge c.h5 -o c.h5 --min-count3 5
+spares c.h5 "$dynamo" cooc show c.h5 --plot c.h5
+"$dynamo" cooc a.h5 b.h5 -o k.h5 > /dev/null || fail "an output that is there already cannot be replaced"
+
 # A budget is that of the file.
 size=$(stat -c %s c.h5)
 for by in weight count; do

@@ -127,6 +127,13 @@ printf '{"kind": "x"}\n' > bad.jsonl
 refuses 1 'bad.jsonl, line 1' "$dynamo" eval heads.h5 --prompts bad.jsonl $brief
 printf '\n \n' > blank.txt
 refuses 1 'blank.txt: no prompt' "$dynamo" eval heads.h5 --prompts blank.txt $brief
+for out in heads.h5 cooc.h5 base.h5 held.h5 prompts.jsonl choice.jsonl b.jsonl some.ids ./b.txt; do
+    spares $out "$dynamo" eval heads.h5 --cooc cooc.h5 --judge base.h5 --data held.h5 --prompts prompts.jsonl \
+        --task piqa=choice.jsonl,b.jsonl --diversity some.ids --diversity b.txt --items $out
+    spares $out "$dynamo" eval heads.h5 --cooc cooc.h5 --judge base.h5 --data held.h5 --prompts prompts.jsonl \
+        --task piqa=choice.jsonl,b.jsonl --diversity some.ids --diversity b.txt --what reliability --plot $out
+done
+spares long.txt "$dynamo" eval heads.h5 --text long.txt --what reliability --plot long.txt
 
 # ---- score ----
 printf 'And the king blessed the river. And the servant spoke unto the prophet.' > a.txt
@@ -244,6 +251,12 @@ grep -q certified err.txt && fail "the base alone needs no certificate: $(cat er
 "$dynamo" generate cal8.h5 -p "In the" -n 12 --cooc cooc.h5 > out.txt 2> err.txt
 says err.txt 'not as certified: the weights are other ones'
 
+for out in cooc.h5 held.h5 base.h5; do
+    spares $out "$dynamo" calibrate heads.h5 --cooc cooc.h5 --data held.h5 --judge base.h5 $small -o $out
+    spares $out "$dynamo" calibrate heads.h5 --cooc cooc.h5 --data held.h5 --judge base.h5 $small --plot $out
+done
+spares heads.h5 "$dynamo" calibrate heads.h5 --data held.h5 $small --dry-run --plot heads.h5
+"$dynamo" calibrate cal.h5 --data held.h5 $small -o ./cal.h5 > none.tsv || fail "-o MODEL is as without"
 refuses 1 'no heads' "$dynamo" calibrate base.h5 --data held.h5 $small
 refuses 1 'exceed the context 64' "$dynamo" calibrate heads.h5 --data held.h5 $small --tokens 64
 refuses 1 'takes 59' "$dynamo" calibrate heads.h5 --data held.h5 --prompts 58

@@ -149,6 +149,10 @@ refused 1 'none.txt' m.h5 -f none.txt --mode ar
 refused 1 "the model's context holds 256" m.h5 -f a.txt --mode ar
 refused 1 'trace.jsonl' m.h5 -p a --mode ar --trace none/trace.jsonl
 refused 1 'none.h5' m.h5 -p a --cooc none.h5
+for out in m.h5 cooc.h5 p.txt; do
+    spares $out "$dynamo" generate m.h5 --cooc cooc.h5 -f p.txt --trace $out
+done
+spares p.txt "$dynamo" generate m.h5 --cooc cooc.h5 -f - --trace p.txt < p.txt
 "$dynamo" tokenizer-train a.txt --vocab 290 -o u.json > /dev/null
 "$dynamo" tokenize -t u.json a.txt -o u.h5 > /dev/null
 "$dynamo" cooc u.h5 -o other.h5 > /dev/null

@@ -84,6 +84,12 @@ refuses 2 'FILE or DIR is missing' "$dynamo" verify
 # What goes wrong
 refuses 1 'exists already; --force' "$dynamo" export m.h5 -o out
 "$dynamo" export m.h5 -o out --force
+for file in config.json tokenizer.json model.safetensors; do
+    spares in/$file "$dynamo" import in -o in/$file
+done
+ln -f m.h5 out/model.safetensors
+refuses 1 'out/model.safetensors: is both input (m.h5) and output' "$dynamo" export m.h5 -o out --force
+cmp m.h5 out/model.safetensors || fail "a refused export replaced a file"
 rm in/tokenizer.json
 refuses 1 'no tokenizer.json' "$dynamo" import in -o n.h5
 [ ! -e n.h5 ] || fail "a failed import left a file"
@@ -102,6 +108,9 @@ for form in pytorch_model.bin pytorch_model.bin.index.json model.safetensors.ind
         *.bin) cp "$golden/../hf_torch/$form" form/ ;;
         *) cp "$golden/../hf_torch/${form%%.*}"-* "$golden/../hf_torch/$form" form/ ;;
     esac
+    for file in form/*; do
+        spares "$file" "$dynamo" import form --no-tokenizer -o "$file"
+    done
     "$dynamo" import form --no-tokenizer -o form.h5 > out.txt
     shows '^form.h5: 16944 parameters in f16'
     "$dynamo" export form.h5 -o form-out

@@ -23,6 +23,14 @@ refuses() {
     [ ! -s out.txt ] || fail "output in spite of the failure: $*"
 }
 
+# spares FILE COMMAND...: the command, which reads FILE and is to write it, refuses and leaves it be.
+spares() {
+    local before
+    before=$(sha256sum < "$1")
+    refuses 1 "$1: is both input" "${@:2}"
+    [ "$(sha256sum < "$1")" = "$before" ] || fail "$1 was changed: ${*:2}"
+}
+
 # refused CODE SENTENCE ARGUMENT...: the test's $command refuses these arguments.
 refused() { refuses "$1" "$2" "$dynamo" $command "${@:3}"; }
 

@@ -68,6 +68,9 @@ refuses 1 'dynamo-shard' "$dynamo" quantize text.h5 --to int8 -o x.h5
 "$dynamo" tokenize -t other.json text.jsonl -o other.h5 > /dev/null
 refuses 1 'another tokenizer' "$dynamo" quantize heads.h5 --to int8 -o x.h5 --data other.h5
 [ ! -e x.h5 ] || fail "a file in spite of the failure"
+for out in heads.h5 text.h5; do
+    spares $out "$dynamo" quantize heads.h5 --to int8 -o $out --data text.h5
+done
 refuses 2 '--to' "$dynamo" quantize heads.h5 --to int5 -o x.h5
 refuses 2 '--to' "$dynamo" quantize heads.h5 -o x.h5
 refuses 2 '-o FILE' "$dynamo" quantize heads.h5 --to int8

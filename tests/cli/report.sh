@@ -66,7 +66,7 @@ refused 1 'cut.h5' cut.h5 -o bad.html
 head -c 100 run/calibrate.json > cut.json
 refused 1 'cut.json' cut.json -o bad.html
 refused 1 'none/x.html' text.json -o none/x.html
-refused 1 'would be overwritten' text.json run -o run/heads.h5
+spares run/heads.h5 "$dynamo" report text.json run -o run/heads.h5
 refused 2 'RUN is missing' -o bad.html
 refused 2 '-o FILE is missing' text.json
 no_file bad.html

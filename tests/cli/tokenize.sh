@@ -108,6 +108,13 @@ head -c 100 a.txt.gz > cut.txt.gz
 refused 1 'cut.txt.gz: the gzip data is cut off' -t t.json -o x.h5 cut.txt.gz
 refuses 1 'cut.txt.gz: the gzip data is cut off' "$dynamo" tokenizer-train cut.txt.gz -o x.h5
 no_file x.h5
+for out in a.txt b.txt t.json; do
+    spares $out "$dynamo" tokenize -t t.json a.txt b.txt -o $out
+done
+spares a.txt "$dynamo" tokenize -t t.json b.txt - -o a.txt < a.txt
+spares ab.h5 "$dynamo" tokenize -t ab.h5 a.txt -o ab.h5
+spares ab.jsonl "$dynamo" tokenizer-train a.txt ab.jsonl -o ab.jsonl
+spares folder/sub/c.jsonl "$dynamo" tokenizer-train folder -o folder/sub/c.jsonl
 echo '1 2 300' > ids.txt
 refuses 1 'ids.txt, line 1: id 300 is not below 300' "$dynamo" detokenize -t t.json ids.txt
 echo '1 2x' > ids.txt

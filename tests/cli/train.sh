@@ -24,7 +24,7 @@ refuses 1 "dynamo train: nothing.h5" "$dynamo" train nothing.h5 --data shard.h5 
 refuses 1 "dynamo pretrain: c.h5" "$dynamo" pretrain --resume c.h5
 ln -s shard.h5 link.h5
 for o in shard.h5 ./link.h5 config.json; do # not over what it is made from
-    refuses 1 "-o $o: is an input of this run" "$dynamo" pretrain --config config.json --data shard.h5 -o $o
+    spares $o "$dynamo" pretrain --config config.json --data shard.h5 -o $o
 done
 
 # ---- pretraining
@@ -100,7 +100,7 @@ prints "go on with" "${run[@]}" -o joint2.h5 --recipe joint --stop-after 7
 prints "PPL_1:3" "$dynamo" train --resume joint2.ckpt --threads 1
 cmp joint.h5 joint2.h5 || fail "a resumed joint run differs"
 refuses 1 "heads already" "$dynamo" train heads.h5 --data shard.h5 -o x.h5
-refuses 1 "-o base.h5: is an input of this run" "$dynamo" train base.h5 --data shard.h5 -o base.h5
+spares base.h5 "$dynamo" train base.h5 --data shard.h5 -o base.h5
 [ ! -e x.h5 ] || fail "a refused run wrote a file"
 
 # ---- what a run will need: said before, and within 15 % of what it takes
