@@ -2,6 +2,7 @@
 #include "eval/chart.h"
 
 #include <math.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -152,18 +153,76 @@ static void draw_point(struct frame *f, const struct dm_series *s, const struct 
     dm_svg_group_end(&f->g);
 }
 
+struct box {
+    double left, top, right, bottom;
+};
+
+static size_t inside(const struct box *b, double x, double y)
+{
+    return x > b->left && x < b->right && y > b->top && y < b->bottom;
+}
+
+/* How much of points, lines, the limit and its name is in the box; very much if the box is not in
+ * the frame. */
+static size_t covered(const struct frame *f, const struct box *b)
+{
+    enum { STEPS = 16, POINT = 8, LIMIT = 6, OUT = 10000 };
+    const bool out = b->left < LEFT || b->right > WIDTH || b->top < 0 ||
+                     b->bottom > HEIGHT - BOTTOM;
+    size_t n = out ? OUT : 0;
+    for (size_t s = 0; s < f->c->n; s++) {
+        const struct dm_point *p = f->c->series[s].point;
+        for (size_t i = 0; i < f->c->series[s].n; i++) {
+            if (!shown(f, &p[i]))
+                continue;
+            const double x = px(f, p[i].x), y = py(f, p[i].y);
+            n += p[i].mark == DM_MARK_NONE ? 0 : POINT * inside(b, x, y);
+            for (int k = 1; i && shown(f, &p[i - 1]) && k < STEPS; k++) {
+                const double t = k / (double)STEPS;
+                n += inside(b, x + t * (px(f, p[i - 1].x) - x), y + t * (py(f, p[i - 1].y) - y));
+            }
+        }
+    }
+    if (f->c->limit_name)
+        n += LIMIT * inside(b, (b->left + b->right) / 2, py(f, f->c->limit));
+    for (size_t k = 0; f->c->limit_name && k < strlen(f->c->limit_name); k++)
+        n += inside(b, LEFT + 7 + 6.0 * (double)k, py(f, f->c->limit) - 8);
+    return n;
+}
+
+/* Above, below or beside the point, where it hides the least. */
+static void draw_word(struct frame *f, double x, double y, const char *word)
+{
+    enum { PLACES = 8 };
+    static const struct {
+        double x, y; // of the text's middle; x in steps of half its width and 12
+    } place[PLACES] = {{0, -17}, {0, 17}, {1, 14}, {1, -13}, {-1, 14}, {-1, -13}, {1, 1}, {-1, 1}};
+    const double half = 4.0 * (double)strlen(word);
+    size_t best = 0, least = SIZE_MAX;
+    double at[PLACES];
+    for (size_t i = 0; i < PLACES; i++) {
+        at[i] = x + place[i].x * (half + 12);
+        const double middle = y + place[i].y;
+        const size_t n = covered(
+            f, &(struct box){at[i] - half - 3, middle - 9, at[i] + half + 3, middle + 9});
+        if (n < least) {
+            least = n;
+            best = i;
+        }
+    }
+    dm_svg_text(&f->g, at[best], y + place[best].y + 5,
+                (struct dm_svg_style){.colour = INK, .anchor = DM_SVG_MIDDLE, .bold = true}, "%s",
+                word);
+}
+
 static void draw_chosen(struct frame *f)
 {
     dm_svg_group(&f->g, "chosen", NULL);
     for (size_t s = 0; s < f->c->n; s++)
         for (size_t i = 0; i < f->c->series[s].n; i++) {
             const struct dm_point *p = &f->c->series[s].point[i];
-            if (p->mark != DM_MARK_CHOSEN || !shown(f, p))
-                continue;
-            const double x = px(f, p->x), y = py(f, p->y);
-            dm_svg_text(&f->g, x, y < TOP + 30 ? y + 22 : y - 12,
-                        (struct dm_svg_style){.colour = INK, .anchor = DM_SVG_MIDDLE, .bold = true},
-                        "%s", f->c->chosen ? f->c->chosen : "chosen");
+            if (p->mark == DM_MARK_CHOSEN && shown(f, p))
+                draw_word(f, px(f, p->x), py(f, p->y), f->c->chosen ? f->c->chosen : "chosen");
         }
     dm_svg_group_end(&f->g);
 }

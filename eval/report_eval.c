@@ -14,7 +14,7 @@ static double item(const json_t *o, const char *key, size_t i)
     return json_is_number(v) ? json_number_value(v) : NAN;
 }
 
-/* {"value", "low", "high"} as a cell. */
+/* {"value", "low", "high"} as a cell; where it is narrow, the interval is below the value. */
 static void put_measure(struct dm_page *p, const json_t *o, const char *key)
 {
     char path[64], text[3][40];
@@ -26,10 +26,11 @@ static void put_measure(struct dm_page *p, const json_t *o, const char *key)
         dm_page_figure(text[i], x, 3);
         interval = interval && (!i || isfinite(x));
     }
+    dm_page_raw(p, "<td class=\"n of\">");
+    dm_page_text(p, "%s ", text[0]);
     if (interval)
-        dm_page_element(p, "td class=\"n\"", "%s [%s, %s]", text[0], text[1], text[2]);
-    else
-        dm_page_element(p, "td class=\"n\"", "%s", text[0]);
+        dm_page_element(p, "span", "[%s, %s]", text[1], text[2]);
+    dm_page_raw(p, "</td>");
 }
 
 /* ---- Perplexity ---------------------------------------------------------------------------------
@@ -196,8 +197,13 @@ static void put_setting(struct dm_page *p, const json_t *point, bool paper)
         return;
     dm_page_raw(p, "<tr>");
     dm_page_element(p, "th scope=\"row\"", "%s", name ? name : "?");
+    const bool all_won = dm_rep_number(point, "wins") > 0 && dm_rep_number(point, "losses") == 0 &&
+                         dm_rep_number(point, "ties") == 0;
     for (size_t m = 0; m < MEASURES; m++)
-        put_measure(p, point, measures[m].key);
+        if (all_won && !strcmp(measures[m].key, "win_rate"))
+            dm_page_element(p, "td class=\"n\"", "no loss");
+        else
+            put_measure(p, point, measures[m].key);
     if (paper) {
         dm_page_number(p, dm_rep_number(point, "paper.speedup"), 3);
         dm_page_number(p, dm_rep_number(point, "paper.win_rate"), 3);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "eval/chart.h"
 #include "eval/report_impl.h"
 #include "eval/scale.h"
 #include "src/base/arena.h"
@@ -458,6 +459,74 @@ static void test_text_is_escaped_wherever_it_stands(void **state)
     free(text);
 }
 
+/* A chart of n points of y(x), one of them chosen, and a limit. */
+static char *chart_of(double (*y)(double x), size_t n, size_t chosen)
+{
+    struct dm_series s = {.name = "a", .colour = 1};
+    struct dm_page p;
+    struct dm_err e;
+    char *html;
+    size_t size;
+    for (size_t i = 0; i < n; i++) {
+        const double x = (double)i / (double)(n - 1);
+        struct dm_point *point = dm_series_add(&s, x, y(x));
+        assert_non_null(point);
+        point->mark = i == chosen ? DM_MARK_CHOSEN : DM_MARK_FULL;
+    }
+    dm_page_begin(&p);
+    assert_true(dm_chart_draw(&p, &(struct dm_chart){.title = "t",
+                                                     .x = "x",
+                                                     .y = "y",
+                                                     .summary = "s",
+                                                     .chosen = "certified",
+                                                     .limit = 0.5,
+                                                     .limit_name = "margin 0.5",
+                                                     .series = &s,
+                                                     .n = 1}));
+    assert_ok(dm_page_end(&p, &html, &size, &e), e);
+    free(s.point);
+    return html;
+}
+
+static double up(double x)
+{
+    return x;
+}
+
+static double down(double x)
+{
+    return 1 - x;
+}
+
+static double bent(double x)
+{
+    return x * x * x;
+}
+
+static void test_the_chosen_points_name_hides_no_point(void **state)
+{
+    (void)state;
+    enum { N = 12 };
+    double (*const shape[])(double) = {up, down, bent};
+    for (size_t k = 0; k < 3 * N; k++) {
+        char *html = chart_of(shape[k / N], N, k % N);
+        double x, y, cx, cy;
+        size_t n = 0;
+        const char *word = strstr(html, "\">certified</text>"), *c = html;
+        assert_non_null(word);
+        for (c = html; (c = strstr(c + 1, "<text x=")) && c < word;)
+            assert_int_equal(sscanf(c, "<text x=\"%lf\" y=\"%lf\"", &x, &y), 2);
+        assert_true(x > 36 && x < 404 && y > 10 && y < 230);
+        for (c = html; (c = strstr(c, "<circle ")); c++, n++) {
+            assert_int_equal(sscanf(c, "<circle cx=\"%lf\" cy=\"%lf\"", &cx, &cy), 2);
+            if (fabs(cx - x) < 36 && cy > y - 12 && cy < y + 3)
+                fail_msg("shape %zu, point %zu: a point under the word", k / N, k % N);
+        }
+        assert_int_equal(n, N + 1); // the chosen one has a ring
+        free(html);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -469,6 +538,7 @@ int main(void)
         cmocka_unit_test(test_a_page_of_everything_has_every_section),
         cmocka_unit_test(test_sections_without_data_are_absent_and_say_so),
         cmocka_unit_test(test_any_value_may_be_anything),
+        cmocka_unit_test(test_the_chosen_points_name_hides_no_point),
         cmocka_unit_test(test_running_out_of_memory_is_reported),
     };
     return cmocka_run_group_tests_name("report", tests, setup, teardown);
