@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "eval/judge.h"
 #include "src/base/arena.h"
 #include "src/base/json.h"
 #include "src/decode/decoder.h"
@@ -23,42 +24,36 @@ struct run {
     struct dm_session *session;
     struct dm_decoder decoder;
     float *logits, *after; /* (heads,Vp), and (2,heads,Vp) behind tokens of a block */
+    int32_t *seen;         /* (V) distinct ids of the context */
+    size_t n_seen;
     struct dm_fit_sample *sample[DM_ORDER_MAX + 1]; /* (n) */
 };
 
-/* log of the base's sampler for id: softmax(logits / temperature) over V ids, divided by the
- * penalty where seen and renormalised, not cut to top_k; as the judge's. */
-static double sampler_logp(const float *logits, size_t V, const bool *seen, int32_t id,
-                           const struct dm_gen_opt *o)
+/* Appends to the context of the decoder, which marks ids, and to that of the judge, which lists
+ * them. */
+static void see(struct run *r, const int32_t *ids, size_t n)
 {
-    double max = -INFINITY, sum = 0, mine = 0;
-    for (size_t v = 0; v < V; v++)
-        max = fmax(max, (double)logits[v]);
-    for (size_t v = 0; v < V; v++) {
-        const double x = ((double)logits[v] - max) / o->temperature -
-                         (seen[v] ? log(o->penalty) : 0);
-        sum += exp(x);
-        mine = v == (size_t)id ? x : mine;
-    }
-    return mine - log(sum);
+    for (size_t i = 0; i < n; i++)
+        if ((size_t)ids[i] < r->m->cfg.V && !r->decoder.seen[ids[i]]) {
+            r->seen[r->n_seen++] = ids[i];
+            dm_decoder_add(&r->decoder, ids + i, 1);
+        }
 }
 
 /* log p of the block's tokens, each given those before it. */
 static double block_logp(struct run *r, const struct dm_block *b)
 {
-    const size_t row = r->heads * r->m->cfg.Vp;
-    bool *seen = r->decoder.seen, was[DM_ORDER_MAX];
+    const size_t row = r->heads * r->m->cfg.Vp, n_seen = r->n_seen;
     double sum = 0;
     dm_session_step_rows(r->session, b->id, b->n - 1, b->n - 1, r->after);
     dm_session_reset(r->session, b->pos);
     for (size_t i = 0; i < b->n; i++) {
-        sum += sampler_logp(i ? r->after + (i - 1) * row : r->logits, r->m->cfg.V, seen, b->id[i],
-                            &r->base);
-        was[i] = seen[b->id[i]];
-        seen[b->id[i]] = true;
+        sum += dm_judge_sampler_logp(i ? r->after + (i - 1) * row : r->logits, r->m->cfg.V,
+                                     b->id[i], r->seen, r->n_seen, &r->base);
+        see(r, b->id + i, 1);
     }
-    for (size_t i = b->n; i-- > 0;)
-        seen[b->id[i]] = was[i];
+    while (r->n_seen > n_seen) // the block is none of the text
+        r->decoder.seen[r->seen[--r->n_seen]] = false;
     return sum;
 }
 
@@ -84,7 +79,8 @@ static enum dm_status one_text(struct run *r, size_t text, const int32_t *prompt
 {
     dm_session_reset(r->session, 0);
     dm_decoder_reset(&r->decoder);
-    dm_decoder_add(&r->decoder, prompt, n_prompt);
+    r->n_seen = 0;
+    see(r, prompt, n_prompt);
     dm_session_step(r->session, prompt, n_prompt, r->logits);
     r->base.seed = r->seed + 2 * text;
     r->probe.seed = r->base.seed + 1;
@@ -93,7 +89,7 @@ static enum dm_status one_text(struct run *r, size_t text, const int32_t *prompt
         DM_TRY(one_position(r, text, pos, e));
         DM_TRY(
             dm_decoder_step(&r->decoder, &r->base, NULL, r->logits, r->m->cfg.Vp, 1, pos, &b, e));
-        dm_decoder_add(&r->decoder, b.id, 1);
+        see(r, b.id, 1);
         dm_session_step(r->session, b.id, 1, r->logits);
     }
     return DM_OK;
@@ -107,6 +103,8 @@ static enum dm_status run_new(struct run *r, size_t positions, struct dm_err *e)
     if (!dm_mul(3 * r->heads, c->Vp, &row) || !(r->logits = dm_alloc(row, sizeof(*r->logits))))
         return dm_fail(e, DM_ENOMEM, "out of memory for the logits");
     r->after = r->logits + r->heads * c->Vp;
+    if (!(r->seen = dm_alloc(c->V, sizeof(*r->seen))))
+        return dm_fail(e, DM_ENOMEM, "out of memory for the context");
     for (size_t n = 2; n <= r->heads; n++)
         if (!(r->sample[n] = dm_alloc(positions, sizeof(**r->sample))))
             return dm_fail(e, DM_ENOMEM, "out of memory for %zu positions", positions);
@@ -121,6 +119,7 @@ static void run_free(struct run *r)
     for (size_t n = 2; n <= DM_ORDER_MAX; n++)
         free(r->sample[n]);
     free(r->logits);
+    free(r->seen);
 }
 
 /* ---- Weights --------------------------------------------------------------------------------- */

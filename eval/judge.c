@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* judge.c - one pass over the text, then its rows of logits in all threads: a row is summed in
- * blocks of BLOCK exponentials, the blocks in double, so its bits are its own. */
+/* judge.c - one pass over the text, then its rows of logits in all threads: a row is summed in one
+ * order, so its bits are its own. */
 #include "eval/judge.h"
 
 #include <math.h>
@@ -10,7 +10,7 @@
 #include "src/base/par.h"
 #include "src/kernel/kern.h"
 
-enum { BLOCK = 1024 };
+enum { BLOCK = 1024, CHAINS = 4 };
 
 struct dm_judge {
     const struct dm_model *m;
@@ -65,32 +65,40 @@ void dm_judge_free(struct dm_judge *j)
     free(j);
 }
 
-/* Sum over n ids of exp((x - max) * scale). */
+/* Sum over n ids of exp((x - max) * scale): the kernel's exponentials, which are right to 1e-7, not
+ * its sum. Four chains, because one would wait for itself. */
 static double exp_sum(const float *x, float max, float scale, size_t n)
 {
     const struct dm_kern *k = dm_kern();
     float work[BLOCK];
-    double sum = 0.0;
+    double sum[CHAINS] = {0.0};
     for (size_t i = 0; i < n; i += BLOCK) {
         const size_t len = n - i < BLOCK ? n - i : BLOCK;
-        for (size_t v = 0; v < len; v++)
-            work[v] = (x[i + v] - max) * scale;
-        sum += (double)k->exp_sum(work, 0.0f, len);
+        size_t v = 0;
+        for (size_t w = 0; w < len; w++)
+            work[w] = (x[i + w] - max) * scale;
+        k->exp_sum(work, 0.0f, len);
+        for (; v + CHAINS <= len; v += CHAINS)
+            for (size_t c = 0; c < CHAINS; c++)
+                sum[c] += (double)work[v + c];
+        for (; v < len; v++)
+            sum[0] += (double)work[v];
     }
-    return sum;
+    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
-/* log p of id when p = softmax(x / temperature) over n ids is divided by the penalty for those
- * that were seen and renormalised. */
-static double sampler_logp(const struct dm_judge *j, const float *x, float max, size_t n,
-                           size_t pos, int32_t id, const struct dm_gen_opt *o)
+double dm_judge_sampler_logp(const float *x, size_t n, int32_t id, const int32_t *seen,
+                             size_t n_seen, const struct dm_gen_opt *o)
 {
+    const float max = dm_kern()->max(x, n);
     const double scale = 1.0 / o->temperature;
     double sum = exp_sum(x, max, (float)scale, n);
-    for (size_t s = 0; s < j->n_seen[pos]; s++)
-        if ((size_t)j->seen[s] < n)
-            sum -= exp(((double)x[j->seen[s]] - (double)max) * scale) * (1.0 - 1.0 / o->penalty);
-    const bool again = j->since[id] < pos;
+    bool again = false;
+    for (size_t s = 0; s < n_seen; s++) {
+        if ((size_t)seen[s] < n)
+            sum -= exp(((double)x[seen[s]] - (double)max) * scale) * (1.0 - 1.0 / o->penalty);
+        again |= seen[s] == id;
+    }
     return ((double)x[id] - (double)max) * scale - (again ? log(o->penalty) : 0.0) - log(sum);
 }
 
@@ -142,8 +150,9 @@ static void judge_rows(void *ctx, size_t part, size_t begin, size_t end)
         struct dm_verdict *v = &j->rows[i];
         const bool outside = (size_t)id >= c->V || rank(x, c->V, id) >= t->o->top_k;
         v->logp = (double)x[id] - (double)max - log(exp_sum(x, max, 1.0f, c->Vp));
-        v->sampler_logp = t->o->temperature > 0.0 ? sampler_logp(j, x, max, c->V, pos, id, t->o)
-                                                  : (double)NAN;
+        v->sampler_logp = t->o->temperature > 0.0
+                              ? dm_judge_sampler_logp(x, c->V, id, j->seen, j->n_seen[pos], t->o)
+                              : (double)NAN;
         v->outside = outside;
         v->first = !outside && is_first(j, x, c->V, pos, id, t->o);
     }

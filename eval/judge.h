@@ -19,6 +19,11 @@ struct dm_verdict {
     double first;   /* share of tokens that the base's greedy decoding would have written there */
 };
 
+/* That sampler's log p of one id, from head 1's logits x, of which the first n = V are softmaxed;
+ * id itself may be beyond them. seen (n_seen): the distinct ids before it. o->temperature > 0. */
+double dm_judge_sampler_logp(const float *x, size_t n, int32_t id, const int32_t *seen,
+                             size_t n_seen, const struct dm_gen_opt *o);
+
 struct dm_judge; /* the judging model's pass and logits */
 
 /* For texts of at most T tokens, prompts included. m is borrowed. DM_ERANGE (T > T_max), DM_ENOMEM.

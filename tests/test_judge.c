@@ -76,6 +76,39 @@ static void test_judge_is_the_mean_log_p_of_the_generated_tokens(void **state)
     dm_model_release(&m);
 }
 
+/* Rows of several blocks, ids beyond the vocabulary, and a penalty that leaves a hundredth of
+ * nearly everything: what is lost in the subtraction is what an exponential is off by, a hundred
+ * times. */
+static void test_sampler_log_p_is_that_of_its_definition(void **state)
+{
+    (void)state;
+    enum { V = 5003, SEEN = 40 };
+    static float x[V + 5];
+    int32_t seen[SEEN];
+    for (uint64_t round = 0; round < 8; round++) {
+        struct dm_gen_opt o = {.temperature = 0.7, .penalty = round & 1 ? 100.0 : 1.3};
+        const double near = round & 1 ? 2e-5 : 3e-7;
+        struct dm_rng rng;
+        double sum = 0.0;
+        dm_rng_init(&rng, 6, round);
+        for (size_t v = 0; v < V + 5; v++)
+            x[v] = (float)(3.0 * dm_rng_normal(&rng));
+        for (size_t s = 0; s < SEEN; s++) {
+            seen[s] = (int32_t)(V + 2 - s * 113); // the first is beyond V
+            x[seen[s]] += round & 2 ? 20.0f : 0.0f;
+        }
+        const size_t n = round & 4 ? 0 : SEEN;
+        for (int32_t v = 0; v < V; v++)
+            sum += exp((double)x[v] / o.temperature) / (repeated(seen, n, v) ? o.penalty : 1.0);
+        for (size_t s = 0; s < SEEN; s++)
+            for (int32_t id = seen[s] - 1; id <= seen[s]; id++) {
+                const double want = (double)x[id] / o.temperature - log(sum) -
+                                    (repeated(seen, n, id) ? log(o.penalty) : 0.0);
+                assert_near(dm_judge_sampler_logp(x, V, id, seen, n, &o), want, near);
+            }
+    }
+}
+
 static void test_judge_refuses_texts_without_prompt_or_tokens(void **state)
 {
     (void)state;
@@ -211,6 +244,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_judge_is_the_mean_log_p_of_the_generated_tokens),
+        cmocka_unit_test(test_sampler_log_p_is_that_of_its_definition),
         cmocka_unit_test(test_judge_refuses_texts_without_prompt_or_tokens),
         cmocka_unit_test(test_first_is_what_greedy_decoding_writes),
         cmocka_unit_test(test_verdicts_do_not_depend_on_threads),
