@@ -353,18 +353,12 @@ struct job {
     struct dm_cal_report report;
 };
 
-/* The tokenizer of `path` is that of the shard; a model without one is taken at its word. */
+/* The ids of `path` are those of the shard. */
 static enum dm_status check_tokenizer(const struct job *j, const char *path,
                                       const struct dm_model *m, const struct dm_model_meta *meta,
                                       struct dm_err *e)
 {
-    char hash[DM_HASH_LEN + 1];
-    if (meta->tokenizer) {
-        dm_sha256(meta->tokenizer, strlen(meta->tokenizer), hash);
-        if (strcmp(hash, dm_shard_tokenizer_hash(j->shard)))
-            return dm_fail(e, DM_EMISMATCH, "%s was tokenized with another tokenizer than %s's",
-                           j->o->data, path);
-    }
+    DM_TRY(dm_model_check_tokenizer(meta, path, dm_shard_tokenizer_hash(j->shard), j->o->data, e));
     if (dm_shard_vocab(j->shard) > m->cfg.Vp)
         return dm_fail(e, DM_EMISMATCH, "%s has %zu token ids, %s only %zu", j->o->data,
                        dm_shard_vocab(j->shard), path, m->cfg.Vp);

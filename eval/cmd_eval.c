@@ -333,30 +333,14 @@ static enum dm_status settings(struct eval_job *j, struct dm_err *e)
     return st;
 }
 
-/* Other files must have been made with the same tokenizer. */
-static enum dm_status same_tokenizer(const struct eval_job *j, const char *hash, const char *path,
-                                     struct dm_err *e)
-{
-    char own[DM_HASH_LEN + 1];
-    if (!j->meta.tokenizer)
-        return DM_OK;
-    dm_sha256(j->meta.tokenizer, strlen(j->meta.tokenizer), own);
-    return strcmp(own, hash)
-               ? dm_fail(e, DM_EMISMATCH, "%s was made with another tokenizer than %s", path,
-                         j->o->model)
-               : DM_OK;
-}
-
 static enum dm_status load_judge(struct eval_job *j, struct dm_err *e)
 {
     struct dm_model_meta meta = {0};
-    char hash[DM_HASH_LEN + 1];
     enum dm_status st = dm_model_load(&j->judge, j->o->judge,
                                       &(struct dm_load_opt){.format = j->o->format}, &meta, e);
-    if (!st && meta.tokenizer) {
-        dm_sha256(meta.tokenizer, strlen(meta.tokenizer), hash);
-        st = same_tokenizer(j, hash, j->o->judge, e);
-    }
+    if (!st && j->tokenizer)
+        st = dm_model_check_tokenizer(&meta, j->o->judge, dm_tokenizer_hash(j->tokenizer),
+                                      j->o->model, e);
     if (!st && j->judge.cfg.Vp < j->model.cfg.V)
         st = dm_fail(e, DM_EMISMATCH, "%s knows %zu token ids, %s has %zu", j->o->judge,
                      j->judge.cfg.Vp, j->o->model, j->model.cfg.V);
@@ -376,11 +360,12 @@ static enum dm_status load(struct eval_job *j, struct dm_err *e)
     if (o->cooc) {
         const bool discount = j->gen.unseen == DM_UNSEEN_DISCOUNT;
         DM_TRY(dm_cooc_load_for(&j->cooc, o->cooc, !discount, discount, e));
-        DM_TRY(same_tokenizer(j, j->cooc.tokenizer_hash, o->cooc, e));
+        DM_TRY(dm_model_check_tokenizer(&j->meta, o->model, j->cooc.tokenizer_hash, o->cooc, e));
     }
     if (o->data) {
         DM_TRY(dm_shard_open(&j->shard, o->data, e));
-        DM_TRY(same_tokenizer(j, dm_shard_tokenizer_hash(j->shard), o->data, e));
+        DM_TRY(dm_model_check_tokenizer(&j->meta, o->model, dm_shard_tokenizer_hash(j->shard),
+                                        o->data, e));
     }
     return o->judge ? load_judge(j, e) : DM_OK;
 }

@@ -115,15 +115,11 @@ static enum dm_status check_together(const struct options *o, const struct dm_sh
 {
     struct dm_config cfg;
     struct dm_model_meta meta;
-    char hash[DM_HASH_LEN + 1] = "";
     DM_TRY(dm_model_peek(o->model, &cfg, &meta, e));
-    if (meta.tokenizer)
-        dm_sha256(meta.tokenizer, strlen(meta.tokenizer), hash);
+    const enum dm_status st = dm_model_check_tokenizer(&meta, o->model, dm_shard_tokenizer_hash(s),
+                                                       o->data, e);
     dm_model_meta_release(&meta);
-    if (hash[0] && strcmp(hash, dm_shard_tokenizer_hash(s)))
-        return dm_fail(e, DM_EMISMATCH, "%s was tokenized with another tokenizer than %s's",
-                       o->data, o->model);
-    return DM_OK;
+    return st;
 }
 
 /* The first tokens of the shard as one sequence. */

@@ -329,15 +329,11 @@ static enum dm_status encode_prompt(struct job *j)
 
 static enum dm_status load_table(struct job *j)
 {
-    const char *path = j->o->cooc, *hash = dm_tokenizer_hash(j->tokenizer);
     j->has_table = true; // to be released after a failure too
     const bool discount = j->o->gen.unseen == DM_UNSEEN_DISCOUNT;
-    DM_TRY(dm_cooc_load_for(&j->table, path, !discount, discount, &j->e));
-    if (!j->table.tokenizer_hash || strcmp(j->table.tokenizer_hash, hash))
-        return dm_fail(
-            &j->e, DM_EMISMATCH, "%s: counted with the tokenizer %.12s, expected %.12s, that of %s",
-            path, j->table.tokenizer_hash ? j->table.tokenizer_hash : "(none)", hash, j->o->model);
-    return DM_OK;
+    DM_TRY(dm_cooc_load_for(&j->table, j->o->cooc, !discount, discount, &j->e));
+    return dm_model_check_tokenizer(&j->meta, j->o->model, j->table.tokenizer_hash, j->o->cooc,
+                                    &j->e);
 }
 
 /* Says what is not as it was certified. The base's own text needs no certificate. */

@@ -18,6 +18,19 @@ void dm_model_meta_release(struct dm_model_meta *meta)
     *meta = (struct dm_model_meta){0};
 }
 
+enum dm_status dm_model_check_tokenizer(const struct dm_model_meta *meta, const char *model,
+                                        const char *hash, const char *path, struct dm_err *e)
+{
+    char own[DM_HASH_LEN + 1];
+    if (!meta->tokenizer)
+        return DM_OK;
+    dm_sha256(meta->tokenizer, strlen(meta->tokenizer), own);
+    if (!strcmp(own, hash))
+        return DM_OK;
+    return dm_fail(e, DM_EMISMATCH, "%s was made with another tokenizer (%.12s) than %s (%.12s)",
+                   path, hash, model, own);
+}
+
 /* ---- Config and metadata ------------------------------------------------------------------- */
 
 static enum dm_status read_config(struct dm_h5 *f, struct dm_config *cfg, struct dm_err *e)

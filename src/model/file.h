@@ -26,6 +26,11 @@ struct dm_model_meta {
 };
 void dm_model_meta_release(struct dm_model_meta *meta);
 
+/* DM_EMISMATCH unless the file `path`, made with the tokenizer of that hash, has the ids of
+ * `model`, whose metadata this is; a model without a tokenizer is taken at its word. */
+enum dm_status dm_model_check_tokenizer(const struct dm_model_meta *meta, const char *model,
+                                        const char *hash, const char *path, struct dm_err *e);
+
 /* Config and metadata alone. meta may be NULL. */
 enum dm_status dm_model_peek(const char *path, struct dm_config *cfg, struct dm_model_meta *meta,
                              struct dm_err *e);

@@ -156,7 +156,7 @@ spares p.txt "$dynamo" generate m.h5 --cooc cooc.h5 -f - --trace p.txt < p.txt
 "$dynamo" tokenizer-train a.txt --vocab 290 -o u.json > /dev/null
 "$dynamo" tokenize -t u.json a.txt -o u.h5 > /dev/null
 "$dynamo" cooc u.h5 -o other.h5 > /dev/null
-refused 1 'other.h5: counted with the tokenizer' m.h5 -p a --cooc other.h5
+refused 1 'other.h5 was made with another tokenizer' m.h5 -p a --cooc other.h5
 "$make_tiny" t.json bad.h5 3 '{"eps_b": 7}'
 refused 1 'bad.h5: calibration: eps_b is 7' bad.h5 -p a
 head -c 5000 m.h5 > cut.h5
