@@ -67,6 +67,7 @@ enum dm_status dm_bench_load(struct dm_bench *b, struct dm_err *e)
 
 struct speed {
     struct dm_model m;
+    struct dm_model_meta meta;
     struct dm_cooc cooc;
     struct dm_gen *gen[2]; /* the base alone, all heads */
     struct dm_gen_opt opt;
@@ -79,6 +80,7 @@ static void speed_free(struct speed *s, const struct dm_bench *b)
     dm_gen_free(s->gen[0]);
     dm_gen_free(s->gen[1]);
     dm_model_release(&s->m);
+    dm_model_meta_release(&s->meta);
     if (b->opt.cooc)
         dm_cooc_release(&s->cooc);
     free(s->prompts);
@@ -94,8 +96,10 @@ static enum dm_status make_prompts(struct speed *s, const struct dm_bench *b, st
     if (b->opt.data) {
         struct dm_shard *shard;
         DM_TRY(dm_shard_open(&shard, b->opt.data, e));
-        const enum dm_status st = dm_cal_prompts(s->prompts, s->cal.prompts, n, s->cal.seed, shard,
-                                                 e);
+        enum dm_status st = dm_model_check_tokenizer(
+            &s->meta, b->opt.model, dm_shard_tokenizer_hash(shard), b->opt.data, e);
+        if (!st)
+            st = dm_cal_prompts(s->prompts, s->cal.prompts, n, s->cal.seed, shard, e);
         dm_shard_close(shard);
         return st;
     }
@@ -119,7 +123,6 @@ static enum dm_status make_prompts(struct speed *s, const struct dm_bench *b, st
 static enum dm_status speed_new(struct speed *s, struct dm_bench *b, enum dm_format fmt,
                                 struct dm_err *e)
 {
-    struct dm_model_meta meta = {0};
     struct dm_config c;
     s->opt = dm_gen_opt_default();
     s->cal = dm_cal_opt_default();
@@ -127,18 +130,18 @@ static enum dm_status speed_new(struct speed *s, struct dm_bench *b, enum dm_for
     s->cal.prompt_tokens = b->opt.quick ? 4 : 32;
     s->opt.max_tokens = b->opt.quick ? 8 : 64;
     s->opt.stop_eos = false;
-    DM_TRY(dm_model_peek(b->opt.model, &c, &meta, e));
-    enum dm_status st = DM_OK;
-    if (meta.calibration)
-        st = dm_gen_opt_calibrated(&s->opt, meta.calibration, b->opt.model, e);
-    dm_model_meta_release(&meta);
-    DM_TRY(st);
+    DM_TRY(dm_model_peek(b->opt.model, &c, &s->meta, e));
+    if (s->meta.calibration)
+        DM_TRY(dm_gen_opt_calibrated(&s->opt, s->meta.calibration, b->opt.model, e));
     if (c.T_max < s->cal.prompt_tokens + s->opt.max_tokens)
         return dm_fail(e, DM_ERANGE, "%s: a context of %zu tokens is too short, want %zu",
                        b->opt.model, c.T_max, s->cal.prompt_tokens + s->opt.max_tokens);
-    if (b->opt.cooc)
+    if (b->opt.cooc) {
         DM_TRY(dm_cooc_load_for(&s->cooc, b->opt.cooc, s->opt.unseen != DM_UNSEEN_DISCOUNT,
                                 s->opt.unseen == DM_UNSEEN_DISCOUNT, e));
+        DM_TRY(dm_model_check_tokenizer(&s->meta, b->opt.model, s->cooc.tokenizer_hash, b->opt.cooc,
+                                        e));
+    }
     DM_TRY(dm_bench_model(b, &s->m, fmt, e));
     for (size_t i = 0; i < 2; i++)
         DM_TRY(dm_gen_new(&s->gen[i], &s->m, b->opt.cooc ? &s->cooc : NULL, i ? c.K : 1, e));

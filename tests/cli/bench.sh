@@ -55,6 +55,12 @@ says table.txt "tokens_per_forward"
 "$dynamo" bench m.h5 --quick --format bf16 --threads 1 --what speedup --json > r.json
 says r.json '"speedup":[{"name":"eps_b'
 says r.json '"ratio":['
+"$dynamo" tokenizer-train a.txt --vocab 290 -o u.json > /dev/null
+"$dynamo" tokenize -t u.json a.txt -o other.h5 > /dev/null
+"$dynamo" cooc other.h5 -o other-cooc.h5 > /dev/null
+for other in "--data other.h5" "--cooc other-cooc.h5"; do
+    refused 1 "${other#* } was made with another tokenizer" m.h5 $other --quick --what speedup
+done
 for out in m.h5 cooc.h5 a.h5 r.json; do
     spares $out "$dynamo" bench m.h5 --cooc cooc.h5 --data a.h5 --peers r.json --quick --plot $out
 done
