@@ -79,6 +79,17 @@ void dm_bench_row_add(struct dm_bench_row *r, const char *name, const double *x,
     r->value[r->n_values++].s = spread;
 }
 
+void dm_bench_row_add_share(struct dm_bench_row *r, const char *rate_name, const double *rate,
+                            const char *limit_name, const double *limit, size_t n)
+{
+    double share[DM_BENCH_RUNS_MAX];
+    for (size_t i = 0; i < n; i++)
+        share[i] = rate[i] / limit[i];
+    dm_bench_row_add(r, rate_name, rate, n);
+    dm_bench_row_add(r, limit_name, limit, n);
+    dm_bench_row_add(r, "share", share, n);
+}
+
 const struct dm_bench_spread *dm_bench_value(const struct dm_bench_row *r, const char *name)
 {
     for (size_t i = 0; i < r->n_values; i++)

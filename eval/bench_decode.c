@@ -84,23 +84,19 @@ static enum dm_status add_row(struct decode *d, enum dm_bench_what what, const c
 static enum dm_status add_one(struct decode *d, const struct times *t, struct dm_err *e)
 {
     const size_t n = d->b->opt.runs;
-    double ms[DM_BENCH_RUNS_MAX], tokens[DM_BENCH_RUNS_MAX], rate[DM_BENCH_RUNS_MAX],
-        share[DM_BENCH_RUNS_MAX];
+    double ms[DM_BENCH_RUNS_MAX], tokens[DM_BENCH_RUNS_MAX], rate[DM_BENCH_RUNS_MAX];
     char name[80];
     struct dm_bench_row *r;
     for (size_t i = 0; i < n; i++) {
         ms[i] = 1e3 * t->step[1][i];
         tokens[i] = 1.0 / t->step[1][i];
         rate[i] = 1e-9 * (double)d->bytes / t->step[1][i];
-        share[i] = rate[i] / t->probe[i];
     }
     snprintf(name, sizeof(name), "one token, %.1f MB", 1e-6 * (double)d->bytes);
     DM_TRY(add_row(d, DM_BENCH_DECODE, name, &r, e));
     dm_bench_row_add(r, "ms", ms, n);
     dm_bench_row_add(r, "tokens_per_s", tokens, n);
-    dm_bench_row_add(r, "gb_per_s", rate, n);
-    dm_bench_row_add(r, "probe_gb_per_s", t->probe, n);
-    dm_bench_row_add(r, "share", share, n);
+    dm_bench_row_add_share(r, "gb_per_s", rate, "probe_gb_per_s", t->probe, n);
     return DM_OK;
 }
 

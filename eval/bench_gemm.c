@@ -152,21 +152,17 @@ static void time_products(const struct dm_bench *b, enum form form, const struct
 static enum dm_status time_form(struct dm_bench *b, enum form form, const struct arrays *a,
                                 const struct shape *s, struct dm_err *e)
 {
-    double rate[DM_BENCH_RUNS_MAX], limit[DM_BENCH_RUNS_MAX], share[DM_BENCH_RUNS_MAX];
+    double rate[DM_BENCH_RUNS_MAX], limit[DM_BENCH_RUNS_MAX];
     char name[80];
     snprintf(name, sizeof(name), "%s %zux%zux%zu %s", s->name, s->N, s->O, s->C, forms[form]);
     DM_TRY(dm_bench_next(b, DM_BENCH_GEMM, name, e));
     run_form(form, a, s->N); // faults the pages in
-    for (size_t i = 0; i < b->opt.runs; i++) {
+    for (size_t i = 0; i < b->opt.runs; i++)
         time_products(b, form, a, s, &rate[i], &limit[i]);
-        share[i] = rate[i] / limit[i];
-    }
     struct dm_bench_row *r = dm_bench_row_new(b, DM_BENCH_GEMM, name, (int)a->w.fmt);
     if (!r)
         return dm_fail(e, DM_ENOMEM, "out of memory");
-    dm_bench_row_add(r, "gflops", rate, b->opt.runs);
-    dm_bench_row_add(r, "peak_gflops", limit, b->opt.runs);
-    dm_bench_row_add(r, "share", share, b->opt.runs);
+    dm_bench_row_add_share(r, "gflops", rate, "peak_gflops", limit, b->opt.runs);
     return DM_OK;
 }
 
@@ -276,20 +272,16 @@ static void time_slices(struct dm_bench *b, struct packs *p, size_t rows, double
 
 static enum dm_status time_rows(struct dm_bench *b, struct packs *p, size_t rows, struct dm_err *e)
 {
-    double rate[DM_BENCH_RUNS_MAX], limit[DM_BENCH_RUNS_MAX], share[DM_BENCH_RUNS_MAX];
+    double rate[DM_BENCH_RUNS_MAX], limit[DM_BENCH_RUNS_MAX];
     char name[80];
     snprintf(name, sizeof(name), "%zu row%s x %zux%zu", rows, rows > 1 ? "s" : "", p->w.O, p->w.C);
     DM_TRY(dm_bench_next(b, DM_BENCH_FEW, name, e));
-    for (size_t i = 0; i < b->opt.runs; i++) {
+    for (size_t i = 0; i < b->opt.runs; i++)
         time_slices(b, p, rows, &rate[i], &limit[i]);
-        share[i] = rate[i] / limit[i];
-    }
     struct dm_bench_row *r = dm_bench_row_new(b, DM_BENCH_FEW, name, (int)p->w.fmt);
     if (!r)
         return dm_fail(e, DM_ENOMEM, "out of memory");
-    dm_bench_row_add(r, "gb_per_s", rate, b->opt.runs);
-    dm_bench_row_add(r, "probe_gb_per_s", limit, b->opt.runs);
-    dm_bench_row_add(r, "share", share, b->opt.runs);
+    dm_bench_row_add_share(r, "gb_per_s", rate, "probe_gb_per_s", limit, b->opt.runs);
     return DM_OK;
 }
 

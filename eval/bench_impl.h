@@ -15,6 +15,9 @@ struct dm_bench_row *dm_bench_row_new(struct dm_bench *b, enum dm_bench_what wha
                                       int fmt);
 /* Adds the spread of n runs. */
 void dm_bench_row_add(struct dm_bench_row *r, const char *name, const double *x, size_t n);
+/* The same of a rate, of its limit beside each run, and of the ratio of the two, "share". */
+void dm_bench_row_add_share(struct dm_bench_row *r, const char *rate_name, const double *rate,
+                            const char *limit_name, const double *limit, size_t n);
 
 /* The spread of a row's value, or NULL. */
 const struct dm_bench_spread *dm_bench_value(const struct dm_bench_row *r, const char *name);

@@ -42,7 +42,7 @@ static void train_free(struct train *t, const struct dm_bench *b)
 static enum dm_status time_steps(struct dm_bench *b, struct train *t, const char *name,
                                  struct dm_err *e)
 {
-    double rate[DM_BENCH_RUNS_MAX], limit[DM_BENCH_RUNS_MAX], share[DM_BENCH_RUNS_MAX];
+    double rate[DM_BENCH_RUNS_MAX], limit[DM_BENCH_RUNS_MAX];
     const double flops = dm_pass_flops(&t->m.cfg, t->kind, t->T), tokens = (double)(t->B * t->T);
     DM_TRY(dm_bench_next(b, DM_BENCH_TRAIN, name, e));
     DM_TRY(b->trainer->step(t->trainer, t->ids, t->B, e)); // faults the pages in
@@ -52,16 +52,13 @@ static enum dm_status time_steps(struct dm_bench *b, struct train *t, const char
         DM_TRY(b->trainer->step(t->trainer, t->ids, t->B, e));
         rate[i] = tokens / (dm_now() - start);
         limit[i] = 0.5 * (before + dm_peak_flops(t->fmt)) * 1e9 / flops;
-        share[i] = rate[i] / limit[i];
     }
     const double mb = 1e-6 * (double)dm_bench_peak_memory();
     struct dm_bench_row *r = dm_bench_row_new(b, DM_BENCH_TRAIN, name, (int)t->fmt);
     if (!r)
         return dm_fail(e, DM_ENOMEM, "out of memory");
     dm_bench_row_add(r, "peak_mb", &mb, 1);
-    dm_bench_row_add(r, "tokens_per_s", rate, b->opt.runs);
-    dm_bench_row_add(r, "limit_tokens_per_s", limit, b->opt.runs);
-    dm_bench_row_add(r, "share", share, b->opt.runs);
+    dm_bench_row_add_share(r, "tokens_per_s", rate, "limit_tokens_per_s", limit, b->opt.runs);
     return DM_OK;
 }
 
