@@ -21,14 +21,17 @@ struct options {
     const char *model, *output, *data;
     enum dm_dtype to;
     size_t tokens, threads;
+    enum dm_scope scope;
     bool has_to, json;
 };
 
-enum { OPT_TO = 256, OPT_TOKENS, OPT_JSON, OPT_THREADS };
+enum { OPT_TO = 256, OPT_HEADS_ONLY, OPT_TOKENS, OPT_JSON, OPT_THREADS };
 
 static const struct argp_option table[] = {
     {"output", 'o', "FILE", 0, "Model file to write (required)", 0},
     {"to", OPT_TO, "FORMAT", 0, "bf16, int8 or int4 (required)", 0},
+    {"heads-only", OPT_HEADS_ONLY, 0, 0,
+     "Convert the layers of heads 2 and up and leave the base as it is", 0},
     {"data", 'd', "SHARD", 0,
      "Held-out token shard: measure the perplexity of every head before and after", 0},
     {"tokens", OPT_TOKENS, "N", 0, "Score the first N tokens of it (default 65536; 0 = all)", 0},
@@ -44,7 +47,8 @@ static const char doc[] =
     "int8  8.5 bits: blocks of 32 inputs with a scale; inputs are rounded to 8 bits, too\n"
     "int4  5 bits: blocks of 32 inputs with a scale and an offset\n\n"
     "Examples:\n  dynamo quantize heads.h5 --to int8 -o heads-int8.h5\n"
-    "  dynamo quantize heads.h5 --to int4 -o heads-int4.h5 --data heldout.h5";
+    "  dynamo quantize heads.h5 --to int4 -o heads-int4.h5 --data heldout.h5\n"
+    "  dynamo quantize heads.h5 --to int4 --heads-only -o mixed.h5";
 
 static error_t parse(int key, char *arg, struct argp_state *s)
 {
@@ -61,6 +65,9 @@ static error_t parse(int key, char *arg, struct argp_state *s)
     case OPT_TO:
         o->to = types[dm_opt_word(s, "--to", arg, words)];
         o->has_to = true;
+        break;
+    case OPT_HEADS_ONLY:
+        o->scope = DM_SCOPE_HEADS;
         break;
     case OPT_TOKENS:
         o->tokens = dm_opt_size(s, "--tokens", arg, 0, SIZE_MAX);
@@ -95,7 +102,8 @@ static enum dm_status make_provenance(const struct options *o, int argc, char **
     DM_TRY(dm_model_peek(o->model, &cfg, &meta, e));
     json_t *inputs = json_array();
     const enum dm_status st = dm_provenance_input(inputs, o->model, e);
-    json_t *extra = json_pack("{s:s, s:o}", "to", dm_dtype_name(o->to), "inputs", inputs);
+    json_t *extra = json_pack("{s:s, s:b, s:o}", "to", dm_dtype_name(o->to), "heads_only",
+                              o->scope == DM_SCOPE_HEADS, "inputs", inputs);
     json_t *source = json_loads(meta.provenance, JSON_DECODE_ANY, NULL);
     if (source)
         json_object_set_new(extra, "model", source);
@@ -238,7 +246,7 @@ static enum dm_status run(const struct options *o, int argc, char **argv, struct
     if (!st && o->data)
         st = score(o->model, ids, r.tokens, &r.before, &r.n_heads, e);
     if (!st)
-        st = dm_quantize(o->model, o->output, o->to, provenance, &r.stats, e);
+        st = dm_quantize(o->model, o->output, o->to, o->scope, provenance, &r.stats, e);
     if (!st)
         st = file_size(o->output, &r.file_after, e);
     if (!st && o->data)

@@ -82,7 +82,9 @@ static void test_packs_from_a_file_are_those_of_its_weights(void **state)
     }
     dm_model_release(&m);
     // what is widened from blocks
-    assert_ok(dm_quantize(tmp_path("p.h5"), tmp_path("q.h5"), DM_INT8, "{}", &stats, &e), e);
+    assert_ok(
+        dm_quantize(tmp_path("p.h5"), tmp_path("q.h5"), DM_INT8, DM_SCOPE_ALL, "{}", &stats, &e),
+        e);
     check_packs(tmp_path("q.h5"), tmp_path("q.h5"), DM_FMT_F32);
     check_packs(tmp_path("q.h5"), tmp_path("q.h5"), DM_FMT_BF16);
     check_packs(tmp_path("q.h5"), tmp_path("p.h5"), DM_FMT_INT8);

@@ -138,11 +138,33 @@ static void save_tiny(struct dm_model *m, const char *name)
     assert_ok(dm_model_save(m, &meta, tmp_path(name), NULL, DM_F32, DM_F32, &e), e);
 }
 
+static void quantize_scope(const char *from, const char *to, enum dm_dtype type,
+                           enum dm_scope scope, struct dm_quantize_stats *stats)
+{
+    struct dm_err e;
+    assert_ok(dm_quantize(tmp_path(from), tmp_path(to), type, scope, "{\"to\":1}", stats, &e), e);
+}
+
 static void quantize(const char *from, const char *to, enum dm_dtype type,
                      struct dm_quantize_stats *stats)
 {
+    quantize_scope(from, to, type, DM_SCOPE_ALL, stats);
+}
+
+/* Head n's logits (TINY_T,TINY_VP) of all tokens at once have the bits of token by token. */
+static void check_steps(const struct dm_model *m, size_t n, const float *logits)
+{
     struct dm_err e;
-    assert_ok(dm_quantize(tmp_path(from), tmp_path(to), type, "{\"to\":1}", stats, &e), e);
+    struct dm_session *s;
+    float *step = tiny_floats(3 * TINY_VP);
+    assert_ok(dm_session_new(&s, m, 3, &e), e);
+    for (size_t t = 0; t < TINY_T; t++) {
+        dm_session_step(s, tiny_ids + t, 1, step);
+        assert_memory_equal(step + (n - 1) * TINY_VP, logits + t * TINY_VP,
+                            TINY_VP * sizeof(float));
+    }
+    dm_session_free(s);
+    free(step);
 }
 
 static void test_matrices_change_and_the_rest_is_copied(void **state)
@@ -172,8 +194,8 @@ static void test_matrices_change_and_the_rest_is_copied(void **state)
             assert_ok(dm_model_read_raw(a, list + i, &x, &tx, &e), e);
             assert_ok(dm_model_read_raw(b, list + i, &y, &ty, &e), e);
             assert_true(dm_dtype_bytes(ty, list[i].rows, list[i].cols, &bytes));
-            assert_int_equal(ty, dm_quantize_converts(list + i) ? to : DM_F32);
-            if (dm_quantize_converts(list + i)) { // the rounding of dtype.h, no other
+            assert_int_equal(ty, dm_quantize_converts(list + i, DM_SCOPE_ALL) ? to : DM_F32);
+            if (dm_quantize_converts(list + i, DM_SCOPE_ALL)) { // the rounding of dtype.h, no other
                 void *want = malloc(bytes);
                 assert_non_null(want);
                 dm_dtype_rows_from_f32(want, to, x, list[i].rows, list[i].cols);
@@ -189,6 +211,67 @@ static void test_matrices_change_and_the_rest_is_copied(void **state)
         dm_h5_close(b);
     }
     free(list);
+    dm_model_release(&m);
+}
+
+/* Heads alone: the base keeps its bytes, its format and its bits; the heads take theirs from the
+ * file unless a narrower one is asked for. */
+static void test_heads_can_have_a_format_of_their_own(void **state)
+{
+    (void)state;
+    static const enum dm_format want[][2] = {
+        {DM_FORMAT_AUTO, DM_FMT_INT8}, {DM_FMT_F32, DM_FMT_INT8},  {DM_FMT_BF16, DM_FMT_INT8},
+        {DM_FMT_INT8, DM_FMT_INT8},    {DM_FMT_INT4, DM_FMT_INT4},
+    };
+    struct dm_err e;
+    struct dm_model m, mixed;
+    const struct dm_config c = tiny_config();
+    struct dm_tensor *list;
+    struct dm_h5 *f;
+    struct dm_quantize_stats q;
+    size_t n;
+    save_tiny(&m, "m.h5");
+    quantize_scope("m.h5", "q.h5", DM_INT8, DM_SCOPE_HEADS, &q);
+    assert_ok(dm_model_tensors(&c, &list, &n, &e), e);
+    assert_ok(dm_h5_open(&f, tmp_path("q.h5"), NULL, 1, &e), e);
+    for (size_t i = 0; i < n; i++) {
+        void *y;
+        enum dm_dtype type;
+        assert_ok(dm_model_read_raw(f, list + i, &y, &type, &e), e);
+        assert_int_equal(type, list[i].part == DM_PART_HEAD && list[i].cols ? DM_INT8 : DM_F32);
+        free(y);
+    }
+    dm_h5_close(f);
+    free(list);
+    for (size_t i = 0; i < sizeof(want) / sizeof(*want); i++) {
+        const struct dm_load_opt o = {.format = (int)want[i][0]};
+        assert_ok(dm_model_load(&mixed, tmp_path("q.h5"), &o, NULL, &e), e);
+        assert_int_equal(mixed.mats.heads[0].up.fmt, want[i][1]);
+        assert_int_equal(mixed.mats.layers[0].up.fmt, i ? want[i][0] : DM_FMT_F32);
+        dm_model_release(&mixed);
+    }
+    assert_ok(dm_model_load(&mixed, tmp_path("q.h5"), NULL, NULL, &e), e);
+    float *base = tiny_logits(&m, tiny_ids, 1, TINY_T, 1),
+          *got = tiny_logits(&mixed, tiny_ids, 1, TINY_T, 1);
+    assert_memory_equal(base, got, TINY_T * TINY_VP * sizeof(float));
+    check_steps(&mixed, 1, got);
+    free(got);
+    got = tiny_logits(&mixed, tiny_ids, 1, TINY_T, 3);
+    check_steps(&mixed, 3, got);
+    free(base);
+    free(got);
+    dm_model_release(&mixed);
+    // a base alone has nothing to convert
+    struct dm_config one = tiny_config();
+    one.K = 1;
+    dm_model_release(&m);
+    tiny_model(&m, &one);
+    assert_ok(dm_model_save(&m, NULL, tmp_path("one.h5"), NULL, DM_F32, DM_F32, &e), e);
+    assert_int_equal(
+        dm_quantize(tmp_path("one.h5"), tmp_path("no.h5"), DM_INT8, DM_SCOPE_HEADS, "{}", &q, &e),
+        DM_EUNSUPPORTED);
+    assert_non_null(strstr(e.msg, "one.h5: has no token heads"));
+    assert_int_not_equal(access(tmp_path("no.h5"), F_OK), 0);
     dm_model_release(&m);
 }
 
@@ -258,23 +341,16 @@ static void test_a_quantized_model_runs_in_its_format(void **state)
         assert_ok(dm_model_load(&f32, tmp_path("q.h5"), &opt, NULL, &e), e);
         assert_int_equal(m.mats.unembed.fmt, k ? DM_FMT_INT4 : DM_FMT_INT8);
         float *got = tiny_logits(&m, tiny_ids, 1, TINY_T, 2),
-              *want = tiny_logits(&f32, tiny_ids, 1, TINY_T, 2), *step = tiny_floats(3 * TINY_VP);
+              *want = tiny_logits(&f32, tiny_ids, 1, TINY_T, 2);
         double changed = 0.0, size = 0.0;
         for (size_t i = 0; i < (size_t)TINY_T * TINY_VP; i++) {
             changed += pow((double)got[i] - (double)want[i], 2.0);
             size += pow((double)want[i], 2.0);
         }
         assert_true(changed > 0.0 && sqrt(changed / size) < 0.05);
-        struct dm_session *s;
-        assert_ok(dm_session_new(&s, &m, 3, &e), e);
-        for (size_t t = 0; t < TINY_T; t++) {
-            dm_session_step(s, tiny_ids + t, 1, step);
-            assert_memory_equal(step + TINY_VP, got + t * TINY_VP, TINY_VP * sizeof(float));
-        }
-        dm_session_free(s);
+        check_steps(&m, 2, got);
         free(got);
         free(want);
-        free(step);
         dm_model_release(&m);
         dm_model_release(&f32);
     }
@@ -294,7 +370,7 @@ static void test_weights_that_do_not_fit_are_refused(void **state)
             m.params.layers[1].up_w[m.cfg.C + 1] = -bad[i];
             assert_ok(dm_model_save(&m, NULL, tmp_path("bad.h5"), NULL, DM_F32, DM_F32, &e), e);
             const enum dm_status st = dm_quantize(tmp_path("bad.h5"), tmp_path("no.h5"),
-                                                  block_types[k], "{}", &q, &e);
+                                                  block_types[k], DM_SCOPE_ALL, "{}", &q, &e);
             if (i == 2 && k == 0) { // int8 reaches as far as float32
                 assert_ok(st, e);
                 unlink(tmp_path("no.h5"));
@@ -400,6 +476,7 @@ int main(void)
         cmocka_unit_test(test_what_is_not_finite_shows_in_the_scale),
         cmocka_unit_test(test_rows_start_new_blocks),
         cmocka_unit_test(test_matrices_change_and_the_rest_is_copied),
+        cmocka_unit_test(test_heads_can_have_a_format_of_their_own),
         cmocka_unit_test(test_the_bytes_depend_on_neither_threads_nor_a_second_run),
         cmocka_unit_test(test_metadata_goes_along),
         cmocka_unit_test(test_a_quantized_model_runs_in_its_format),

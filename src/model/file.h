@@ -37,7 +37,9 @@ enum dm_status dm_model_peek(const char *path, struct dm_config *cfg, struct dm_
 
 /* What to make of the weights. {0} is not the default: NULL is. */
 struct dm_load_opt {
-    int format;     /* enum dm_format of the products, or DM_FORMAT_AUTO */
+    /* enum dm_format of the products, or DM_FORMAT_AUTO. Heads that the file has in blocks beside a
+     * base that it has not (dm_quantize) stay so, unless the format is a narrower one. */
+    int format;
     bool masters;   /* keep all matrices in float32: params has everything, mats point to them
                      * without packs (dm_model_pack) */
     bool gradients; /* also pack_t of the output embedding: heads train through a frozen base.

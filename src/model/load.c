@@ -46,7 +46,7 @@ struct loader {
     struct dm_model *m;
     struct dm_h5 *f;
     const struct dm_load_opt *o;
-    enum dm_format fmt;
+    enum dm_format fmt, head_fmt; /* of the base's matrices, of those of heads 2.. */
     struct target *target;
     size_t n;
     float *whole; /* the output embedding in float32 while pack_t is made */
@@ -74,20 +74,28 @@ enum dm_status dm_load_config(struct dm_config *c, const struct dm_load_opt *o, 
     return dm_config_check(c, path, e);
 }
 
-/* That of the first layer's matrices: LayerNorms may be kept in another. */
-static enum dm_format auto_format(const struct loader *l)
+/* That of the part's first matrix, since LayerNorms may be kept in another; `none` without one. */
+static enum dm_dtype matrix_dtype(const struct loader *l, enum dm_part part, enum dm_dtype none)
+{
+    for (size_t i = 0; i < l->n; i++)
+        if (l->target[i].t.part == part && l->target[i].t.cols)
+            return l->target[i].dtype;
+    return none;
+}
+
+/* Heads in blocks beside a base that is not stay in theirs: the file was made so. */
+static void choose_formats(struct loader *l)
 {
     static const enum dm_format of[] = {[DM_F32] = DM_FMT_F32,
                                         [DM_F16] = DM_FMT_F32,
                                         [DM_BF16] = DM_FMT_BF16,
                                         [DM_INT8] = DM_FMT_INT8,
                                         [DM_INT4] = DM_FMT_INT4};
-    size_t i = 0;
-    if (l->o->format != DM_FORMAT_AUTO)
-        return (enum dm_format)l->o->format;
-    while (l->target[i].t.part != DM_PART_LAYER || !l->target[i].t.cols)
-        i++;
-    return of[l->target[i].dtype];
+    const enum dm_dtype base = matrix_dtype(l, DM_PART_LAYER, DM_F32);
+    const enum dm_dtype heads = matrix_dtype(l, DM_PART_HEAD, base);
+    const bool mixed = dm_dtype_is_block(heads) && !dm_dtype_is_block(base);
+    l->fmt = l->o->format == DM_FORMAT_AUTO ? of[base] : (enum dm_format)l->o->format;
+    l->head_fmt = mixed && of[heads] > l->fmt ? of[heads] : l->fmt;
 }
 
 static enum dm_status look_up(struct loader *l, struct target *to, const struct dm_tensor *t,
@@ -159,8 +167,8 @@ static void bind_packs(struct loader *l, struct dm_arena *a)
             l->m->mats.embed_dtype = t->dtype;
             continue;
         }
-        t->w->fmt = l->fmt;
-        t->widen = dm_dtype_is_block(t->dtype) && l->fmt < DM_FMT_INT8;
+        t->w->fmt = t->t.part == DM_PART_HEAD ? l->head_fmt : l->fmt;
+        t->widen = dm_dtype_is_block(t->dtype) && t->w->fmt < DM_FMT_INT8;
         t->w->pack = t->pack = dm_arena_alloc(a, dm_linear_pack_bytes(t->w), 1);
         if (l->o->gradients && t->t.part == DM_PART_UNEMBED)
             t->w->pack_t = t->pack_t = dm_arena_alloc(a, dm_linear_pack_t_bytes(t->w), 1);
@@ -372,7 +380,7 @@ static enum dm_status load_all(struct loader *l, const struct dm_config *in_file
     const enum dm_held base = l->o->masters ? DM_HELD_ALL : DM_HELD_VECTORS;
     DM_TRY(dm_load_config(&c, l->o, dm_h5_path(l->f), e));
     DM_TRY(list_file(l, in_file, e));
-    l->fmt = auto_format(l);
+    choose_formats(l);
     if (l->o->gradients && l->fmt >= DM_FMT_INT8)
         return dm_fail(e, DM_EUNSUPPORTED,
                        "%s: int8 and int4 weights cannot be trained through; use bf16",

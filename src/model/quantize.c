@@ -10,9 +10,10 @@
 #include "src/base/par.h"
 #include "src/base/qblock.h"
 
-bool dm_quantize_converts(const struct dm_tensor *t)
+bool dm_quantize_converts(const struct dm_tensor *t, enum dm_scope scope)
 {
-    return t->cols && t->part != DM_PART_EMBED;
+    return t->cols && t->part != DM_PART_EMBED &&
+           (scope == DM_SCOPE_ALL || t->part == DM_PART_HEAD);
 }
 
 /* One tensor on its way; the rows are converted in parallel. */
@@ -90,16 +91,23 @@ static enum dm_status convert(void **out, const struct dm_tensor *t, const void 
     return st;
 }
 
+struct request {
+    enum dm_dtype type;
+    enum dm_scope scope;
+    const char *provenance;
+};
+
 static enum dm_status copy_tensor(struct dm_h5 *to, struct dm_h5 *from, const struct dm_tensor *t,
-                                  enum dm_dtype type, struct dm_quantize_stats *stats,
+                                  const struct request *r, struct dm_quantize_stats *stats,
                                   double sums[2], struct dm_err *e)
 {
+    const bool converts = dm_quantize_converts(t, r->scope);
     char path[128];
     void *raw, *out = NULL;
     enum dm_dtype dtype;
     size_t before, after;
     DM_TRY(dm_model_read_raw(from, t, &raw, &dtype, e));
-    const enum dm_dtype want = dm_quantize_converts(t) ? type : dtype;
+    const enum dm_dtype want = converts ? r->type : dtype;
     enum dm_status st = DM_OK;
     if (want != dtype)
         st = convert(&out, t, raw, dtype, want, sums, dm_h5_path(from), e);
@@ -112,7 +120,7 @@ static enum dm_status copy_tensor(struct dm_h5 *to, struct dm_h5 *from, const st
     const bool fits = dm_dtype_bytes(dtype, t->rows, t->cols, &before) &&
                       dm_dtype_bytes(want, t->rows, t->cols, &after);
     assert(fits); // both were in memory
-    if (dm_quantize_converts(t)) {
+    if (converts) {
         stats->weights += t->n;
         stats->before += before;
         stats->after += after;
@@ -122,9 +130,8 @@ static enum dm_status copy_tensor(struct dm_h5 *to, struct dm_h5 *from, const st
     return DM_OK;
 }
 
-static enum dm_status copy_all(struct dm_h5 *to, struct dm_h5 *from, enum dm_dtype type,
-                               const char *provenance, struct dm_quantize_stats *stats,
-                               struct dm_err *e)
+static enum dm_status copy_all(struct dm_h5 *to, struct dm_h5 *from, const struct request *r,
+                               struct dm_quantize_stats *stats, struct dm_err *e)
 {
     struct dm_config cfg;
     struct dm_model_meta meta, own;
@@ -133,33 +140,38 @@ static enum dm_status copy_all(struct dm_h5 *to, struct dm_h5 *from, enum dm_dty
     size_t n = 0;
     DM_TRY(dm_model_read_meta(from, &cfg, &meta, e));
     own = meta;
-    own.provenance = (char *)(uintptr_t)provenance; // only read
-    if (!dm_dtype_is_block(type))
-        cfg.dtype = type;
-    enum dm_status st = dm_model_write_meta(to, &cfg, &own, e);
+    own.provenance = (char *)(uintptr_t)r->provenance; // only read
+    if (!dm_dtype_is_block(r->type) && r->scope == DM_SCOPE_ALL)
+        cfg.dtype = r->type;
+    enum dm_status st = DM_OK;
+    if (r->scope == DM_SCOPE_HEADS && cfg.K == 1)
+        st = dm_fail(e, DM_EUNSUPPORTED, "%s: has no token heads", dm_h5_path(from));
+    if (!st)
+        st = dm_model_write_meta(to, &cfg, &own, e);
     dm_model_meta_release(&meta);
     if (!st)
         st = dm_model_tensors(&cfg, &list, &n, e);
     if (!st)
         st = dm_model_check_tensors(from, list, n, e);
     for (size_t i = 0; !st && i < n; i++)
-        st = copy_tensor(to, from, list + i, type, stats, sums, e);
+        st = copy_tensor(to, from, list + i, r, stats, sums, e);
     free(list);
     stats->error = sums[1] > 0.0 ? sqrt(sums[0] / sums[1]) : 0.0;
     return st;
 }
 
 enum dm_status dm_quantize(const char *from, const char *to, enum dm_dtype type,
-                           const char *provenance, struct dm_quantize_stats *stats,
-                           struct dm_err *e)
+                           enum dm_scope scope, const char *provenance,
+                           struct dm_quantize_stats *stats, struct dm_err *e)
 {
+    const struct request r = {type, scope, provenance};
     struct dm_h5 *f = NULL, *source;
-    assert(dm_dtype_is_block(type) || type == DM_BF16);
+    assert((dm_dtype_is_block(type) || type == DM_BF16) && scope != DM_SCOPE_BASE);
     *stats = (struct dm_quantize_stats){0};
     DM_TRY(dm_h5_open(&source, from, DM_MODEL_FORMAT, DM_MODEL_VERSION, e));
     enum dm_status st = dm_h5_create(&f, to, DM_MODEL_FORMAT, DM_MODEL_VERSION, e);
     if (!st)
-        st = copy_all(f, source, type, provenance, stats, e);
+        st = copy_all(f, source, &r, stats, e);
     dm_h5_close(source);
     if (!st)
         return dm_h5_commit(f, e);

@@ -35,16 +35,29 @@ static size_t n_caches(const struct dm_session *s)
     return s->m->cfg.L + (s->n_heads - 1) * s->m->cfg.D;
 }
 
+/* The parameters of the layer with cache number i. */
+static const struct dm_layer *params(const struct dm_session *s, size_t i)
+{
+    const size_t L = s->m->cfg.L;
+    return i < L ? s->m->params.layers + i : s->m->params.heads + (i - L);
+}
+
+static const struct dm_layer_mats *mats(const struct dm_session *s, size_t i)
+{
+    const size_t L = s->m->cfg.L;
+    return i < L ? s->m->mats.layers + i : s->m->mats.heads + (i - L);
+}
+
 /* In huge pages all of it is soon touched; with pages of 4 KiB, of which a step at 256 tokens reads
  * 16 for every head, int8 decoding took 13 % longer. */
 static void bind_cache(struct dm_session *s, struct dm_arena *a)
 {
     const struct dm_config *c = &s->m->cfg;
-    const bool half = s->m->mats.layers[0].qkv.fmt != DM_FMT_F32;
     const size_t t_max = (c->T_max + DM_PANEL - 1) / DM_PANEL * DM_PANEL;
-    const size_t size = half ? sizeof(uint16_t) : sizeof(float);
     s->kv = dm_arena_alloc(a, n_caches(s), sizeof(*s->kv));
     for (size_t i = 0; i < n_caches(s); i++) {
+        const bool half = mats(s, i)->qkv.fmt != DM_FMT_F32;
+        const size_t size = half ? sizeof(uint16_t) : sizeof(float);
         void *k = dm_arena_alloc(a, c->C * size, t_max), *v = dm_arena_alloc(a, c->C * size, t_max);
         if (s->kv)
             s->kv[i] = (struct dm_kv){k, v, half, t_max};
@@ -121,19 +134,6 @@ void dm_session_reset(struct dm_session *s, size_t pos)
     assert(pos <= s->pos);
     s->pos = pos;
     s->tree.n = 0;
-}
-
-/* The parameters of the layer with cache number i. */
-static const struct dm_layer *params(const struct dm_session *s, size_t i)
-{
-    const size_t L = s->m->cfg.L;
-    return i < L ? s->m->params.layers + i : s->m->params.heads + (i - L);
-}
-
-static const struct dm_layer_mats *mats(const struct dm_session *s, size_t i)
-{
-    const size_t L = s->m->cfg.L;
-    return i < L ? s->m->mats.layers + i : s->m->mats.heads + (i - L);
 }
 
 /* A layer with cache number i over n rows; n_out as in struct dm_span. */

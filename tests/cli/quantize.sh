@@ -60,6 +60,17 @@ sed 's/.*"before":{[^}]*"ppl":\[\([^]]*\)\].*"after":{[^}]*"ppl":\[\([^]]*\)\].*
 refuses 1 'its weights are int8' "$dynamo" export int8.h5 -o hf
 "$dynamo" export bf16.h5 -o hf > /dev/null || fail "bf16 cannot be exported"
 
+# ---- heads alone: the base's text, and what the file says ----
+"$dynamo" quantize heads.h5 --to int4 --heads-only -o mixed.h5 --data text.h5 > mixed.tsv
+grep -q '^PPL_1.*+0.000 %$' mixed.tsv && ! grep -q '^PPL_2.*0.000 %$' mixed.tsv || fail "heads only: $(cat mixed.tsv)"
+"$dynamo" info mixed.h5 > info.txt
+grep -q 'int4 *4$' info.txt && grep -q 'heads_only *yes' info.txt || fail "heads only: $(cat info.txt)"
+for mode in ar lossless; do
+    "$dynamo" generate heads.h5 --prompt "And the" -n 30 --mode $mode > a.txt
+    "$dynamo" generate mixed.h5 --prompt "And the" -n 30 --mode $mode | cmp - a.txt || fail "other heads change the base's text"
+done
+refuses 1 'base.h5: has no token heads' "$dynamo" quantize base.h5 --to int4 --heads-only -o x.h5
+
 # ---- refusals ----
 refuses 1 'missing.h5' "$dynamo" quantize missing.h5 --to int8 -o x.h5
 refuses 1 'missing.h5' "$dynamo" quantize heads.h5 --to int8 -o x.h5 --data missing.h5
