@@ -109,7 +109,8 @@ static void draw_limit(struct frame *f)
     const double y = py(f, f->c->limit);
     dm_svg_group(&f->g, "limit", NULL);
     dm_svg_dashed(&f->g, LEFT, y, WIDTH - RIGHT, y, INK);
-    dm_svg_text(&f->g, LEFT + 4, y - 4, (struct dm_svg_style){.colour = INK, .size = 11}, "%s",
+    dm_svg_text(&f->g, WIDTH - RIGHT - 4, y - 4,
+                (struct dm_svg_style){.colour = INK, .size = 11, .anchor = DM_SVG_END}, "%s",
                 f->c->limit_name);
     dm_svg_group_end(&f->g);
 }
@@ -186,7 +187,7 @@ static size_t covered(const struct frame *f, const struct box *b)
     if (f->c->limit_name)
         n += LIMIT * inside(b, (b->left + b->right) / 2, py(f, f->c->limit));
     for (size_t k = 0; f->c->limit_name && k < strlen(f->c->limit_name); k++)
-        n += inside(b, LEFT + 7 + 6.0 * (double)k, py(f, f->c->limit) - 8);
+        n += inside(b, WIDTH - RIGHT - 7 - 6.0 * (double)k, py(f, f->c->limit) - 8);
     return n;
 }
 
@@ -328,7 +329,7 @@ static void draw_band(struct frame *f, size_t s, double *xy, double *below, stru
     dm_svg_group_end(&f->g);
     label->top = xy[2 * thick + 1];
     label->bottom = xy[2 * (2 * n - 1 - thick) + 1];
-    const double half = 4.0 * (double)strlen(series->tag); // of the text's width
+    const double half = 4.0 * (double)strlen(series->tag) + 4; // of the text's width
     label->x = fmin(fmax(xy[2 * thick], LEFT + half), WIDTH - RIGHT - half);
 }
 

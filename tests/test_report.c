@@ -217,6 +217,27 @@ static void test_a_page_of_everything_has_every_section(void **state)
     free(again);
 }
 
+static void test_a_win_rate_without_losses_is_said(void **state)
+{
+    (void)state;
+    struct dm_err e;
+    char *html;
+    json_t *sections, *copy = json_deep_copy(fixture);
+    json_t *ablation = json_object_get(json_object_get(copy, "eval"), "ablation");
+    json_t *point = json_array_get(json_object_get(ablation, "points"), 0);
+    assert_ok(page_of(copy, PARTS, &html, &sections, &e), e);
+    assert_null(strstr(html, "no loss"));
+    json_decref(sections);
+    free(html);
+    assert_int_equal(json_object_set_new(point, "losses", json_integer(0)), 0);
+    assert_int_equal(json_object_set_new(point, "win_rate", json_null()), 0);
+    assert_ok(page_of(copy, PARTS, &html, &sections, &e), e);
+    assert_non_null(strstr(html, "<td class=\"n\">no loss</td>"));
+    json_decref(sections);
+    json_decref(copy);
+    free(html);
+}
+
 static void test_sections_without_data_are_absent_and_say_so(void **state)
 {
     (void)state;
@@ -536,6 +557,7 @@ int main(void)
         cmocka_unit_test(test_files_are_told_by_what_is_in_them),
         cmocka_unit_test(test_other_files_are_refused_with_a_sentence),
         cmocka_unit_test(test_a_page_of_everything_has_every_section),
+        cmocka_unit_test(test_a_win_rate_without_losses_is_said),
         cmocka_unit_test(test_sections_without_data_are_absent_and_say_so),
         cmocka_unit_test(test_any_value_may_be_anything),
         cmocka_unit_test(test_the_chosen_points_name_hides_no_point),
