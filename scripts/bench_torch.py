@@ -6,6 +6,7 @@
     scripts/bench_torch.py --threads 2 > torch.json              all jobs, all forms
     scripts/bench_torch.py --job heads70m --form autocast,stem   some
     build/dynamo bench --what train --peers torch.json           beside this program's
+    scripts/bench_torch.py --products                            oneDNN's products beside `bench_gemm`'s
 
 Random weights and tokens, 4 sequences of 512: heads 2 and 3 on a frozen stem (heads70m, heads160m)
 or the whole model (base70m), loss, gradients, clipping and AdamW. Heads are GPT-NeoX layers with
@@ -16,7 +17,9 @@ the base's last LayerNorm and output embedding, as in dynamo.
     stem       frozen weights kept in bf16, the rest autocast (heads only)
     compile    stem or autocast through torch.compile, which needs a C++ compiler
 
-Prints a JSON list as docs/performance.md describes it, one line per job and form.
+Prints a JSON list as docs/performance.md describes it, one line per job and form; for products a
+line per shape and form as `bench_gemm` does: in bf16 throughout, and with float32 operands and
+results converted on the way, which is what `bench_gemm` measures (without adding to the result).
 """
 import argparse
 import json
@@ -127,6 +130,45 @@ def run(job, form, threads, runs):
     }), flush=True)
 
 
+SHAPES = [  # rows, outputs, inputs: those of bench_gemm
+    (1024, 2048, 512), (1024, 512, 2048), (1024, 50304, 512), (1024, 3072, 768),
+    (1024, 50304, 768), (1024, 4096, 1024), (512, 8192, 2048)]
+
+
+def products(threads, runs):
+    import torch
+
+    torch.set_num_threads(threads)
+    half = torch.bfloat16
+    for rows, outputs, inputs in SHAPES:
+        x, w = torch.randn(rows, inputs), torch.randn(outputs, inputs)
+        dy = torch.randn(rows, outputs)
+        xh, wh, dyh = x.to(half), w.to(half), dy.to(half)
+        out, dx, dw = torch.empty_like(dy), torch.empty_like(x), torch.empty_like(w)
+        linear = torch.nn.functional.linear
+        forms = {  # weights are converted once, as frozen ones are packed once
+            "forward, bf16": lambda: linear(xh, wh),
+            "forward, float32 outside": lambda: out.copy_(linear(x.to(half), wh)),
+            "input_gradient, bf16": lambda: dyh @ wh,
+            "input_gradient, float32 outside": lambda: dx.copy_(dy.to(half) @ wh),
+            "weight_gradient, bf16": lambda: dyh.t() @ xh,
+            "weight_gradient, float32 outside": lambda: dw.copy_(dy.to(half).t() @ x.to(half)),
+        }
+        for form, product in forms.items():
+            seconds = []
+            for i in range(runs + 2):
+                start = time.perf_counter()
+                product()
+                if i > 1:
+                    seconds.append(time.perf_counter() - start)
+            rate = sorted(2e-9 * rows * outputs * inputs / s for s in seconds)
+            print(json.dumps({
+                "peer": f"PyTorch {torch.__version__}", "threads": threads, "form": form,
+                "N": rows, "O": outputs, "C": inputs,
+                "gflops": [round(r, 1) for r in (rate[0], rate[len(rate) // 2], rate[-1])]}),
+                flush=True)
+
+
 def processor():
     with open("/proc/cpuinfo", encoding="utf-8") as f:
         for line in f:
@@ -141,8 +183,12 @@ def main():
     p.add_argument("--form", default="", help="some of f32,autocast,stem,compile (default: all)")
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--runs", type=int, default=5, help="steps measured (default 5)")
+    p.add_argument("--products", action="store_true", help="matrix products instead of steps")
     p.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     a = p.parse_args()
+    if a.products:
+        products(a.threads, a.runs)
+        return 0
     lines = []
     for job in a.job.split(","):
         if job not in JOBS:
