@@ -409,9 +409,10 @@ static bool show_progress(void *ctx, double share)
 /* What is stored may go into MODEL, but into no other input; a plot into none. */
 static enum dm_status check_outputs(const struct options *o, struct dm_err *e)
 {
-    const char *const in[] = {o->cooc, o->data, o->judge, o->model};
-    DM_TRY(dm_file_check_output(o->dry ? NULL : o->out, in, 3, e));
-    return dm_file_check_output(o->plot, in, 4, e);
+    const char *const in[] = {o->cooc, o->data, o->judge};
+    const char *const out[] = {o->plot, o->dry ? NULL : o->out ? o->out : o->model};
+    DM_TRY(dm_file_check_output(o->plot, &o->model, 1, e));
+    return dm_file_check_outputs(out, 2, in, 3, e);
 }
 
 static enum dm_status measure(struct job *j, struct dm_err *e)

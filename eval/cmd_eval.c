@@ -370,7 +370,7 @@ static enum dm_status load(struct eval_job *j, struct dm_err *e)
     return o->judge ? load_judge(j, e) : DM_OK;
 }
 
-/* No file that is read is written over. */
+/* No file that is read is written over, nor one output by the other. */
 static enum dm_status check_outputs(const struct eval_options *o, struct dm_err *e)
 {
     const char *in[6 + 2 * EVAL_TASKS + EVAL_FILES] = {o->model, o->cooc,  o->data,
@@ -382,8 +382,7 @@ static enum dm_status check_outputs(const struct eval_options *o, struct dm_err 
     }
     for (size_t i = 0; i < o->n_diversity; i++)
         in[n++] = o->diversity[i];
-    DM_TRY(dm_file_check_output(o->plot, in, n, e));
-    return dm_file_check_output(o->items, in, n, e);
+    return dm_file_check_outputs((const char *const[]){o->plot, o->items}, 2, in, n, e);
 }
 
 static json_t *name_or_null(const char *name)

@@ -169,6 +169,44 @@ static void test_an_output_that_is_an_input_is_refused(void **state)
     assert_ok(dm_file_check_output(out, list + 3, 1, &e), e);
 }
 
+static void refuses_outputs(const char *first, const char *second, const char *sentence)
+{
+    struct dm_err e = {""};
+    char want[2048];
+    assert_int_not_equal(dm_file_check_outputs((const char *const[]){first, NULL, second}, 3,
+                                               &(const char *){"/nonexistent/x"}, 1, &e),
+                         DM_OK);
+    snprintf(want, sizeof(want), "%s: %s", second, sentence);
+    assert_string_equal(e.msg, want);
+}
+
+static void test_outputs_that_cannot_be_written_are_refused(void **state)
+{
+    struct dm_err e = {""};
+    char a[256], again[300], link_to_a[256], sentence[400];
+    (void)state;
+    snprintf(a, sizeof(a), "%s", tmp_path("a"));
+    snprintf(link_to_a, sizeof(link_to_a), "%s", tmp_path("link"));
+    snprintf(again, sizeof(again), "%.*s/.//a", (int)(strlen(a) - 2), a);
+    snprintf(sentence, sizeof(sentence), "is two outputs in one (%s)", a);
+    for (int there = 0; there < 2; there++) { // in either case the names are one file
+        refuses_outputs(a, a, sentence);
+        refuses_outputs(a, again, sentence);
+        assert_ok(dm_file_write(a, "x", 1, &e), e);
+    }
+    assert_int_equal(symlink(a, link_to_a), 0);
+    refuses_outputs(a, link_to_a, sentence);
+    assert_ok(dm_file_check_outputs((const char *const[]){a, tmp_path("b")}, 2, NULL, 0, &e), e);
+    refuses_outputs(a, "/", "cannot write: is a directory");
+    refuses_outputs(a, "/dev/null", "cannot write: is not a regular file");
+    refuses_outputs(a, "/no/x", "cannot write into the folder /no: No such file or directory");
+    snprintf(again, sizeof(again), "%s/x", a);
+    snprintf(sentence, sizeof(sentence), "cannot write into the folder %s: Not a directory", a);
+    refuses_outputs(NULL, again, sentence);
+    assert_int_not_equal(dm_file_check_output("", NULL, 0, &e), DM_OK);
+    assert_string_equal(e.msg, "\"\": cannot write: not the name of a file");
+}
+
 static void test_files_appear_whole_and_read_back(void **state)
 {
     (void)state;
@@ -279,6 +317,7 @@ int main(void)
         cmocka_unit_test(test_sha256_of_abc),
         cmocka_unit_test(test_leftovers_of_dead_processes_are_swept),
         cmocka_unit_test(test_an_output_that_is_an_input_is_refused),
+        cmocka_unit_test(test_outputs_that_cannot_be_written_are_refused),
         cmocka_unit_test(test_files_appear_whole_and_read_back),
         cmocka_unit_test(test_json_that_is_added_to_is_whole_or_reported),
         cmocka_unit_test(test_json_errors_name_key_and_range),

@@ -1,14 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 #include "train/cmd_common.h"
 
+#include <limits.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "src/base/file.h"
 #include "src/base/json.h"
 #include "src/base/par.h"
 #include "src/base/stop.h"
 #include "train/heads.h"
+#include "train/keep.h"
+#include "train/log.h"
 #include "train/plan.h"
 #include "train/pretrain.h"
 #include "train/resume.h"
@@ -26,6 +31,12 @@ static void refuse(const struct dm_train_opt *o, struct argp_state *s, const cha
 }
 #define REFUSE(o, s, names, why) refuse(o, s, names, sizeof(names) / sizeof(names[0]), why)
 
+static void refuse_folder(struct argp_state *s, const char *name, const char *prefix)
+{
+    if (prefix && (!*prefix || prefix[strlen(prefix) - 1] == '/'))
+        argp_error(s, "%s: \"%s\" is a folder, want the beginning of names", name, prefix);
+}
+
 /* What is still missing or contradictory once everything has been read. */
 static void check_usage(struct dm_train_opt *o, struct argp_state *s)
 {
@@ -33,6 +44,8 @@ static void check_usage(struct dm_train_opt *o, struct argp_state *s)
         argp_error(s, "--replay and --resume exclude each other");
     if (o->replay)
         o->resume = o->replay;
+    refuse_folder(s, "--log", o->log);
+    refuse_folder(s, "--checkpoint", o->checkpoint);
     if (o->resume && strcmp(o->resume, "auto"))
         return; // the rest is in the checkpoint
     if (o->kind == DM_TRAIN_HEADS && !o->base)
@@ -193,13 +206,67 @@ static enum dm_status show_plan(const struct dm_train_opt *o, struct dm_err *e)
     return DM_OK;
 }
 
-/* The model would take the place of a file that it is made from. */
-static enum dm_status check_output(const struct dm_train_opt *o, struct dm_err *e)
+/* ---- Names ----------------------------------------------------------------------------------- */
+
+#define N_OUT (2 + DM_LOG_NAMES) /* model, best checkpoint, logs */
+#define NAME_BYTES (PATH_MAX + 32)
+
+/* Checkpoints come and go, and so would a file that has the name of one. */
+static enum dm_status check_kept(const char *prefix, const char *const *path, size_t n,
+                                 struct dm_err *e)
 {
-    const char *const in[] = {o->base, o->from, o->config, o->tokenizer, o->resume};
-    DM_TRY(dm_file_check_output(o->output, in, sizeof(in) / sizeof(in[0]), e));
-    DM_TRY(dm_file_check_output(o->output, o->data.path, o->data.n, e));
-    return dm_file_check_output(o->output, o->val.path, o->val.n, e);
+    for (size_t i = 0; i < n; i++) {
+        char *real = path[i] ? realpath(path[i], NULL) : NULL;
+        const bool kept = path[i] &&
+                          (dm_keep_is(prefix, path[i]) || (real && dm_keep_is(prefix, real)));
+        free(real);
+        if (kept)
+            return dm_fail(e, DM_EMISMATCH,
+                           "%s: has the name of a checkpoint that this run may write or remove "
+                           "(%s-<step>.h5, %s-best.h5)",
+                           path[i], prefix, prefix);
+    }
+    return DM_OK;
+}
+
+/* The names of a run's outputs but for numbered checkpoints, into name (N_OUT). */
+static enum dm_status name_outputs(char (*name)[NAME_BYTES], const struct dm_train_opt *o,
+                                   const char *checkpoint, struct dm_err *e)
+{
+    char log[PATH_MAX];
+    snprintf(name[0], NAME_BYTES, "%s", o->output);
+    DM_TRY(dm_keep_path(name[1], NAME_BYTES, checkpoint, DM_KEEP_BEST, e));
+    DM_TRY(dm_train_opt_log(log, sizeof(log), o, e));
+    for (size_t i = 0; i < DM_LOG_NAMES; i++)
+        snprintf(name[2 + i], NAME_BYTES, "%s%s", log, dm_log_suffix[i]);
+    return DM_OK;
+}
+
+/* None of the files that a run writes may take the place of one that it reads, or of another. */
+static enum dm_status check_outputs(const struct dm_train_opt *o, struct dm_err *e)
+{
+    const char *const in[] = {o->base, o->from, o->config, o->tokenizer};
+    const struct {
+        const char *const *path;
+        size_t n;
+    } read[] = {{in, 4}, {o->data.path, o->data.n}, {o->val.path, o->val.n}};
+    char kept[2][PATH_MAX], name[N_OUT][NAME_BYTES];
+    const char *out[N_OUT];
+    struct stat s;
+    DM_TRY(dm_resume_prefix(kept[0], PATH_MAX, o, e));
+    DM_TRY(dm_train_opt_path(kept[1], PATH_MAX, o->output, ".refused", e));
+    DM_TRY(name_outputs(name, o, kept[0], e));
+    for (size_t i = 0; i < N_OUT; i++)
+        out[i] = name[i];
+    if (!stat(name[N_OUT - 1], &s) && S_ISDIR(s.st_mode))
+        out[N_OUT - 1] = NULL; // the logs' directory of an earlier run
+    DM_TRY(dm_file_check_output(o->output, &o->resume, 1, e));
+    for (size_t i = 0; i < 3; i++) {
+        DM_TRY(dm_file_check_outputs(out, N_OUT, read[i].path, read[i].n, e));
+        for (size_t k = 0; k < 2; k++)
+            DM_TRY(check_kept(kept[k], read[i].path, read[i].n, e));
+    }
+    return check_kept(kept[0], &o->output, 1, e);
 }
 
 int dm_train_command(int argc, char **argv, enum dm_train_kind kind, const char *args_doc,
@@ -223,8 +290,9 @@ int dm_train_command(int argc, char **argv, enum dm_train_kind kind, const char 
     o.ranks = &ranks;
     if (!st && o.resume)
         st = dm_resume_options(&o, &e);
-    if (!st && !o.replay)
-        st = check_output(&o, &e);
+    if (!st && !o.replay && dm_ranks_first(&ranks))
+        st = check_outputs(&o, &e);
+    st = dm_ranks_agree(&ranks, st, &e);
     if (!st)
         st = !o.dry_run               ? run(&o, &r, dm_ranks_first(&ranks) ? stderr : NULL, &e)
              : dm_ranks_first(&ranks) ? show_plan(&o, &e)

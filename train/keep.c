@@ -23,6 +23,23 @@ enum dm_status dm_keep_path(char *out, size_t n, const char *prefix, size_t step
     return DM_OK;
 }
 
+static bool is_step(const char *rest)
+{
+    const size_t digits = strspn(rest, "0123456789");
+    return digits >= 8 && digits <= 18 && !strcmp(rest + digits, ".h5");
+}
+
+bool dm_keep_is(const char *prefix, const char *path)
+{
+    const char *base = strrchr(prefix, '/'), *name = strrchr(path, '/');
+    base = base ? base + 1 : prefix;
+    name = name ? name + 1 : path;
+    const size_t len = strlen(base);
+    return !strncmp(name, base, len) && name[len] == '-' &&
+           (is_step(name + len + 1) || !strcmp(name + len + 1, "best.h5")) &&
+           dm_file_beside(prefix, path);
+}
+
 /* Calls fn for every name in the prefix's directory that begins like it; `rest` is what follows. */
 typedef enum dm_status visit_fn(void *ctx, const char *dir, const char *name, const char *rest,
                                 struct dm_err *e);
@@ -54,9 +71,8 @@ static enum dm_status add_step(void *ctx, const char *dir, const char *name, con
                                struct dm_err *e)
 {
     struct steps *s = ctx;
-    const size_t digits = strspn(rest, "0123456789");
     (void)dir;
-    if (digits < 8 || digits > 18 || strcmp(rest + digits, ".h5"))
+    if (!is_step(rest))
         return DM_OK;
     size_t *more = dm_realloc(s->step, s->n + 1, sizeof(*more));
     if (!more)

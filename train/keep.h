@@ -4,6 +4,7 @@
 #ifndef DM_TRAIN_KEEP_H
 #define DM_TRAIN_KEEP_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "src/base/status.h"
@@ -12,6 +13,9 @@
 
 /* Name of a file into out (n); DM_ERANGE when it does not fit. */
 enum dm_status dm_keep_path(char *out, size_t n, const char *prefix, size_t step, struct dm_err *e);
+
+/* Whether `path`, which need not be there, has the name of one of these files. */
+bool dm_keep_is(const char *prefix, const char *path);
 
 /* Steps of the checkpoints that there are, newest first, in new memory; the best is not listed.
  * Release with free(). DM_EIO for a directory that cannot be read, DM_ENOMEM. */

@@ -13,7 +13,7 @@
 #include "train/tensorboard.h"
 
 enum { CSV, JSONL, N_FILES };
-static const char *const suffix[N_FILES] = {".csv", ".jsonl"};
+const char *const dm_log_suffix[DM_LOG_NAMES] = {".csv", ".jsonl", ".tb"};
 static const char *const line_start[N_FILES] = {"", "{\"step\":"};
 
 struct dm_log {
@@ -72,7 +72,7 @@ static enum dm_status trim(const char *path, const char *start, size_t step, str
 static enum dm_status open_file(struct dm_log *l, int i, const char *prefix, size_t step,
                                 struct dm_err *e)
 {
-    if (asprintf(&l->path[i], "%s%s", prefix, suffix[i]) < 0) {
+    if (asprintf(&l->path[i], "%s%s", prefix, dm_log_suffix[i]) < 0) {
         l->path[i] = NULL;
         return dm_fail(e, DM_ENOMEM, "out of memory");
     }
@@ -106,7 +106,7 @@ static enum dm_status open_tensorboard(struct dm_log *l, const char *prefix, siz
                                        struct dm_err *e)
 {
     char *dir;
-    if (asprintf(&dir, "%s.tb", prefix) < 0)
+    if (asprintf(&dir, "%s%s", prefix, dm_log_suffix[N_FILES]) < 0)
         return dm_fail(e, DM_ENOMEM, "out of memory");
     const enum dm_status st = dm_tb_open(&l->tb, dir, step, wall_clock(), e);
     free(dir);

@@ -11,6 +11,10 @@
 
 struct dm_log;
 
+/* What follows the prefix; the last one is the directory. */
+#define DM_LOG_NAMES 3
+extern const char *const dm_log_suffix[DM_LOG_NAMES];
+
 struct dm_log_row {
     size_t step, tokens; /* done so far */
     double lr, norm;

@@ -427,6 +427,12 @@ enum dm_status dm_train_opt_path(char *out, size_t n, const char *output, const 
     return DM_OK;
 }
 
+enum dm_status dm_train_opt_log(char *out, size_t n, const struct dm_train_opt *o, struct dm_err *e)
+{
+    return o->log ? dm_train_opt_path(out, n, o->log, "", e)
+                  : dm_train_opt_path(out, n, o->output, ".log", e);
+}
+
 bool dm_train_opt_joint(const struct dm_train_opt *o)
 {
     return o->kind == DM_TRAIN_HEADS && !strcmp(o->recipe, "joint");

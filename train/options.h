@@ -83,6 +83,9 @@ enum dm_format dm_train_opt_format(const struct dm_train_opt *o);
 /* <output without .h5><suffix>; DM_ERANGE when it does not fit n bytes. */
 enum dm_status dm_train_opt_path(char *out, size_t n, const char *output, const char *suffix,
                                  struct dm_err *e);
+/* The prefix of a run's logs: --log, or the output's name with .log. */
+enum dm_status dm_train_opt_log(char *out, size_t n, const struct dm_train_opt *o,
+                                struct dm_err *e);
 
 /* --recipe joint. */
 bool dm_train_opt_joint(const struct dm_train_opt *o);

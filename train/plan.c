@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "train/plan.h"
 
-#include <errno.h>
 #include <libgen.h>
 #include <limits.h>
 #include <stdio.h>
@@ -9,7 +8,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
-#include <unistd.h>
 
 #include "src/io/shard.h"
 #include "src/kernel/peak.h"
@@ -140,9 +138,9 @@ static enum dm_status plan_disk(struct dm_plan *p, const struct dm_train_opt *o,
     p->disk = p->checkpoint * p->n_checkpoints + p->model + p->logs;
     snprintf(dir, sizeof(dir), "%s", o->output);
     const char *folder = dirname(dir);
-    if (access(folder, W_OK | X_OK) || statvfs(folder, &v))
-        return dm_fail(e, DM_EIO, "-o %s: cannot write into the folder %s: %s", o->output, folder,
-                       strerror(errno));
+    if (statvfs(folder, &v))
+        return dm_fail_errno(e, "%s: cannot see how much is free in the folder %s", o->output,
+                             folder);
     p->disk_free = (size_t)v.f_bavail * (size_t)v.f_frsize;
     return DM_OK;
 }

@@ -190,8 +190,7 @@ static enum dm_status set_up(struct state *s, struct dm_err *e)
     if (o->replay && dm_ranks_count(o->ranks) > 1)
         return dm_fail(e, DM_EUNSUPPORTED, "--replay is the work of one process");
     DM_TRY(dm_resume_prefix(out->checkpoint, sizeof(log), o, e));
-    DM_TRY(
-        dm_train_opt_path(log, sizeof(log), o->log ? o->log : o->output, o->log ? "" : ".log", e));
+    DM_TRY(dm_train_opt_log(log, sizeof(log), o, e));
     if (dm_ranks_first(o->ranks))
         dm_file_sweep(log);
     DM_TRY(open_data(s, e));

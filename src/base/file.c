@@ -197,15 +197,40 @@ bool dm_file_begins(const char *path, const void *magic, size_t n)
     return same;
 }
 
-enum dm_status dm_file_check_output(const char *out, const char *const *in, size_t n,
-                                    struct dm_err *e)
+/* ---- Names of outputs ------------------------------------------------------------------------ */
+
+static bool same(const struct stat *a, const struct stat *b)
+{
+    return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
+}
+
+bool dm_file_beside(const char *a, const char *b)
+{
+    char a_text[PATH_MAX], b_text[PATH_MAX];
+    struct stat x, y;
+    snprintf(a_text, sizeof(a_text), "%s", a);
+    snprintf(b_text, sizeof(b_text), "%s", b);
+    return !stat(dirname(a_text), &x) && !stat(dirname(b_text), &y) && same(&x, &y);
+}
+
+/* Whether two outputs are one file, there or not yet. */
+static bool one_output(const char *a, const char *b)
+{
+    struct stat x, y;
+    const char *a_base = strrchr(a, '/'), *b_base = strrchr(b, '/');
+    return (!stat(a, &x) && !stat(b, &y) && same(&x, &y)) ||
+           (!strcmp(a_base ? a_base + 1 : a, b_base ? b_base + 1 : b) && dm_file_beside(a, b));
+}
+
+static enum dm_status check_inputs(const char *out, const char *const *in, size_t n,
+                                   struct dm_err *e)
 {
     struct stat to, from;
-    if (!out || stat(out, &to))
+    if (stat(out, &to))
         return DM_OK;
     for (size_t i = 0; i < n; i++) {
         if (!in[i] || (strcmp(in[i], "-") ? stat(in[i], &from) : fstat(STDIN_FILENO, &from)) ||
-            from.st_dev != to.st_dev || from.st_ino != to.st_ino)
+            !same(&from, &to))
             continue;
         return strcmp(in[i], out)
                    ? dm_fail(e, DM_EMISMATCH, "%s: is both input (%s) and output", out, in[i])
@@ -213,6 +238,50 @@ enum dm_status dm_file_check_output(const char *out, const char *const *in, size
     }
     return DM_OK;
 }
+
+/* What would fail when the work is done, or take the place of a directory or a device. */
+static enum dm_status check_place(const char *out, struct dm_err *e)
+{
+    char text[PATH_MAX], dir[PATH_MAX + 2];
+    struct stat s, standard;
+    const bool there = !stat(out, &s);
+    if (there && !S_ISREG(s.st_mode))
+        return dm_fail(e, DM_EIO, "%s: cannot write: is %s", out,
+                       S_ISDIR(s.st_mode) ? "a directory" : "not a regular file");
+    if (there && !fstat(STDOUT_FILENO, &standard) && same(&s, &standard))
+        return dm_fail(e, DM_EMISMATCH, "%s: standard output goes there already", out);
+    if (!*out || out[strlen(out) - 1] == '/')
+        return dm_fail(e, DM_EIO, "\"%s\": cannot write: not the name of a file", out);
+    snprintf(text, sizeof(text), "%s", out);
+    const char *folder = dirname(text);
+    snprintf(dir, sizeof(dir), "%s/.", folder); // the point: a file is no folder
+    return access(dir, W_OK | X_OK)
+               ? dm_fail_errno(e, "%s: cannot write into the folder %s", out, folder)
+               : DM_OK;
+}
+
+enum dm_status dm_file_check_outputs(const char *const *out, size_t n_out, const char *const *in,
+                                     size_t n_in, struct dm_err *e)
+{
+    for (size_t i = 0; i < n_out; i++) {
+        if (!out[i])
+            continue;
+        DM_TRY(check_inputs(out[i], in, n_in, e));
+        DM_TRY(check_place(out[i], e));
+        for (size_t k = 0; k < i; k++)
+            if (out[k] && one_output(out[k], out[i]))
+                return dm_fail(e, DM_EMISMATCH, "%s: is two outputs in one (%s)", out[i], out[k]);
+    }
+    return DM_OK;
+}
+
+enum dm_status dm_file_check_output(const char *out, const char *const *in, size_t n,
+                                    struct dm_err *e)
+{
+    return dm_file_check_outputs(&out, 1, in, n, e);
+}
+
+/* ---- Maps ------------------------------------------------------------------------------------ */
 
 enum dm_status dm_map_open(struct dm_map *m, const char *path, struct dm_err *e)
 {

@@ -37,11 +37,17 @@ enum dm_status dm_file_read_at(int fd, void *to, size_t n, uint64_t at, const ch
 /* Whether the file can be read and begins with these n <= 16 bytes. */
 bool dm_file_begins(const char *path, const void *magic, size_t n);
 
-/* For a command that reads the n files `in` and is to write `out`: DM_EMISMATCH if one of them is
- * that file, under whatever name; "-" of them is standard input. Any may be NULL, and out need not
- * be there. */
+/* For a command that reads the n_in files `in` and is to write the n_out files `out` by rename,
+ * before any work: DM_EMISMATCH if an output is an input, under whatever name ("-" of them is
+ * standard input), or another output, or where standard output goes; DM_EIO if it is there and no
+ * regular file, or its folder cannot be written. Any may be NULL, and outputs need not be there. */
+enum dm_status dm_file_check_outputs(const char *const *out, size_t n_out, const char *const *in,
+                                     size_t n_in, struct dm_err *e);
 enum dm_status dm_file_check_output(const char *out, const char *const *in, size_t n,
-                                    struct dm_err *e);
+                                    struct dm_err *e); /* of one output */
+
+/* Whether two names, of files that need not be there, are of one folder. */
+bool dm_file_beside(const char *a, const char *b);
 
 /* A read-only map of a regular file. n = 0 maps nothing and data is NULL. */
 struct dm_map {

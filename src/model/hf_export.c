@@ -157,6 +157,8 @@ static const char *const names[N_FILES] = {DM_HF_CONFIG, DM_HF_TOKENIZER, DM_HF_
 static enum dm_status prepare(const char *model, const char *dir, char *paths[N_FILES],
                               const bool wanted[N_FILES], bool force, struct dm_err *e)
 {
+    if (mkdir(dir, 0777) && errno != EEXIST)
+        return dm_fail_errno(e, "%s: cannot make the directory", dir);
     for (int i = 0; i < N_FILES; i++) {
         paths[i] = dm_hf_path(dir, names[i]);
         if (!paths[i])
@@ -166,8 +168,6 @@ static enum dm_status prepare(const char *model, const char *dir, char *paths[N_
         if (wanted[i])
             DM_TRY(dm_file_check_output(paths[i], &model, 1, e));
     }
-    if (mkdir(dir, 0777) && errno != EEXIST)
-        return dm_fail_errno(e, "%s: cannot make the directory", dir);
     return DM_OK;
 }
 

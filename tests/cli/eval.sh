@@ -133,6 +133,8 @@ for out in heads.h5 cooc.h5 base.h5 held.h5 prompts.jsonl choice.jsonl b.jsonl s
     spares $out "$dynamo" eval heads.h5 --cooc cooc.h5 --judge base.h5 --data held.h5 --prompts prompts.jsonl \
         --task piqa=choice.jsonl,b.jsonl --diversity some.ids --diversity b.txt --what reliability --plot $out
 done
+refuses 1 './x: is two outputs in one (x)' \
+    "$dynamo" eval heads.h5 --data held.h5 --task piqa=choice.jsonl --what reliability --plot x --items ./x
 spares long.txt "$dynamo" eval heads.h5 --text long.txt --what reliability --plot long.txt
 
 # ---- score ----
@@ -256,6 +258,8 @@ for out in cooc.h5 held.h5 base.h5; do
     spares $out "$dynamo" calibrate heads.h5 --cooc cooc.h5 --data held.h5 --judge base.h5 $small --plot $out
 done
 spares heads.h5 "$dynamo" calibrate heads.h5 --data held.h5 $small --dry-run --plot heads.h5
+refuses 1 './x: is two outputs in one (x)' "$dynamo" calibrate heads.h5 --data held.h5 $small --plot x -o ./x
+refuses 1 'no/x: cannot write into the folder no' "$dynamo" calibrate heads.h5 --data held.h5 $small --plot no/x
 "$dynamo" calibrate cal.h5 --data held.h5 $small -o ./cal.h5 > none.tsv || fail "-o MODEL is as without"
 refuses 1 'no heads' "$dynamo" calibrate base.h5 --data held.h5 $small
 refuses 1 'exceed the context 64' "$dynamo" calibrate heads.h5 --data held.h5 $small --tokens 64

@@ -27,6 +27,31 @@ for o in shard.h5 ./link.h5 config.json; do # not over what it is made from
     spares $o "$dynamo" pretrain --config config.json --data shard.h5 -o $o
 done
 
+# ---- the files beside the model take the place of no input, and of none of each other
+beside=("$dynamo" pretrain --context 32 --steps 2)
+cp config.json x.log.jsonl
+spares x.log.jsonl "${beside[@]}" --config x.log.jsonl --data shard.h5 -o x.h5
+rm x.log.jsonl
+for kept in x.ckpt-00000007.h5 x.refused-00000007.h5 x.ckpt-best.h5; do
+    cp shard.h5 $kept
+    text="$kept: has the name of a checkpoint"
+    [ $kept != x.ckpt-best.h5 ] || text="$kept: is both input"
+    refuses 1 "$text" "${beside[@]}" --config config.json --data ./$kept -o x.h5
+    refuses 1 "$text" "${beside[@]}" --config config.json --data shard.h5 --val $PWD/$kept -o ./x.h5
+    rm $kept
+done
+beside+=(--config config.json --data shard.h5)
+refuses 1 "x-00000002.h5: has the name of a checkpoint" "${beside[@]}" -o x-00000002.h5 --checkpoint ./x
+refuses 1 "./x-best.h5: is two outputs in one (x-best.h5)" "${beside[@]}" -o x-best.h5 --checkpoint ./x
+refuses 1 "./x.csv: is two outputs in one (x.csv)" "${beside[@]}" -o x.csv --log ./x
+refuses 1 "x.tb: is two outputs in one (x.tb)" "${beside[@]}" -o x.tb --log x
+refuses 1 "no/x.csv: cannot write into the folder no: " "${beside[@]}" -o x.h5 --log no/x
+refuses 1 "no/x-best.h5: cannot write into the folder no: " "${beside[@]}" -o x.h5 --checkpoint no/x
+for prefix in --log --checkpoint; do
+    refuses 2 "$prefix: \"x/\" is a folder, want the beginning of names" "${beside[@]}" -o x.h5 $prefix x/
+done
+no_file x
+
 # ---- pretraining
 run=("$dynamo" pretrain --config config.json --data shard.h5 --steps 30 --batch 4 --micro 2
     --context 32 --val-every 10)
@@ -138,9 +163,9 @@ for recipe in "train base.h5" "pretrain --from base.h5" "pretrain --config confi
         plan_refuses "strange.h5: made with tokenizer" "${needs[@]}" $data
     done
     plan_refuses "--context 4096 is more than the" "${needs[@]}" --context 4096 --data shard.h5
-    refuses 1 "-o no/x.h5: cannot write into the folder no: No such file or directory" \
+    refuses 1 "no/x.h5: cannot write into the folder no: No such file or directory" \
         "${needs[@]}" --data shard.h5 -o no/x.h5 --dry-run
-    refuses 1 "-o shard.h5/x.h5: cannot write into the folder shard.h5: " \
+    refuses 1 "shard.h5/x.h5: cannot write into the folder shard.h5: Not a directory" \
         "${needs[@]}" --data shard.h5 -o shard.h5/x.h5 --dry-run
 done
 plan_refuses "heads.h5: has 3 token heads already" "$dynamo" train heads.h5 --data shard.h5
