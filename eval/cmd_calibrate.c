@@ -355,36 +355,13 @@ struct job {
 
 /* The ids of `path` are those of the shard. */
 static enum dm_status check_tokenizer(const struct job *j, const char *path,
-                                      const struct dm_model *m, const struct dm_model_meta *meta,
+                                      const struct dm_config *c, const struct dm_model_meta *meta,
                                       struct dm_err *e)
 {
     DM_TRY(dm_model_check_tokenizer(meta, path, dm_shard_tokenizer_hash(j->shard), j->o->data, e));
-    if (dm_shard_vocab(j->shard) > m->cfg.Vp)
+    if (dm_shard_vocab(j->shard) > c->Vp)
         return dm_fail(e, DM_EMISMATCH, "%s has %zu token ids, %s only %zu", j->o->data,
-                       dm_shard_vocab(j->shard), path, m->cfg.Vp);
-    return DM_OK;
-}
-
-static enum dm_status load(struct job *j, struct dm_err *e)
-{
-    const struct options *o = j->o;
-    const struct dm_load_opt how = {.format = o->format};
-    DM_TRY(dm_model_load(&j->model, o->model, &how, &j->meta, e));
-    DM_TRY(dm_shard_open(&j->shard, o->data, e));
-    DM_TRY(check_tokenizer(j, o->model, &j->model, &j->meta, e));
-    if (o->judge) {
-        DM_TRY(dm_model_load(&j->judge, o->judge, NULL, &j->judge_meta, e));
-        DM_TRY(check_tokenizer(j, o->judge, &j->judge, &j->judge_meta, e));
-    }
-    if (!o->cooc)
-        return DM_OK;
-    size_t discounted = 0;
-    for (size_t i = 0; i < o->cal.n_unseen; i++)
-        discounted += o->cal.unseen[i] == DM_UNSEEN_DISCOUNT;
-    DM_TRY(dm_cooc_load_for(&j->cooc, o->cooc, discounted<o->cal.n_unseen, discounted> 0, e));
-    if (strcmp(j->cooc.tokenizer_hash, dm_shard_tokenizer_hash(j->shard)))
-        return dm_fail(e, DM_EMISMATCH, "%s was counted with another tokenizer than %s's", o->cooc,
-                       o->data);
+                       dm_shard_vocab(j->shard), path, c->Vp);
     return DM_OK;
 }
 
@@ -400,6 +377,49 @@ static enum dm_status keep_fit(const struct job *j, struct dm_cal_opt *c, struct
                        : dm_fail(e, DM_EMISMATCH, "%s: there is no fit to keep", j->o->model);
 }
 
+/* Everything that is soon read, before what takes long: the prompts, and whether the models are
+ * fit. */
+static enum dm_status prepare(struct job *j, struct dm_cal_opt *cal, struct dm_err *e)
+{
+    const struct options *o = j->o;
+    const size_t n = cal->control_prompts + cal->prompts;
+    struct dm_config c;
+    DM_TRY(dm_shard_open(&j->shard, o->data, e));
+    DM_TRY(dm_model_peek(o->model, &c, &j->meta, e));
+    DM_TRY(check_tokenizer(j, o->model, &c, &j->meta, e));
+    if (c.K < 2)
+        return dm_fail(e, DM_EUNSUPPORTED,
+                       "%s has no heads beyond the base's: nothing to calibrate, train them first",
+                       o->model);
+    if (o->judge) {
+        DM_TRY(dm_model_peek(o->judge, &c, &j->judge_meta, e));
+        DM_TRY(check_tokenizer(j, o->judge, &c, &j->judge_meta, e));
+    }
+    DM_TRY(keep_fit(j, cal, e));
+    j->prompts = dm_alloc(n, cal->prompt_tokens * sizeof(*j->prompts));
+    if (!j->prompts)
+        return dm_fail(e, DM_ENOMEM, "out of memory for the prompts");
+    return dm_cal_prompts(j->prompts, n, cal->prompt_tokens, cal->seed, j->shard, e);
+}
+
+static enum dm_status load(struct job *j, struct dm_err *e)
+{
+    const struct options *o = j->o;
+    DM_TRY(dm_model_load(&j->model, o->model, &(struct dm_load_opt){.format = o->format}, NULL, e));
+    if (o->judge)
+        DM_TRY(dm_model_load(&j->judge, o->judge, NULL, NULL, e));
+    if (!o->cooc)
+        return DM_OK;
+    size_t discounted = 0;
+    for (size_t i = 0; i < o->cal.n_unseen; i++)
+        discounted += o->cal.unseen[i] == DM_UNSEEN_DISCOUNT;
+    DM_TRY(dm_cooc_load_for(&j->cooc, o->cooc, discounted<o->cal.n_unseen, discounted> 0, e));
+    if (strcmp(j->cooc.tokenizer_hash, dm_shard_tokenizer_hash(j->shard)))
+        return dm_fail(e, DM_EMISMATCH, "%s was counted with another tokenizer than %s's", o->cooc,
+                       o->data);
+    return DM_OK;
+}
+
 static bool show_progress(void *ctx, double share)
 {
     dm_progress_set(ctx, share * 100.0, NULL);
@@ -410,6 +430,7 @@ static bool show_progress(void *ctx, double share)
 static enum dm_status check_outputs(const struct options *o, struct dm_err *e)
 {
     const char *const in[] = {o->cooc, o->data, o->judge};
+    DM_TRY(dm_file_check_inputs(in, 3, e));
     const char *const out[] = {o->plot, o->dry ? NULL : o->out ? o->out : o->model};
     DM_TRY(dm_file_check_output(o->plot, &o->model, 1, e));
     return dm_file_check_outputs(out, 2, in, 3, e);
@@ -422,13 +443,8 @@ static enum dm_status measure(struct job *j, struct dm_err *e)
     struct dm_progress progress;
     DM_TRY(dm_cal_opt_check(&cal, e));
     DM_TRY(check_outputs(o, e));
+    DM_TRY(prepare(j, &cal, e));
     DM_TRY(load(j, e));
-    DM_TRY(keep_fit(j, &cal, e));
-    const size_t n = cal.control_prompts + cal.prompts;
-    j->prompts = dm_alloc(n, cal.prompt_tokens * sizeof(*j->prompts));
-    if (!j->prompts)
-        return dm_fail(e, DM_ENOMEM, "out of memory for the prompts");
-    DM_TRY(dm_cal_prompts(j->prompts, n, cal.prompt_tokens, cal.seed, j->shard, e));
     dm_stop_install();
     dm_progress_init(&progress, "calibrating", "%", 100.0);
     enum dm_status st = dm_cal_run(&j->report, &j->model, o->judge ? &j->judge : NULL,

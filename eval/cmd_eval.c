@@ -348,30 +348,50 @@ static enum dm_status load_judge(struct eval_job *j, struct dm_err *e)
     return st;
 }
 
-static enum dm_status load(struct eval_job *j, struct dm_err *e)
+static bool has_texts(const struct eval_options *o)
+{
+    return o->what[EVAL_QUALITY] || o->what[EVAL_ABLATION];
+}
+
+/* Everything that is soon read, and what cannot be evaluated, before what takes long. */
+static enum dm_status prepare(struct eval_job *j, struct dm_err *e)
 {
     const struct eval_options *o = j->o;
-    DM_TRY(dm_model_load(&j->model, o->model, &(struct dm_load_opt){.format = o->format}, &j->meta,
-                         e));
+    DM_TRY(dm_model_peek(o->model, &j->model.cfg, &j->meta, e));
     if (j->meta.tokenizer)
         DM_TRY(dm_tokenizer_parse(&j->tokenizer, j->meta.tokenizer, strlen(j->meta.tokenizer),
                                   o->model, e));
     DM_TRY(settings(j, e));
-    if (o->cooc) {
-        const bool discount = j->gen.unseen == DM_UNSEEN_DISCOUNT;
-        DM_TRY(dm_cooc_load_for(&j->cooc, o->cooc, !discount, discount, e));
-        DM_TRY(dm_model_check_tokenizer(&j->meta, o->model, j->cooc.tokenizer_hash, o->cooc, e));
-    }
+    if (has_texts(o) && j->model.cfg.K < 2)
+        return dm_fail(e, DM_EUNSUPPORTED, "%s has no heads beyond the base's: nothing to compare",
+                       o->model);
+    if (o->what[EVAL_ABLATION] && !o->cooc)
+        return dm_fail(e, DM_EUNSUPPORTED, "the ablation needs a co-occurrence table (--cooc)");
+    if (o->n_tasks)
+        DM_TRY(eval_need_tokenizer(j, "text", e));
+    DM_TRY(eval_read_tasks(j, e));
     if (o->data) {
         DM_TRY(dm_shard_open(&j->shard, o->data, e));
         DM_TRY(dm_model_check_tokenizer(&j->meta, o->model, dm_shard_tokenizer_hash(j->shard),
                                         o->data, e));
     }
+    return has_texts(o) ? eval_read_prompts(j, e) : DM_OK;
+}
+
+static enum dm_status load(struct eval_job *j, struct dm_err *e)
+{
+    const struct eval_options *o = j->o;
+    DM_TRY(dm_model_load(&j->model, o->model, &(struct dm_load_opt){.format = o->format}, NULL, e));
+    if (o->cooc) {
+        const bool discount = j->gen.unseen == DM_UNSEEN_DISCOUNT;
+        DM_TRY(dm_cooc_load_for(&j->cooc, o->cooc, !discount, discount, e));
+        DM_TRY(dm_model_check_tokenizer(&j->meta, o->model, j->cooc.tokenizer_hash, o->cooc, e));
+    }
     return o->judge ? load_judge(j, e) : DM_OK;
 }
 
 /* No file that is read is written over, nor one output by the other. */
-static enum dm_status check_outputs(const struct eval_options *o, struct dm_err *e)
+static enum dm_status check_names(const struct eval_options *o, struct dm_err *e)
 {
     const char *in[6 + 2 * EVAL_TASKS + EVAL_FILES] = {o->model, o->cooc,  o->data,
                                                        o->text,  o->judge, o->prompts};
@@ -382,6 +402,7 @@ static enum dm_status check_outputs(const struct eval_options *o, struct dm_err 
     }
     for (size_t i = 0; i < o->n_diversity; i++)
         in[n++] = o->diversity[i];
+    DM_TRY(dm_file_check_inputs(in, n, e));
     return dm_file_check_outputs((const char *const[]){o->plot, o->items}, 2, in, n, e);
 }
 
@@ -393,7 +414,8 @@ static json_t *name_or_null(const char *name)
 static enum dm_status run(struct eval_job *j, struct dm_err *e)
 {
     const struct eval_options *o = j->o;
-    DM_TRY(check_outputs(o, e));
+    DM_TRY(check_names(o, e));
+    DM_TRY(prepare(j, e));
     DM_TRY(load(j, e));
     j->root = json_pack("{s:s, s:s, s:s, s:s, s:o, s:o, s:o}", "command", "eval", "model", o->model,
                         "format", dm_load_formats[o->format + 1], "judge",
@@ -402,7 +424,7 @@ static enum dm_status run(struct eval_job *j, struct dm_err *e)
                         dm_gen_opt_to_json(&j->gen));
     if (o->what[EVAL_PERPLEXITY] || o->what[EVAL_ACCURACY] || o->what[EVAL_RELIABILITY])
         DM_TRY(eval_heldout(j, e));
-    if (o->what[EVAL_QUALITY] || o->what[EVAL_ABLATION])
+    if (has_texts(o))
         DM_TRY(eval_quality(j, e));
     if (o->n_diversity)
         DM_TRY(eval_diversity(j, e));
@@ -441,6 +463,9 @@ int cmd_eval(int argc, char **argv)
         j->o = &o;
         st = run(j, &e);
         json_decref(j->root);
+        for (size_t i = 0; i < o.n_tasks; i++)
+            dm_task_release(&j->task[i]);
+        dm_prompts_release(&j->prompts);
         dm_shard_close(j->shard);
         dm_cooc_release(&j->cooc);
         dm_tokenizer_free(j->tokenizer);

@@ -6,6 +6,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 
+#include "eval/prompts.h"
 #include "eval/tasks.h"
 #include "src/base/progress.h"
 #include "src/decode/options.h"
@@ -50,9 +51,11 @@ struct eval_job {
     const struct eval_options *o;
     struct dm_model model, judge;
     struct dm_model_meta meta;
-    struct dm_tokenizer *tokenizer; /* NULL if the model has none */
-    struct dm_cooc cooc;            /* with o->cooc */
-    struct dm_shard *shard;         /* with o->data */
+    struct dm_tokenizer *tokenizer;  /* NULL if the model has none */
+    struct dm_cooc cooc;             /* with o->cooc */
+    struct dm_shard *shard;          /* with o->data */
+    struct dm_task task[EVAL_TASKS]; /* of o->task */
+    struct dm_prompts prompts;       /* of quality and ablation */
     struct dm_gen_opt gen;
     struct dm_progress progress;
     json_t *root; /* the report */
@@ -62,6 +65,10 @@ const struct dm_cooc *eval_cooc(const struct eval_job *j); /* NULL without one *
 
 /* Fails with a sentence that says what text is needed for, if the model has no tokenizer. */
 enum dm_status eval_need_tokenizer(const struct eval_job *j, const char *what, struct dm_err *e);
+
+/* What the sections read, before anything takes long. */
+enum dm_status eval_read_tasks(struct eval_job *j, struct dm_err *e);
+enum dm_status eval_read_prompts(struct eval_job *j, struct dm_err *e);
 
 /* A section prints its table, or with --json adds its member to j->root. */
 enum dm_status eval_tasks(struct eval_job *j, struct dm_err *e);

@@ -57,14 +57,14 @@ static enum dm_status from_data(struct dm_prompts *p, const struct eval_job *j, 
     return st;
 }
 
-static enum dm_status read_prompts(struct dm_prompts *p, const struct eval_job *j, struct dm_err *e)
+enum dm_status eval_read_prompts(struct eval_job *j, struct dm_err *e)
 {
     if (!j->o->prompts)
-        return from_data(p, j, e);
+        return from_data(&j->prompts, j, e);
     DM_TRY(eval_need_tokenizer(j, j->o->prompts, e));
-    DM_TRY(dm_prompts_load(p, j->o->prompts, j->tokenizer, e));
+    DM_TRY(dm_prompts_load(&j->prompts, j->o->prompts, j->tokenizer, e));
     if (j->o->n_prompts)
-        dm_prompts_thin(p, j->o->n_prompts);
+        dm_prompts_thin(&j->prompts, j->o->n_prompts);
     return DM_OK;
 }
 
@@ -246,8 +246,6 @@ static enum dm_status sweep(struct eval_job *j, const struct dm_prompts *p, stru
 static enum dm_status ablation(struct eval_job *j, const struct dm_prompts *p, struct dm_err *e)
 {
     struct section s;
-    if (!j->o->cooc)
-        return dm_fail(e, DM_EUNSUPPORTED, "the ablation needs a co-occurrence table (--cooc)");
     enum dm_status st = section_new(&s, j, "ablation", 1 + ABLATIONS, e);
     for (size_t i = 0; i < ABLATIONS && !st; i++) {
         struct dm_gen_opt *g = &s.setting[i + 1].gen;
@@ -267,15 +265,7 @@ static enum dm_status ablation(struct eval_job *j, const struct dm_prompts *p, s
 
 enum dm_status eval_quality(struct eval_job *j, struct dm_err *e)
 {
-    struct dm_prompts p = {0};
-    if (j->model.cfg.K < 2)
-        return dm_fail(e, DM_EUNSUPPORTED, "%s has no heads beyond the base's: nothing to compare",
-                       j->o->model);
-    enum dm_status st = read_prompts(&p, j, e);
-    if (!st && j->o->what[EVAL_QUALITY])
-        st = sweep(j, &p, e);
-    if (!st && j->o->what[EVAL_ABLATION])
-        st = ablation(j, &p, e);
-    dm_prompts_release(&p);
-    return st;
+    if (j->o->what[EVAL_QUALITY])
+        DM_TRY(sweep(j, &j->prompts, e));
+    return j->o->what[EVAL_ABLATION] ? ablation(j, &j->prompts, e) : DM_OK;
 }

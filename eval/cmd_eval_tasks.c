@@ -59,34 +59,35 @@ static void report(struct eval_job *j, json_t *rows, const struct eval_task *s,
     fflush(stdout);
 }
 
-static enum dm_status run_task(struct eval_job *j, const struct eval_task *s, json_t *rows,
-                               FILE *items, struct dm_err *e)
+enum dm_status eval_read_tasks(struct eval_job *j, struct dm_err *e)
 {
-    struct dm_task t;
+    const struct eval_task *s = j->o->task;
+    for (size_t i = 0; i < j->o->n_tasks; i++)
+        DM_TRY(dm_task_load(&j->task[i], s[i].kind, s[i].path, s[i].labels, j->o->limit, e));
+    return DM_OK;
+}
+
+static enum dm_status run_task(struct eval_job *j, const struct eval_task *s,
+                               const struct dm_task *t, json_t *rows, FILE *items, struct dm_err *e)
+{
     struct dm_task_result r;
-    struct dm_task_answer *answers = NULL;
-    enum dm_status st;
-    DM_TRY_GOTO(dm_task_load(&t, s->kind, s->path, s->labels, j->o->limit, e));
-    answers = dm_alloc(t.n, sizeof(*answers));
-    if (!answers) {
-        st = dm_fail(e, DM_ENOMEM, "out of memory for %zu answers", t.n);
-        goto done;
-    }
-    dm_progress_init(&j->progress, dm_task_names[s->kind], "items", (double)t.n);
+    struct dm_task_answer *answers = dm_alloc(t->n, sizeof(*answers));
+    if (!answers)
+        return dm_fail(e, DM_ENOMEM, "out of memory for %zu answers", t->n);
+    dm_progress_init(&j->progress, dm_task_names[s->kind], "items", (double)t->n);
     struct dm_err why;
-    st = dm_task_run(&t, &j->model, j->tokenizer, answers, on_item, j, &why);
+    enum dm_status st = dm_task_run(t, &j->model, j->tokenizer, answers, on_item, j, &why);
     dm_progress_end(&j->progress);
     if (st) {
         dm_fail(e, st, "%s: %s", s->path, why.msg);
         goto done;
     }
-    DM_TRY_GOTO(dm_task_summarise(&r, &t, answers, e));
+    DM_TRY_GOTO(dm_task_summarise(&r, t, answers, e));
     if (items)
-        write_items(items, &t, answers);
+        write_items(items, t, answers);
     report(j, rows, s, &r);
 done:
     free(answers);
-    dm_task_release(&t);
     return st;
 }
 
@@ -96,13 +97,13 @@ enum dm_status eval_tasks(struct eval_job *j, struct dm_err *e)
     char *tmp = NULL;
     FILE *items = NULL;
     json_t *rows = json_array();
-    enum dm_status st = eval_need_tokenizer(j, "text", e);
-    if (!st && o->items && (!(tmp = dm_file_tmp_name(o->items)) || !(items = fopen(tmp, "w"))))
+    enum dm_status st = DM_OK;
+    if (o->items && (!(tmp = dm_file_tmp_name(o->items)) || !(items = fopen(tmp, "w"))))
         st = dm_fail_errno(e, "%s: cannot be written", o->items);
     if (!st && !o->json)
         printf("task\titems\tacc\tstderr\tacc_norm\tstderr\tperplexity\n");
     for (size_t i = 0; i < o->n_tasks && !st; i++)
-        st = run_task(j, &o->task[i], rows, items, e);
+        st = run_task(j, &o->task[i], &j->task[i], rows, items, e);
     if (items && (ferror(items) | fclose(items)) && !st)
         st = dm_fail_errno(e, "%s: cannot be written", o->items);
     if (!st && o->items)

@@ -93,6 +93,19 @@ static error_t parse(int key, char *arg, struct argp_state *s)
     return 0;
 }
 
+/* What dm_quantize() and the scores would refuse, before anything takes long. */
+static enum dm_status check(const struct options *o, struct dm_err *e)
+{
+    const char *const in[] = {o->model, o->data};
+    struct dm_config cfg;
+    DM_TRY(dm_file_check_inputs(in, 2, e));
+    DM_TRY(dm_file_check_output(o->output, in, 2, e));
+    DM_TRY(dm_model_peek(o->model, &cfg, NULL, e));
+    if (o->scope == DM_SCOPE_HEADS && cfg.K == 1)
+        return dm_fail(e, DM_EUNSUPPORTED, "%s: has no token heads", o->model);
+    return DM_OK;
+}
+
 /* The new file's provenance: this command, its input, and the input's own provenance. */
 static enum dm_status make_provenance(const struct options *o, int argc, char **argv, char **text,
                                       struct dm_err *e)
@@ -235,14 +248,15 @@ static enum dm_status file_size(const char *path, size_t *n, struct dm_err *e)
 static enum dm_status run(const struct options *o, int argc, char **argv, struct dm_err *e)
 {
     struct result r = {0};
-    char *provenance;
+    char *provenance = NULL;
     int32_t *ids = NULL;
     enum dm_status st = DM_OK;
-    DM_TRY(dm_file_check_output(o->output, (const char *const[]){o->model, o->data}, 2, e));
+    DM_TRY(check(o, e));
     DM_TRY(file_size(o->model, &r.file_before, e));
-    DM_TRY(make_provenance(o, argc, argv, &provenance, e));
     if (o->data) // before anything is written: the shard may be wrong
         st = read_tokens(o, &ids, &r.tokens, e);
+    if (!st)
+        st = make_provenance(o, argc, argv, &provenance, e);
     if (!st && o->data)
         st = score(o->model, ids, r.tokens, &r.before, &r.n_heads, e);
     if (!st)

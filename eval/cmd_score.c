@@ -257,6 +257,7 @@ static enum dm_status run(const struct options *o, struct dm_err *e)
     struct dm_model m;
     struct dm_model_meta meta = {0};
     struct job j = {.o = o};
+    DM_TRY(dm_file_check_inputs((const char *const[]){o->text, o->ids_file}, 2, e));
     DM_TRY(dm_model_load(&m, o->model, &(struct dm_load_opt){.format = o->format}, &meta, e));
     enum dm_status st = dm_scorer_new(&j.scorer, &m, o->context, o->heads, e);
     j.sequences = json_array();

@@ -259,6 +259,7 @@ static enum dm_status run(struct options *o, struct dm_err *e)
     const char *const in[] = {o->config, o->bench.model, o->bench.cooc, o->bench.data};
     DM_TRY(dm_file_check_output(o->plot, in, sizeof(in) / sizeof(in[0]), e));
     DM_TRY(dm_file_check_output(o->plot, o->bench.peers, o->bench.n_peers, e));
+    DM_TRY(dm_file_check_inputs(in + 1, sizeof(in) / sizeof(in[0]) - 1, e));
     if (o->config)
         DM_TRY(read_config(&o->bench.cfg, o->config, e));
     dm_progress_init(&c.progress, "measuring", "done", 0.0);

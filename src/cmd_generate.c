@@ -351,7 +351,8 @@ static enum dm_status check_certificate(struct job *j, bool base_alone)
     return DM_OK;
 }
 
-/* Model, tokenizer, table; says what they imply for the decoding. */
+/* Tokenizer, table, model; says what they imply for the decoding. Of the model there are the config
+ * and the metadata; the rest comes last, for it takes longest. */
 static enum dm_status load(struct job *j)
 {
     const struct options *o = j->o;
@@ -374,6 +375,8 @@ static enum dm_status load(struct job *j)
         fprintf(stderr, "dynamo generate: no --cooc: combinations of tokens are not masked\n");
     else if (!ar)
         DM_TRY(load_table(j));
+    DM_TRY(dm_model_load(&j->model, o->model, &(struct dm_load_opt){.format = o->format}, NULL,
+                         &j->e));
     DM_TRY(check_certificate(j, single || j->model.cfg.K == 1 || o->gen.mode == DM_GEN_LOSSLESS));
     return dm_gen_new(&j->gen, &j->model, j->has_table ? &j->table : NULL,
                       single ? 1 : DM_ORDER_MAX, &j->e);
@@ -576,8 +579,9 @@ int cmd_generate(int argc, char **argv)
     const char *const in[] = {o.model, o.cooc, o.prompt_file};
     enum dm_status st = dm_file_check_output(o.trace, in, sizeof(in) / sizeof(in[0]), &j.e);
     if (!st)
-        st = dm_model_load(&j.model, o.model, &(struct dm_load_opt){.format = o.format}, &j.meta,
-                           &j.e);
+        st = dm_file_check_inputs(in, sizeof(in) / sizeof(in[0]), &j.e);
+    if (!st)
+        st = dm_model_peek(o.model, &j.model.cfg, &j.meta, &j.e);
     if (!st && j.meta.calibration) {
         st = dm_gen_opt_calibrated(&o.gen, j.meta.calibration, o.model, &j.e);
         argp_parse(&argp, argc, argv, 0, NULL, &o); // what the user says goes over it

@@ -207,6 +207,20 @@ static void test_outputs_that_cannot_be_written_are_refused(void **state)
     assert_string_equal(e.msg, "\"\": cannot write: not the name of a file");
 }
 
+static void test_inputs_are_looked_at_before_work(void **state)
+{
+    struct dm_err e = {""};
+    char in[256];
+    (void)state;
+    snprintf(in, sizeof(in), "%s", tmp_path("in"));
+    assert_ok(dm_file_write(in, "x", 1, &e), e);
+    assert_ok(dm_file_check_inputs((const char *const[]){NULL, "-", in, "/dev/null"}, 4, &e), e);
+    assert_int_equal(dm_file_check_inputs((const char *const[]){in, "/no/x"}, 2, &e), DM_EIO);
+    assert_string_equal(e.msg, "/no/x: cannot open: No such file or directory");
+    assert_int_equal(dm_file_check_inputs((const char *const[]){"/"}, 1, &e), DM_EIO);
+    assert_string_equal(e.msg, "/: is a directory, want a file");
+}
+
 static void test_files_appear_whole_and_read_back(void **state)
 {
     (void)state;
@@ -318,6 +332,7 @@ int main(void)
         cmocka_unit_test(test_leftovers_of_dead_processes_are_swept),
         cmocka_unit_test(test_an_output_that_is_an_input_is_refused),
         cmocka_unit_test(test_outputs_that_cannot_be_written_are_refused),
+        cmocka_unit_test(test_inputs_are_looked_at_before_work),
         cmocka_unit_test(test_files_appear_whole_and_read_back),
         cmocka_unit_test(test_json_that_is_added_to_is_whole_or_reported),
         cmocka_unit_test(test_json_errors_name_key_and_range),

@@ -275,6 +275,20 @@ enum dm_status dm_file_check_outputs(const char *const *out, size_t n_out, const
     return DM_OK;
 }
 
+enum dm_status dm_file_check_inputs(const char *const *in, size_t n, struct dm_err *e)
+{
+    struct stat s;
+    for (size_t i = 0; i < n; i++) {
+        if (!in[i] || !strcmp(in[i], "-"))
+            continue;
+        if (access(in[i], R_OK) || stat(in[i], &s))
+            return dm_fail_errno(e, "%s: cannot open", in[i]);
+        if (S_ISDIR(s.st_mode))
+            return dm_fail(e, DM_EIO, "%s: is a directory, want a file", in[i]);
+    }
+    return DM_OK;
+}
+
 enum dm_status dm_file_check_output(const char *out, const char *const *in, size_t n,
                                     struct dm_err *e)
 {

@@ -46,6 +46,10 @@ enum dm_status dm_file_check_outputs(const char *const *out, size_t n_out, const
 enum dm_status dm_file_check_output(const char *out, const char *const *in, size_t n,
                                     struct dm_err *e); /* of one output */
 
+/* Before any work: DM_EIO unless each of the n files is there, no directory and may be read. NULL
+ * and "-" pass. */
+enum dm_status dm_file_check_inputs(const char *const *in, size_t n, struct dm_err *e);
+
 /* Whether two names, of files that need not be there, are of one folder. */
 bool dm_file_beside(const char *a, const char *b);
 

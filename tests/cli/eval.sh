@@ -121,7 +121,14 @@ refuses 2 'no option of decoding' "$dynamo" eval heads.h5 --what quality --set e
 refuses 2 '--plot draws' "$dynamo" eval heads.h5 --data held.h5 --what accuracy --plot x.svg
 refuses 1 'eps_b is 3' "$dynamo" eval heads.h5 --data held.h5 --what accuracy --set eps_b=3
 refuses 1 'no heads beyond' "$dynamo" eval base.h5 --prompts prompts.jsonl $brief
-refuses 1 'needs a co-occurrence table' "$dynamo" eval heads.h5 --prompts prompts.jsonl --what ablation
+# each before anything is measured, so that nothing is printed
+for what in ablation perplexity,quality,ablation; do
+    refuses 1 'needs a co-occurrence table' "$dynamo" eval heads.h5 --data held.h5 --what $what
+done
+refuses 1 'missing.jsonl: cannot open' \
+    "$dynamo" eval heads.h5 --data held.h5 --what accuracy --task choice=choice.jsonl --task arc=missing.jsonl
+refuses 1 'prompts.jsonl, line 1' \
+    "$dynamo" eval heads.h5 --data held.h5 --what accuracy --task choice=choice.jsonl --task arc=prompts.jsonl
 refuses 1 'fewer than a window of 64' "$dynamo" eval heads.h5 --text b.txt --what accuracy
 printf '{"kind": "x"}\n' > bad.jsonl
 refuses 1 'bad.jsonl, line 1' "$dynamo" eval heads.h5 --prompts bad.jsonl $brief

@@ -78,6 +78,7 @@ refuses 1 'dynamo-shard' "$dynamo" quantize text.h5 --to int8 -o x.h5
 "$dynamo" tokenizer-train text.jsonl -v 280 -o other.json > /dev/null
 "$dynamo" tokenize -t other.json text.jsonl -o other.h5 > /dev/null
 refuses 1 'another tokenizer' "$dynamo" quantize heads.h5 --to int8 -o x.h5 --data other.h5
+refuses 1 'base.h5: has no token heads' "$dynamo" quantize base.h5 --heads-only --to int8 -o x.h5 --data other.h5
 [ ! -e x.h5 ] || fail "a file in spite of the failure"
 for out in heads.h5 text.h5; do
     spares $out "$dynamo" quantize heads.h5 --to int8 -o $out --data text.h5
