@@ -189,8 +189,13 @@ int cmd_detokenize(int argc, char **argv)
     if (!o.file)
         o.file = "-";
     if (!o.tokenizer && !dm_file_begins(o.file, "\x89HDF\r\n\x1a\n", 8)) {
-        fprintf(stderr, "%s: --tokenizer FILE is missing\n", argv[0]);
-        return 2;
+        const bool there = !dm_file_check_inputs(&o.file, 1, &e);
+        if (there)
+            fprintf(stderr, "%s: --tokenizer FILE is missing: %s is no shard that carries one\n",
+                    argv[0], o.file);
+        else
+            fprintf(stderr, "%s: %s\n", argv[0], e.msg);
+        return there ? 2 : 1;
     }
     if (detokenize(&o, &e)) {
         fprintf(stderr, "dynamo detokenize: %s\n", e.msg);

@@ -91,6 +91,8 @@ static enum dm_status detect(struct dm_stream *s, struct dm_err *e)
         s->kind = GZIP;
     if (n >= 4 && !memcmp(s->in + s->at, "\x28\xb5\x2f\xfd", 4))
         s->kind = ZSTD;
+    if (n >= 8 && !memcmp(s->in + s->at, "\x89HDF\r\n\x1a\n", 8))
+        return dm_fail(e, DM_EFORMAT, "%s: is an HDF5 file, want text", s->name);
     if ((gz && s->kind != GZIP) || (zst && s->kind != ZSTD))
         return dm_fail(e, DM_EFORMAT, "%s: the name says %s, but the file is not", s->name,
                        kind_names[gz ? GZIP : ZSTD]);

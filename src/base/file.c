@@ -189,7 +189,8 @@ enum dm_status dm_file_read_at(int fd, void *to, size_t n, uint64_t at, const ch
 bool dm_file_begins(const char *path, const void *magic, size_t n)
 {
     char head[16];
-    FILE *f = fopen(path, "rbe");
+    struct stat s; // a pipe would lose what is read here
+    FILE *f = stat(path, &s) || !S_ISREG(s.st_mode) ? NULL : fopen(path, "rbe");
     if (!f)
         return false;
     const bool same = n <= sizeof(head) && fread(head, 1, n, f) == n && !memcmp(head, magic, n);

@@ -34,7 +34,7 @@ enum dm_status dm_file_read(const char *path, size_t max_bytes, char **data, siz
 enum dm_status dm_file_read_at(int fd, void *to, size_t n, uint64_t at, const char *path,
                                const char *what, struct dm_err *e);
 
-/* Whether the file can be read and begins with these n <= 16 bytes. */
+/* Whether the regular file can be read and begins with these n <= 16 bytes. */
 bool dm_file_begins(const char *path, const void *magic, size_t n);
 
 /* For a command that reads the n_in files `in` and is to write the n_out files `out` by rename,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "src/base/progress.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <time.h>
 #include <unistd.h>
@@ -42,8 +43,8 @@ void dm_progress_set(struct dm_progress *p, double done, const char *note)
     fprintf(stderr, "\r\033[K%s: %s %s, %s/s", p->what, amount, p->unit, speed);
     if (p->total > 0.0) {
         const double left = rate > 0.0 ? (p->total - done) / rate : 0.0;
-        fprintf(stderr, ", %.0f %%, %d:%02d left", 100.0 * done / p->total, (int)(left / 60.0),
-                (int)left % 60);
+        fprintf(stderr, ", %.0f %%, %.0f:%02.0f left", 100.0 * done / p->total, floor(left / 60.0),
+                floor(fmod(left, 60.0)));
     }
     if (note)
         fprintf(stderr, ", %s", note);

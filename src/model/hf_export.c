@@ -122,30 +122,28 @@ static enum dm_status make_entries(struct dm_h5 *f, const struct dm_tensor *list
     return DM_OK;
 }
 
-static enum dm_status write_weights(struct dm_h5 *f, const struct dm_tensor *list, size_t n,
-                                    bool heads, const char *path, struct dm_err *e)
+/* A file that is complete but for its commit. */
+static enum dm_status write_weights(struct dm_st_writer **w, struct dm_h5 *f,
+                                    const struct dm_tensor *list, size_t n, bool heads,
+                                    const char *path, struct dm_err *e)
 {
-    struct dm_st_writer *w = NULL;
     struct dm_st_entry *entries = dm_alloc(n, sizeof(*entries));
     size_t n_entries;
     if (!entries)
         return dm_fail(e, DM_ENOMEM, "%s: out of memory", path);
     enum dm_status st = make_entries(f, list, n, heads, entries, &n_entries, e);
     if (!st)
-        st = dm_st_create(&w, path, entries, n_entries, "pt", e);
+        st = dm_st_create(w, path, entries, n_entries, "pt", e);
     for (size_t i = 0; !st && i < n_entries; i++) {
         const struct dm_tensor *t = find(list, n, entries[i].name);
         enum dm_dtype dtype;
         void *raw;
         st = dm_model_read_raw(f, t, &raw, &dtype, e);
         if (!st)
-            st = dm_st_append(w, raw, t->n * dm_dtype_size(dtype), e);
+            st = dm_st_append(*w, raw, t->n * dm_dtype_size(dtype), e);
         free(raw);
     }
     free(entries);
-    if (!st)
-        return dm_st_commit(w, e);
-    dm_st_abort(w);
     return st;
 }
 
@@ -155,9 +153,10 @@ enum { FILE_CONFIG, FILE_TOKENIZER, FILE_BASE, FILE_HEADS, N_FILES };
 static const char *const names[N_FILES] = {DM_HF_CONFIG, DM_HF_TOKENIZER, DM_HF_BASE, DM_HF_HEADS};
 
 static enum dm_status prepare(const char *model, const char *dir, char *paths[N_FILES],
-                              const bool wanted[N_FILES], bool force, struct dm_err *e)
+                              const bool wanted[N_FILES], bool force, bool *made, struct dm_err *e)
 {
-    if (mkdir(dir, 0777) && errno != EEXIST)
+    *made = !mkdir(dir, 0777);
+    if (!*made && errno != EEXIST)
         return dm_fail_errno(e, "%s: cannot make the directory", dir);
     for (int i = 0; i < N_FILES; i++) {
         paths[i] = dm_hf_path(dir, names[i]);
@@ -171,28 +170,43 @@ static enum dm_status prepare(const char *model, const char *dir, char *paths[N_
     return DM_OK;
 }
 
+static enum dm_status commit(struct dm_st_writer **w, struct dm_err *e)
+{
+    struct dm_st_writer *done = *w;
+    *w = NULL;
+    return done ? dm_st_commit(done, e) : DM_OK;
+}
+
 static enum dm_status export_to(struct dm_h5 *f, const char *dir, bool force, struct dm_err *e)
 {
     struct dm_config cfg;
     struct dm_model_meta meta;
     struct dm_tensor *list = NULL;
     char *paths[N_FILES] = {0}, *text = NULL;
+    struct dm_st_writer *base = NULL, *heads = NULL;
     size_t n = 0;
+    bool made = false;
     DM_TRY(dm_model_read_meta(f, &cfg, &meta, e));
     const bool wanted[N_FILES] = {true, meta.tokenizer != NULL, true, cfg.K > 1};
     enum dm_status st;
     DM_TRY_GOTO(dm_model_tensors(&cfg, &list, &n, e));
     DM_TRY_GOTO(dm_model_check_tensors(f, list, n, e));
     DM_TRY_GOTO(config_text(&cfg, &meta, dm_h5_path(f), &text, e));
-    DM_TRY_GOTO(prepare(dm_h5_path(f), dir, paths, wanted, force, e));
-    DM_TRY_GOTO(write_weights(f, list, n, false, paths[FILE_BASE], e));
+    DM_TRY_GOTO(prepare(dm_h5_path(f), dir, paths, wanted, force, &made, e));
+    DM_TRY_GOTO(write_weights(&base, f, list, n, false, paths[FILE_BASE], e));
     if (wanted[FILE_HEADS])
-        DM_TRY_GOTO(write_weights(f, list, n, true, paths[FILE_HEADS], e));
+        DM_TRY_GOTO(write_weights(&heads, f, list, n, true, paths[FILE_HEADS], e));
+    DM_TRY_GOTO(commit(&base, e)); // nothing has failed, so nothing is replaced in part
+    DM_TRY_GOTO(commit(&heads, e));
     if (wanted[FILE_TOKENIZER])
         DM_TRY_GOTO(
             dm_file_write(paths[FILE_TOKENIZER], meta.tokenizer, strlen(meta.tokenizer), e));
     DM_TRY_GOTO(dm_file_write(paths[FILE_CONFIG], text, strlen(text), e));
 done:
+    dm_st_abort(base);
+    dm_st_abort(heads);
+    if (st && made)
+        rmdir(dir); // stays if there is a file in it
     for (int i = 0; i < N_FILES; i++)
         free(paths[i]);
     free(text);

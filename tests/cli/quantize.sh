@@ -58,6 +58,7 @@ sed 's/.*"before":{[^}]*"ppl":\[\([^]]*\)\].*"after":{[^}]*"ppl":\[\([^]]*\)\].*
 "$dynamo" score int8.h5 --ids "5 6 7 8 9" --summary --threads 1 | cmp - a.tsv || fail "threads change the score"
 "$dynamo" generate int4.h5 --prompt "And the" -n 8 > /dev/null 2> err.txt || fail "generate: $(cat err.txt)"
 refuses 1 'its weights are int8' "$dynamo" export int8.h5 -o hf
+no_file hf
 "$dynamo" export bf16.h5 -o hf > /dev/null || fail "bf16 cannot be exported"
 
 # ---- heads alone: the base's text, and what the file says ----
@@ -70,6 +71,8 @@ for mode in ar lossless; do
     "$dynamo" generate mixed.h5 --prompt "And the" -n 30 --mode $mode | cmp - a.txt || fail "other heads change the base's text"
 done
 refuses 1 'base.h5: has no token heads' "$dynamo" quantize base.h5 --to int4 --heads-only -o x.h5
+refuses 1 'its weights are int4' "$dynamo" export mixed.h5 -o mixed-hf
+no_file mixed-hf
 
 # ---- refusals ----
 refuses 1 'missing.h5' "$dynamo" quantize missing.h5 --to int8 -o x.h5

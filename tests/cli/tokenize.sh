@@ -116,6 +116,12 @@ spares ab.h5 "$dynamo" tokenize -t ab.h5 a.txt -o ab.h5
 spares ab.jsonl "$dynamo" tokenizer-train a.txt ab.jsonl -o ab.jsonl
 spares folder/sub/c.jsonl "$dynamo" tokenizer-train folder -o folder/sub/c.jsonl
 echo '1 2 300' > ids.txt
+refuses 2 'ids.txt is no shard' "$dynamo" detokenize ids.txt
+refuses 1 'missing.h5: cannot open' "$dynamo" detokenize missing.h5
+for c in "tokenizer-train -v 300" "tokenize -t t.json"; do
+    refuses 1 'ab.h5: is an HDF5 file, want text' "$dynamo" $c ab.h5 -o x
+done
+"$dynamo" detokenize -t t.json <("$dynamo" tokenize -t t.json --print b.txt) | cmp - b.txt || fail "ids from a pipe"
 refuses 1 'ids.txt, line 1: id 300 is not below 300' "$dynamo" detokenize -t t.json ids.txt
 echo '1 2x' > ids.txt
 refuses 1 'ids.txt, line 1: found "x"' "$dynamo" detokenize -t t.json ids.txt
