@@ -13,6 +13,7 @@
 #include <zstd.h>
 
 #include "src/base/arena.h"
+#include "src/base/file.h"
 #include "src/base/stop.h"
 
 enum { IN_SIZE = 1 << 18, WAIT_MS = 100 };
@@ -91,7 +92,7 @@ static enum dm_status detect(struct dm_stream *s, struct dm_err *e)
         s->kind = GZIP;
     if (n >= 4 && !memcmp(s->in + s->at, "\x28\xb5\x2f\xfd", 4))
         s->kind = ZSTD;
-    if (n >= 8 && !memcmp(s->in + s->at, "\x89HDF\r\n\x1a\n", 8))
+    if (n >= 8 && !memcmp(s->in + s->at, DM_HDF5_MAGIC, 8))
         return dm_fail(e, DM_EFORMAT, "%s: is an HDF5 file, want text", s->name);
     if ((gz && s->kind != GZIP) || (zst && s->kind != ZSTD))
         return dm_fail(e, DM_EFORMAT, "%s: the name says %s, but the file is not", s->name,

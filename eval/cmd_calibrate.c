@@ -495,10 +495,10 @@ static enum dm_status report(const struct job *j, struct dm_err *e)
     enum dm_status st = list_inputs(j, &inputs, e);
     if (!st && !(calibration = dm_cal_to_json(&j->report, &inputs)))
         st = dm_fail(e, DM_ENOMEM, "out of memory for the calibration");
-    if (!st && o->plot)
-        st = dm_cal_write_svg(&j->report, o->plot, e);
     if (!st && !o->dry)
         st = store(o, calibration, e);
+    if (!st && o->plot)
+        st = dm_cal_write_svg(&j->report, o->plot, e);
     if (!st && o->json) {
         dm_json_print(calibration);
         return DM_OK;

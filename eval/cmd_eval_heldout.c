@@ -24,7 +24,7 @@ static enum dm_status read_text(struct eval_job *j, struct dm_ids *out, struct d
 {
     struct dm_map map;
     DM_TRY(eval_need_tokenizer(j, j->o->text, e));
-    DM_TRY(dm_map_open(&map, j->o->text, e));
+    DM_TRY(dm_map_open_text(&map, j->o->text, e));
     enum dm_status st = dm_tokenizer_encode(j->tokenizer, map.n ? (const char *)map.data : "",
                                             map.n, out, e);
     dm_map_close(&map);

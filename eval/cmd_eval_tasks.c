@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* cmd_eval_tasks.c - `dynamo eval`: zero-shot tasks, and the n-grams of given texts. */
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -122,7 +121,7 @@ static enum dm_status read_ids(const struct eval_job *j, const char *path, struc
 {
     const size_t len = strlen(path);
     struct dm_map map;
-    DM_TRY(dm_map_open(&map, path, e));
+    DM_TRY(dm_map_open_text(&map, path, e));
     const char *text = map.n ? (const char *)map.data : "";
     enum dm_status st;
     if (len > 4 && !strcmp(path + len - 4, ".ids"))
@@ -144,8 +143,12 @@ static enum dm_status one_text(struct eval_job *j, json_t *rows, const char *pat
     const struct dm_texts texts = {x.id, &start, &x.n, 1};
     for (size_t n = 1; n <= 3 && !st; n++)
         st = dm_div_distinct(&distinct[n - 1], &texts, n, e);
-    for (size_t n = 3; n <= 4 && !st; n++)
-        repeats[n - 3] = dm_div_repeats(x.id, x.n, n);
+    for (size_t n = 3; n <= 4 && !st;
+         n++) { // dm_div_repeats() is quadratic, and this may be a book
+        double kinds;
+        st = dm_div_distinct(&kinds, &texts, n, e);
+        repeats[n - 3] = isnan(kinds) ? 0.0 : 1.0 - kinds;
+    }
     if (!st && j->o->json)
         json_array_append_new(
             rows, json_pack("{s:s, s:I, s:o, s:o, s:o, s:o, s:o}", "file", path, "tokens",

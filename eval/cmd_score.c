@@ -221,7 +221,7 @@ static enum dm_status score_input(struct job *j, const struct dm_model *m,
         return score_lines(j, o->ids, strlen(o->ids), m->cfg.Vp, "--ids", e);
     struct dm_map map;
     const char *path = o->text ? o->text : o->ids_file;
-    DM_TRY(dm_map_open(&map, path, e));
+    DM_TRY(dm_map_open_text(&map, path, e));
     const char *text = map.n ? (const char *)map.data : "";
     enum dm_status st;
     if (o->text)
@@ -264,7 +264,10 @@ static enum dm_status run(const struct options *o, struct dm_err *e)
     if (!st)
         st = score_input(&j, &m, &meta, e);
     if (!st && !j.sum.n[0])
-        st = dm_fail(e, DM_ERANGE, "no sequence of at least two tokens, nothing to score");
+        st = dm_fail(e, DM_ERANGE, "%s: no sequence of at least two tokens, nothing to score",
+                     o->text       ? o->text
+                     : o->ids_file ? o->ids_file
+                                   : "--ids");
     if (!st)
         print_summary(&j);
     json_decref(j.sequences);

@@ -203,6 +203,9 @@ static void test_outputs_that_cannot_be_written_are_refused(void **state)
     snprintf(again, sizeof(again), "%s/x", a);
     snprintf(sentence, sizeof(sentence), "cannot write into the folder %s: Not a directory", a);
     refuses_outputs(NULL, again, sentence);
+    memset(again, 'n', 250); // fits without .tmp.<pid>
+    again[250] = '\0';
+    refuses_outputs(NULL, again, "the name is too long");
     assert_int_not_equal(dm_file_check_output("", NULL, 0, &e), DM_OK);
     assert_string_equal(e.msg, "\"\": cannot write: not the name of a file");
 }

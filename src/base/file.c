@@ -253,6 +253,11 @@ static enum dm_status check_place(const char *out, struct dm_err *e)
         return dm_fail(e, DM_EMISMATCH, "%s: standard output goes there already", out);
     if (!*out || out[strlen(out) - 1] == '/')
         return dm_fail(e, DM_EIO, "\"%s\": cannot write: not the name of a file", out);
+    char *tmp = dm_file_tmp_name(out); // longer than the name itself
+    const bool too_long = tmp && access(tmp, F_OK) && errno == ENAMETOOLONG;
+    free(tmp);
+    if (too_long)
+        return dm_fail(e, DM_ERANGE, "%s: the name is too long", out);
     snprintf(text, sizeof(text), "%s", out);
     const char *folder = dirname(text);
     snprintf(dir, sizeof(dir), "%s/.", folder); // the point: a file is no folder
@@ -315,6 +320,13 @@ enum dm_status dm_map_open(struct dm_map *m, const char *path, struct dm_err *e)
     if (st)
         m->n = 0;
     return st;
+}
+
+enum dm_status dm_map_open_text(struct dm_map *m, const char *path, struct dm_err *e)
+{
+    if (dm_file_begins(path, DM_HDF5_MAGIC, 8))
+        return dm_fail(e, DM_EFORMAT, "%s: is an HDF5 file, want text", path);
+    return dm_map_open(m, path, e);
 }
 
 void dm_map_close(struct dm_map *m)

@@ -34,13 +34,16 @@ enum dm_status dm_file_read(const char *path, size_t max_bytes, char **data, siz
 enum dm_status dm_file_read_at(int fd, void *to, size_t n, uint64_t at, const char *path,
                                const char *what, struct dm_err *e);
 
+#define DM_HDF5_MAGIC "\x89HDF\r\n\x1a\n"
+
 /* Whether the regular file can be read and begins with these n <= 16 bytes. */
 bool dm_file_begins(const char *path, const void *magic, size_t n);
 
 /* For a command that reads the n_in files `in` and is to write the n_out files `out` by rename,
  * before any work: DM_EMISMATCH if an output is an input, under whatever name ("-" of them is
  * standard input), or another output, or where standard output goes; DM_EIO if it is there and no
- * regular file, or its folder cannot be written. Any may be NULL, and outputs need not be there. */
+ * regular file, or its folder cannot be written; DM_ERANGE if its name is too long. Any may be
+ * NULL, and outputs need not be there. */
 enum dm_status dm_file_check_outputs(const char *const *out, size_t n_out, const char *const *in,
                                      size_t n_in, struct dm_err *e);
 enum dm_status dm_file_check_output(const char *out, const char *const *in, size_t n,
@@ -59,6 +62,8 @@ struct dm_map {
     size_t n;
 };
 enum dm_status dm_map_open(struct dm_map *m, const char *path, struct dm_err *e);
+/* The same for a file of text: DM_EFORMAT for an HDF5 file, a shard or a model given by mistake. */
+enum dm_status dm_map_open_text(struct dm_map *m, const char *path, struct dm_err *e);
 void dm_map_close(struct dm_map *m);
 /* Takes these bytes of a map out of memory; reading them again reads the file again. */
 void dm_map_drop(const void *data, size_t n);
