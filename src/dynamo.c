@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* dynamo.c - main is the subcommand table. */
 #include <argp.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "src/cmd.h"
 
@@ -27,6 +29,15 @@ static void usage(FILE *out)
     fprintf(out, "\ndynamo COMMAND --help tells the options of a command, with an example.\n");
 }
 
+/* Where a standard stream is closed, the first file opened would take its number, and what is meant
+ * for the stream would go into the file. Writing to one opened for reading fails. */
+static void keep_standard_streams(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDONLY) != fd)
+            _exit(1); // nobody would hear why
+}
+
 /* A result that could not be written is a failure even if everything before went well. */
 static int checked(int code)
 {
@@ -39,6 +50,7 @@ static int checked(int code)
 
 int main(int argc, char **argv)
 {
+    keep_standard_streams();
     argp_err_exit_status = 2;
     signal(SIGXFSZ, SIG_IGN); // a limit on file sizes is an error like a full disk
     if (argc < 2) {

@@ -152,6 +152,14 @@ refused 1 'none.h5' m.h5 -p a --cooc none.h5
 for out in m.h5 cooc.h5 p.txt; do
     spares $out "$dynamo" generate m.h5 --cooc cooc.h5 -f p.txt --trace $out
 done
+# a closed stream's number is not given to the trace, which would get the text
+for closed in 0 1 2; do
+    code=0
+    (eval "exec $closed>&-" && "$dynamo" generate m.h5 -p a -n 5 --trace closed.jsonl) > out.txt 2> err.txt || code=$?
+    [ $code = $((closed == 1)) ] || fail "exit code $code with stream $closed closed: $(cat err.txt)"
+    ! grep -v '^{"step":' closed.jsonl || fail "text in the trace with stream $closed closed"
+    [ $closed != 1 ] || says err.txt "cannot write to standard output"
+done
 spares p.txt "$dynamo" generate m.h5 --cooc cooc.h5 -f - --trace p.txt < p.txt
 "$dynamo" tokenizer-train a.txt --vocab 290 -o u.json > /dev/null
 "$dynamo" tokenize -t u.json a.txt -o u.h5 > /dev/null
