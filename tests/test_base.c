@@ -119,6 +119,42 @@ static void test_par_for_covers_each_index_once(void **state)
             }
 }
 
+/* Every thread writes its place, meets the others and finds all places written, a thousand times.
+ */
+struct rounds {
+    struct dm_par_meeting meeting;
+    size_t at[8], wrong[8], members;
+};
+
+static void go_round(void *ctx, size_t id, size_t n)
+{
+    struct rounds *r = ctx;
+    if (id == 0)
+        r->members = n;
+    for (size_t i = 1; i <= 1000; i++) {
+        r->at[id] = i;
+        dm_par_meet(&r->meeting, n);
+        for (size_t k = 0; k < n; k++)
+            r->wrong[id] += r->at[k] != i;
+        dm_par_meet(&r->meeting, n);
+    }
+}
+
+static void test_a_team_meets(void **state)
+{
+    (void)state;
+    for (size_t threads = 1; threads <= 8; threads++) {
+        struct rounds r = {0};
+        dm_par_set_threads(threads);
+        dm_par_team(go_round, &r);
+        assert_in_range(r.members, 1, threads);
+        for (size_t k = 0; k < 8; k++) {
+            assert_int_equal(r.at[k], k < r.members ? 1000 : 0);
+            assert_int_equal(r.wrong[k], 0);
+        }
+    }
+}
+
 static void test_sha256_of_abc(void **state)
 {
     (void)state;
@@ -331,6 +367,7 @@ int main(void)
         cmocka_unit_test(test_narrowing_rounds_to_nearest_even),
         cmocka_unit_test(test_sums_do_not_depend_on_threads),
         cmocka_unit_test(test_par_for_covers_each_index_once),
+        cmocka_unit_test(test_a_team_meets),
         cmocka_unit_test(test_sha256_of_abc),
         cmocka_unit_test(test_leftovers_of_dead_processes_are_swept),
         cmocka_unit_test(test_an_output_that_is_an_input_is_refused),

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "src/base/par.h"
 
+#include <sched.h>
 #include <stdbool.h>
 
 #ifdef _OPENMP
@@ -55,6 +56,37 @@ void dm_par_for(size_t n, size_t grain, dm_par_fn *fn, void *ctx)
         const size_t end = p + 1 == parts ? n : blocks * (p + 1) / parts * grain;
         if (begin < end)
             fn(ctx, p, begin, end);
+    }
+}
+
+void dm_par_team(dm_par_team_fn *fn, void *ctx)
+{
+#ifdef _OPENMP
+    const size_t threads = dm_par_threads();
+    if (threads > 1) {
+#pragma omp parallel num_threads(threads) default(none) shared(fn, ctx)
+        fn(ctx, (size_t)omp_get_thread_num(), (size_t)omp_get_num_threads());
+        return;
+    }
+#endif
+    fn(ctx, 0, 1);
+}
+
+void dm_par_meet(struct dm_par_meeting *m, size_t n)
+{
+    enum { SPINS = 1000 }; // 10 to 50 us; then the others may be waiting for this core
+    const unsigned round = atomic_load_explicit(&m->round, memory_order_relaxed);
+    if (atomic_fetch_add_explicit(&m->arrived, 1, memory_order_acq_rel) + 1 == n) {
+        atomic_store_explicit(&m->arrived, 0, memory_order_relaxed);
+        atomic_store_explicit(&m->round, round + 1, memory_order_release);
+        return;
+    }
+    for (size_t i = 0; atomic_load_explicit(&m->round, memory_order_acquire) == round; i++) {
+        if (i >= SPINS)
+            sched_yield();
+#ifdef __x86_64__
+        __builtin_ia32_pause();
+#endif
     }
 }
 

@@ -6,6 +6,7 @@
 #ifndef DM_BASE_PAR_H
 #define DM_BASE_PAR_H
 
+#include <stdatomic.h>
 #include <stddef.h>
 
 /* Number of threads for every parallel region from now on; 0 = all cores (OMP_NUM_THREADS). */
@@ -19,6 +20,19 @@ size_t dm_par_id(void);
  * boundaries are multiples of `grain` (>= 1); empty parts are skipped. One part runs inline. */
 typedef void dm_par_fn(void *ctx, size_t part, size_t begin, size_t end);
 void dm_par_for(size_t n, size_t grain, dm_par_fn *fn, void *ctx);
+
+/* Calls fn(ctx, id, n) once in each of n threads, id = 0 .. n-1: dm_par_threads(), or fewer if
+ * there are no more. */
+typedef void dm_par_team_fn(void *ctx, size_t id, size_t n);
+void dm_par_team(dm_par_team_fn *fn, void *ctx);
+
+/* Where the n threads of a team wait for each other, again and again, and then see what all of them
+ * wrote before: a third of what a region costs. Starts as zeros. */
+struct dm_par_meeting {
+    _Alignas(64) atomic_uint arrived;
+    _Alignas(64) atomic_uint round;
+};
+void dm_par_meet(struct dm_par_meeting *m, size_t n);
 
 /* Sum of x[0..n) in double: blocks of 4096 in parallel, added in order. */
 double dm_par_sum(const float *x, size_t n);

@@ -100,10 +100,16 @@ struct dm_layer_step {
     float *qkv, *att, *proj, *act;
 };
 
-/* Several layers at once, none of which reads another's output, with the bits of dm_layer_forward.
- * Two parallel regions in all: every thread has its heads and columns. Parallel residual only.
+/* Layers that run at once: none reads another's output. */
+struct dm_layer_stage {
+    const struct dm_layer_step *layers;
+    size_t n;
+};
+
+/* One stage after the other, with the bits of dm_layer_forward. One parallel region in all, in
+ * which the threads meet twice in a stage: each has its heads and columns. Parallel residual only.
  * tree as in dm_attention_few(); with one, n_out is N. scratch: dm_layer_step_scratch() floats. */
-void dm_layers_step(const struct dm_layer_step *steps, size_t n_steps, const struct dm_config *c,
+void dm_layers_step(const struct dm_layer_stage *stages, size_t n_stages, const struct dm_config *c,
                     size_t N, size_t pos, const struct dm_tree *tree, const float *rope,
                     float *scratch);
 size_t dm_layer_step_scratch(const struct dm_config *c);

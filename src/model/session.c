@@ -21,9 +21,13 @@ struct dm_session {
     size_t n_heads, pos;
     struct dm_arena mem;
     float *rope, *scratch, *step_scratch;
-    struct dm_kv *kv;            /* caches of layers 0..L-1, then of the heads' layers */
-    struct dm_layer_acts acts;   /* scratch of one layer, CHUNK rows */
-    struct dm_layer_step *steps; /* (n_heads): layers that run at once over a few rows */
+    struct dm_kv *kv;          /* caches of layers 0..L-1, then of the heads' layers */
+    struct dm_layer_acts acts; /* scratch of one layer, CHUNK rows */
+    // layers over a few rows that are to be run
+    struct dm_layer_step *steps;   /* one for each cache */
+    struct dm_layer_stage *stages; /* so many, too */
+    size_t n_steps, n_stages;
+    struct dm_layer_step *rooms; /* (n_heads): scratch of layers that run at once */
     float *x[3];                 /* (CHUNK,C) */
     float *few;                  /* (2,n_heads,DM_LAYER_ROWS,C): inputs and outputs of steps */
     float *last;                 /* (DM_LAYER_ROWS,n_heads,C): the rows that get logits */
@@ -67,14 +71,16 @@ static void bind_cache(struct dm_session *s, struct dm_arena *a)
 static void bind_steps(struct dm_session *s, struct dm_arena *a)
 {
     const struct dm_config *c = &s->m->cfg;
-    s->steps = dm_arena_alloc(a, s->n_heads, sizeof(*s->steps));
+    s->steps = dm_arena_alloc(a, n_caches(s), sizeof(*s->steps));
+    s->stages = dm_arena_alloc(a, n_caches(s), sizeof(*s->stages));
+    s->rooms = dm_arena_alloc(a, s->n_heads, sizeof(*s->rooms));
     for (size_t i = 0; i < s->n_heads; i++) {
         struct dm_layer_step l = {.qkv = dm_arena_floats(a, DM_LAYER_ROWS, 3 * c->C),
                                   .att = dm_arena_floats(a, DM_LAYER_ROWS, c->C),
                                   .proj = dm_arena_floats(a, DM_LAYER_ROWS, c->C),
                                   .act = dm_arena_floats(a, DM_LAYER_ROWS, c->F)};
-        if (s->steps)
-            s->steps[i] = l;
+        if (s->rooms)
+            s->rooms[i] = l;
     }
     s->few = dm_arena_floats(a, 2 * s->n_heads * DM_LAYER_ROWS, c->C);
     s->step_scratch = dm_arena_floats(a, dm_layer_step_scratch(c), 1);
@@ -189,11 +195,14 @@ static void many_rows(struct dm_session *s, size_t n, size_t keep)
 
 /* ---- A few rows ----------------------------------------------------------------------------- */
 
-/* Sets steps[k] to the layer with cache number i. */
-static void set_step(struct dm_session *s, size_t k, size_t i, float *out, const float *x,
+/* Adds the layer with cache number i, to be run after the last stage or within it. */
+static void add_step(struct dm_session *s, bool within, size_t i, float *out, const float *x,
                      size_t n_out)
 {
-    struct dm_layer_step *l = s->steps + k;
+    struct dm_layer_step *l = s->steps + s->n_steps++;
+    if (!within)
+        s->stages[s->n_stages++] = (struct dm_layer_stage){l, 0};
+    *l = s->rooms[s->stages[s->n_stages - 1].n++];
     l->out = out;
     l->x = x;
     l->w = params(s, i);
@@ -202,11 +211,11 @@ static void set_step(struct dm_session *s, size_t k, size_t i, float *out, const
     l->n_out = n_out;
 }
 
-static void run_steps(struct dm_session *s, size_t first, size_t n_steps, size_t n,
-                      const struct dm_tree *tree)
+/* Runs what was added. */
+static void run_steps(struct dm_session *s, size_t n, const struct dm_tree *tree)
 {
-    dm_layers_step(s->steps + first, n_steps, &s->m->cfg, n, s->pos, tree, s->rope,
-                   s->step_scratch);
+    dm_layers_step(s->stages, s->n_stages, &s->m->cfg, n, s->pos, tree, s->rope, s->step_scratch);
+    s->n_steps = s->n_stages = 0;
 }
 
 /* Place k of generation d of the heads' rows. */
@@ -215,31 +224,26 @@ static float *few_rows_of(struct dm_session *s, size_t d, size_t k)
     return s->few + (d % 2 * s->n_heads + k) * DM_LAYER_ROWS * s->m->cfg.C;
 }
 
-/* The layers below the last one; returns what the last one reads. */
-static const float *stem_rows(struct dm_session *s, size_t n, const struct dm_tree *tree)
+/* Adds the layers below the last one; returns what the last one reads. */
+static const float *stem_rows(struct dm_session *s, size_t n)
 {
     const size_t L = s->m->cfg.L;
-    for (size_t l = 0; l + 1 < L; l++) {
-        set_step(s, 0, l, s->x[(l + 1) % 2], s->x[l % 2], n);
-        run_steps(s, 0, 1, n, tree);
-    }
+    for (size_t l = 0; l + 1 < L; l++)
+        add_step(s, false, l, s->x[(l + 1) % 2], s->x[l % 2], n);
     return s->x[(L - 1) % 2];
 }
 
-/* Layers of the same depth run together: the first of every head, with layer L-1 if that is set as
- * step 0 already, then the second of every head. */
+/* Layers of the same depth run together: the first of every head, with the last stage if
+ * with_last, then the second of every head. */
 static void head_rows(struct dm_session *s, const float *feed, bool with_last, size_t n,
                       size_t keep)
 {
     const struct dm_config *c = &s->m->cfg;
-    for (size_t d = 0; d < c->D; d++) {
+    for (size_t d = 0; d < c->D; d++)
         for (size_t k = 1; k < s->n_heads; k++)
-            set_step(s, k, c->L + (k - 1) * c->D + d, few_rows_of(s, d, k),
-                     d ? few_rows_of(s, d - 1, k) : feed, d + 1 < c->D ? n : keep);
-        const size_t first = d == 0 && with_last ? 0 : 1;
-        if (first < s->n_heads)
-            run_steps(s, first, s->n_heads - first, n, NULL);
-    }
+            add_step(s, k > 1 || (d == 0 && with_last), c->L + (k - 1) * c->D + d,
+                     few_rows_of(s, d, k), d ? few_rows_of(s, d - 1, k) : feed,
+                     d + 1 < c->D ? n : keep);
 }
 
 /* As many_rows for n <= DM_LAYER_ROWS. */
@@ -247,12 +251,11 @@ static void few_rows(struct dm_session *s, size_t n, size_t keep)
 {
     const struct dm_config *c = &s->m->cfg;
     const bool all = c->from_final && s->n_heads > 1;
-    const float *feed = stem_rows(s, n, NULL);
+    const float *feed = stem_rows(s, n);
     float *final = s->x[c->L % 2];
-    set_step(s, 0, c->L - 1, final, feed, all ? n : keep);
-    if (all)
-        run_steps(s, 0, 1, n, NULL);
+    add_step(s, false, c->L - 1, final, feed, all ? n : keep);
     head_rows(s, all ? final : feed, !all, n, keep);
+    run_steps(s, n, NULL);
     keep_rows(s, s->n_heads, 1, final + (all ? n - keep : 0) * c->C, keep);
     for (size_t k = 1; k < s->n_heads; k++)
         keep_rows(s, s->n_heads, k + 1, few_rows_of(s, c->D - 1, k), keep);
@@ -330,8 +333,8 @@ void dm_session_tree(struct dm_session *s, const int32_t *ids, const struct dm_t
     s->tree = *tree;
     dm_embedding_forward(s->x[0], ids, s->m->mats.embed, s->m->mats.embed_dtype, n, c->C, c->Vp);
     float *final = s->x[c->L % 2];
-    set_step(s, 0, c->L - 1, final, stem_rows(s, n, tree), n);
-    run_steps(s, 0, 1, n, tree);
+    add_step(s, false, c->L - 1, final, stem_rows(s, n), n);
+    run_steps(s, n, tree);
     keep_rows(s, 1, 1, final, n);
     last_logits(s, n, logits);
 }
@@ -350,6 +353,7 @@ void dm_session_keep(struct dm_session *s, size_t row, float *logits)
         for (size_t t = 0; t < n; t++)
             memcpy(feed + t * c->C, from + path[t] * c->C, c->C * sizeof(*feed));
         head_rows(s, feed, false, n, 1);
+        run_steps(s, n, NULL);
         for (size_t k = 1; k < s->n_heads; k++)
             keep_rows(s, s->n_heads - 1, k, few_rows_of(s, c->D - 1, k), 1);
         if (logits)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* step.c - layers over a few rows, where reading the weights is all that should cost time. A layer
  * is cut into what a thread can do alone: its heads from qkv to the attention's output and its
- * columns of the MLP, then its columns of both output projections. So two regions per layer are
- * enough, and weights pass as one stream per thread. */
+ * columns of the MLP, then its columns of both output projections. So threads meet twice per layer,
+ * all layers are one region, and weights pass as one stream per thread. */
 #include <assert.h>
 #include <string.h>
 
@@ -14,8 +14,8 @@
 #include "src/nn/rotary.h"
 
 struct step {
-    const struct dm_layer_step *layers;
-    size_t n_layers;
+    const struct dm_layer_stage *stages;
+    size_t n_stages;
     const struct dm_config *c;
     size_t N, pos;
     const struct dm_tree *tree; /* NULL: rows follow each other */
@@ -24,6 +24,7 @@ struct step {
     size_t n_scratch; /* of one thread */
     size_t parts;     /* one for each thread */
     size_t head_unit; /* heads whose columns of qkv fill whole panels */
+    struct dm_par_meeting meeting;
 };
 
 static size_t thread_scratch(const struct dm_config *c)
@@ -76,61 +77,63 @@ static void heads(const struct step *s, const struct dm_layer_step *l, const flo
     dm_attention_few(out, q, l->kv, l->n_out, s->pos + skip, s->tree, h0, h1, HS, scores);
 }
 
-static void first_half(void *ctx, size_t id, size_t begin, size_t end)
+static void first_half(const struct step *s, const struct dm_layer_step *l, size_t p)
 {
-    (void)id;
-    const struct step *s = ctx;
     const struct dm_config *c = s->c;
-    const size_t C = c->C, F = c->F, parts = s->parts;
-    for (size_t p = begin; p < end; p++)
-        for (size_t i = 0; i < s->n_layers; i++) {
-            const struct dm_layer_step *l = s->layers + i;
-            const size_t skip = s->N - l->n_out;
-            const size_t h0 = cut(c->NH, s->head_unit, p, parts);
-            const size_t h1 = cut(c->NH, s->head_unit, p + 1, parts);
-            const size_t f0 = cut(F, DM_PANEL, p, parts), f1 = cut(F, DM_PANEL, p + 1, parts);
-            float *ln1 = s->scratch + p * s->n_scratch, *ln2 = ln1 + DM_LAYER_ROWS * C;
-            dm_layernorm_forward(ln1, NULL, NULL, l->x, l->w->ln1_w, l->w->ln1_b, c->eps, s->N, C);
-            if (h0 < h1)
-                heads(s, l, ln1, h0, h1, ln2 + DM_LAYER_ROWS * C);
-            if (f0 == f1)
-                continue;
-            dm_layernorm_forward(ln2, NULL, NULL, l->x + skip * C, l->w->ln2_w, l->w->ln2_b, c->eps,
-                                 l->n_out, C);
-            dm_linear_few(l->act, ln2, &l->mats->up, l->w->up_b, l->n_out, f0, f1);
-            for (size_t n = 0; n < l->n_out; n++)
-                dm_kern()->gelu(l->act + n * F + f0, l->act + n * F + f0, f1 - f0);
-        }
+    const size_t C = c->C, F = c->F, parts = s->parts, skip = s->N - l->n_out;
+    const size_t h0 = cut(c->NH, s->head_unit, p, parts);
+    const size_t h1 = cut(c->NH, s->head_unit, p + 1, parts);
+    const size_t f0 = cut(F, DM_PANEL, p, parts), f1 = cut(F, DM_PANEL, p + 1, parts);
+    float *ln1 = s->scratch + p * s->n_scratch, *ln2 = ln1 + DM_LAYER_ROWS * C;
+    dm_layernorm_forward(ln1, NULL, NULL, l->x, l->w->ln1_w, l->w->ln1_b, c->eps, s->N, C);
+    if (h0 < h1)
+        heads(s, l, ln1, h0, h1, ln2 + DM_LAYER_ROWS * C);
+    if (f0 == f1)
+        return;
+    dm_layernorm_forward(ln2, NULL, NULL, l->x + skip * C, l->w->ln2_w, l->w->ln2_b, c->eps,
+                         l->n_out, C);
+    dm_linear_few(l->act, ln2, &l->mats->up, l->w->up_b, l->n_out, f0, f1);
+    for (size_t n = 0; n < l->n_out; n++)
+        dm_kern()->gelu(l->act + n * F + f0, l->act + n * F + f0, f1 - f0);
 }
 
 /* (mlp + attention) + x, the order of GPT-NeoX. */
-static void second_half(void *ctx, size_t id, size_t begin, size_t end)
+static void second_half(const struct step *s, const struct dm_layer_step *l, size_t p)
 {
-    (void)id;
-    const struct step *s = ctx;
     const size_t C = s->c->C, parts = s->parts;
-    for (size_t p = begin; p < end; p++)
-        for (size_t i = 0; i < s->n_layers; i++) {
-            const struct dm_layer_step *l = s->layers + i;
-            const size_t c0 = cut(C, DM_PANEL, p, parts), c1 = cut(C, DM_PANEL, p + 1, parts);
-            if (c0 == c1)
-                continue;
-            dm_linear_few(l->proj, l->att, &l->mats->proj, l->w->proj_b, l->n_out, c0, c1);
-            dm_linear_few(l->out, l->act, &l->mats->down, l->w->down_b, l->n_out, c0, c1);
-            for (size_t n = 0; n < l->n_out; n++) {
-                float *out = l->out + n * C + c0;
-                dm_kern()->axpy(out, 1.0f, l->proj + n * C + c0, c1 - c0);
-                dm_kern()->axpy(out, 1.0f, l->x + (s->N - l->n_out + n) * C + c0, c1 - c0);
-            }
-        }
+    const size_t c0 = cut(C, DM_PANEL, p, parts), c1 = cut(C, DM_PANEL, p + 1, parts);
+    if (c0 == c1)
+        return;
+    dm_linear_few(l->proj, l->att, &l->mats->proj, l->w->proj_b, l->n_out, c0, c1);
+    dm_linear_few(l->out, l->act, &l->mats->down, l->w->down_b, l->n_out, c0, c1);
+    for (size_t n = 0; n < l->n_out; n++) {
+        float *out = l->out + n * C + c0;
+        dm_kern()->axpy(out, 1.0f, l->proj + n * C + c0, c1 - c0);
+        dm_kern()->axpy(out, 1.0f, l->x + (s->N - l->n_out + n) * C + c0, c1 - c0);
+    }
 }
 
-void dm_layers_step(const struct dm_layer_step *layers, size_t n_layers, const struct dm_config *c,
+static void run(void *ctx, size_t id, size_t n)
+{
+    struct step *s = ctx;
+    for (const struct dm_layer_stage *t = s->stages; t < s->stages + s->n_stages; t++) {
+        for (size_t p = id; p < s->parts; p += n)
+            for (size_t i = 0; i < t->n; i++)
+                first_half(s, t->layers + i, p);
+        dm_par_meet(&s->meeting, n);
+        for (size_t p = id; p < s->parts; p += n)
+            for (size_t i = 0; i < t->n; i++)
+                second_half(s, t->layers + i, p);
+        dm_par_meet(&s->meeting, n);
+    }
+}
+
+void dm_layers_step(const struct dm_layer_stage *stages, size_t n_stages, const struct dm_config *c,
                     size_t N, size_t pos, const struct dm_tree *tree, const float *rope,
                     float *scratch)
 {
-    struct step s = {.layers = layers,
-                     .n_layers = n_layers,
+    struct step s = {.stages = stages,
+                     .n_stages = n_stages,
                      .c = c,
                      .N = N,
                      .pos = pos,
@@ -143,6 +146,5 @@ void dm_layers_step(const struct dm_layer_step *layers, size_t n_layers, const s
     assert(c->parallel && N >= 1 && N <= DM_LAYER_ROWS);
     while (s.head_unit * 3 * c->HS % DM_PANEL)
         s.head_unit++;
-    dm_par_for(s.parts, 1, first_half, &s);
-    dm_par_for(s.parts, 1, second_half, &s);
+    dm_par_team(run, &s);
 }
