@@ -430,6 +430,7 @@ static bool show_progress(void *ctx, double share)
 static enum dm_status check_outputs(const struct options *o, struct dm_err *e)
 {
     const char *const in[] = {o->cooc, o->data, o->judge};
+    DM_TRY(dm_file_check_inputs(&o->model, 1, e));
     DM_TRY(dm_file_check_inputs(in, 3, e));
     const char *const out[] = {o->plot, o->dry ? NULL : o->out ? o->out : o->model};
     DM_TRY(dm_file_check_output(o->plot, &o->model, 1, e));

@@ -242,7 +242,8 @@ static enum dm_status name_outputs(char (*name)[NAME_BYTES], const struct dm_tra
     return DM_OK;
 }
 
-/* None of the files that a run writes may take the place of one that it reads, or of another. */
+/* None of the files that a run writes may take the place of one that it reads, of another, or of an
+ * earlier run's checkpoint. */
 static enum dm_status check_outputs(const struct dm_train_opt *o, struct dm_err *e)
 {
     const char *const in[] = {o->base, o->from, o->config, o->tokenizer};
@@ -262,11 +263,14 @@ static enum dm_status check_outputs(const struct dm_train_opt *o, struct dm_err 
         out[N_OUT - 1] = NULL; // the logs' directory of an earlier run
     DM_TRY(dm_file_check_output(o->output, &o->resume, 1, e));
     for (size_t i = 0; i < 3; i++) {
+        if (i) // of the others some are names, and all are opened at once
+            DM_TRY(dm_file_check_inputs(read[i].path, read[i].n, e));
         DM_TRY(dm_file_check_outputs(out, N_OUT, read[i].path, read[i].n, e));
         for (size_t k = 0; k < 2; k++)
             DM_TRY(check_kept(kept[k], read[i].path, read[i].n, e));
     }
-    return check_kept(kept[0], &o->output, 1, e);
+    DM_TRY(check_kept(kept[0], &o->output, 1, e));
+    return o->resume || o->dry_run ? DM_OK : dm_resume_none(kept[0], e);
 }
 
 int dm_train_command(int argc, char **argv, enum dm_train_kind kind, const char *args_doc,

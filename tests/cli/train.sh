@@ -22,6 +22,7 @@ refuses 2 "base model's file is missing" "$dynamo" train --data shard.h5 -o x.h5
 refuses 2 "config is missing" "$dynamo" pretrain --resume auto --data shard.h5 -o x.h5
 refuses 1 "dynamo train: nothing.h5" "$dynamo" train nothing.h5 --data shard.h5 -o x.h5
 refuses 1 "dynamo pretrain: c.h5" "$dynamo" pretrain --resume c.h5
+refuses 1 "missing.h5: cannot open" "$dynamo" train config.json --data missing.h5 -o x.h5 # not "not an HDF5 file"
 ln -s shard.h5 link.h5
 for o in shard.h5 ./link.h5 config.json; do # not over what it is made from
     spares $o "$dynamo" pretrain --config config.json --data shard.h5 -o $o
