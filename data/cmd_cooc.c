@@ -86,6 +86,7 @@ static void all_orders(struct dm_cooc_rule *r, uint64_t min)
 
 static error_t parse(int key, char *arg, struct argp_state *s)
 {
+    static const char *const min_counts[] = {"--min-count2", "--min-count3", "--min-count4"};
     struct args *a = s->input;
     switch (key) {
     case 'o':
@@ -100,7 +101,8 @@ static error_t parse(int key, char *arg, struct argp_state *s)
     case OPT_MIN2:
     case OPT_MIN3:
     case OPT_MIN4:
-        a->o.rule.min_count[key - OPT_MIN2] = dm_opt_size(s, "--min-count2..4", arg, 1, UINT32_MAX);
+        a->o.rule.min_count[key - OPT_MIN2] = dm_opt_size(s, min_counts[key - OPT_MIN2], arg, 1,
+                                                          UINT32_MAX);
         break;
     case OPT_BY:
         a->o.rule.by_weight = dm_opt_word(s, "--by", arg, scores) == 1;
