@@ -14,13 +14,11 @@ run="--context 32 --batch 2 --steps 2 --data shard.h5"
 n=0
 for command in $("$dynamo" --help | sed -n 's/^  \([a-z][a-z-]*\) .*/\1/p') "cooc merge" "cooc show"; do
     for option in $("$dynamo" $command --help | sed -nE 's/^.* (--[a-z0-9-]+)=(N|X|P|Q|B|T|D|K|NATS|BYTES) .*/\1/p'); do
-        for value in nan 99999999999999999999999; do
-            refused 2 "$option: \"$value\"" "$option=$value" # before any file is looked at
-            n=$((n + 1))
-        done
+        refused 2 "$option: \"1e999\"" "$option=1e999" # before any file is looked at
+        n=$((n + 1))
     done
 done
-[ $n -gt 200 ] || fail "only $n numbers were tried"
+[ $n -gt 100 ] || fail "only $n numbers were tried"
 
 # each COMMAND BAD...: in place of the @
 each() {
