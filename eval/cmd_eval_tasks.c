@@ -157,6 +157,8 @@ static enum dm_status one_text(struct eval_job *j, json_t *rows, const char *pat
                             "distinct_2", dm_json_real(distinct[1]), "distinct_3",
                             dm_json_real(distinct[2])));
     else if (!st) {
+        if (path == j->o->diversity[0]) // a file that is refused has no table
+            printf("file\ttokens\trepeats_3\trepeats_4\tdistinct_1\tdistinct_2\tdistinct_3\n");
         printf("%s\t%zu", path, x.n);
         for (size_t i = 0; i < 2; i++)
             eval_print(repeats[i], 4);
@@ -172,8 +174,6 @@ enum dm_status eval_diversity(struct eval_job *j, struct dm_err *e)
 {
     json_t *rows = json_array();
     enum dm_status st = DM_OK;
-    if (!j->o->json)
-        printf("file\ttokens\trepeats_3\trepeats_4\tdistinct_1\tdistinct_2\tdistinct_3\n");
     for (size_t i = 0; i < j->o->n_diversity && !st; i++)
         st = one_text(j, rows, j->o->diversity[i], e);
     json_object_set_new(j->root, "diversity", rows);
