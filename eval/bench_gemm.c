@@ -122,9 +122,9 @@ static void run_form(enum form form, const struct arrays *a, size_t N)
     if (form == FORWARD || form == FORWARD_UNPACKED)
         dm_linear_forward(a->out, a->inp, &w, NULL, N);
     else if (form == WEIGHT_GRADIENT)
-        dm_linear_backward(NULL, a->dw, NULL, a->out, a->inp, &w, N);
+        dm_linear_backward(NULL, a->dw, NULL, a->out, DM_F32, a->inp, &w, N);
     else
-        dm_linear_backward(a->dinp, NULL, NULL, a->out, NULL, &w, N);
+        dm_linear_backward(a->dinp, NULL, NULL, a->out, DM_F32, NULL, &w, N);
 }
 
 /* A run in slices, each between two peak loops and as long as they are together or longer. */

@@ -40,7 +40,7 @@ static void backward(float *dinp, float *dw, float *db, const float *dout, const
                      const float *w, size_t n, size_t c, size_t o)
 {
     const struct dm_weight m = weight(w, NULL, o, c);
-    dm_linear_backward(dinp, dw, db, dout, inp, &m, n);
+    dm_linear_backward(dinp, dw, db, dout, DM_F32, inp, &m, n);
 }
 
 static void fill_small(struct small *s)
@@ -248,13 +248,74 @@ static void test_bf16_forward_and_backward_match_double(void **state)
         memset(dinp, 0, sizeof(dinp));
         memset(dw, 0, sizeof(dw));
         dm_linear_forward(out, inp, &m, NULL, N);
-        dm_linear_backward(dinp, dw, NULL, r, inp, &m, N);
+        dm_linear_backward(dinp, dw, NULL, r, DM_F32, inp, &m, N);
         for (size_t i = 0; i < N * O; i++)
             assert_true(fabs((double)out[i] - want[i]) <= 2e-6);
         for (size_t i = 0; i < N * C; i++)
             assert_true(fabs((double)dinp[i] - dinp_want[i]) <= 2e-6);
         for (size_t i = 0; i < O * C; i++)
             assert_true(fabs((double)dw[i] - dw_want[i]) <= 2e-6);
+    }
+}
+
+static float *named(size_t n, const char *name)
+{
+    float *x = test_malloc(n * sizeof(*x));
+    fill_named(x, n, name, 1.0f);
+    return x;
+}
+
+/* dout in bf16, as the loss leaves it, gives the bits of the same numbers in float32, subnormals
+ * and infinities included: added and written, packed and not. */
+static void check_bf16_rows(size_t n, size_t c, size_t o)
+{
+    float *inp = named(n * c, "inp"), *w = named(o * c, "w"), *r = named(n * o, "r");
+    float *half = test_malloc(n * o * sizeof(*half));
+    float *dinp[] = {named(n * c, "dinp"), named(n * c, "dinp")};
+    float *dw[] = {named(o * c, "dw"), named(o * c, "dw")};
+    struct dm_weight m = {.fmt = DM_FMT_BF16, .O = o, .C = c, .w = w};
+    void *pack_t = test_malloc(dm_linear_pack_t_bytes(&m));
+    dm_linear_pack_t(pack_t, &m);
+    r[0] = 1e-39f;
+    r[n * o / 3] = -1e-40f;
+    r[n * o / 2] = INFINITY;
+    memset(half, 0xff, n * o * sizeof(*half)); // NaN, which nothing may read
+    for (size_t i = 0; i < n; i++) {
+        dm_dtype_from_f32(half + i * o, DM_BF16, r + i * o, o);
+        dm_dtype_to_f32(r + i * o, half + i * o, DM_BF16, o);
+    }
+    for (int packed = 0; packed < 2; packed++) {
+        m.pack_t = packed ? pack_t : NULL;
+        dm_linear_backward(dinp[0], dw[0], NULL, r, DM_F32, inp, &m, n);
+        dm_linear_backward(dinp[1], dw[1], NULL, half, DM_BF16, inp, &m, n);
+        assert_memory_equal(dinp[1], dinp[0], n * c * sizeof(float));
+        assert_memory_equal(dw[1], dw[0], o * c * sizeof(float));
+        dm_linear_backward_input(dinp[0], r, DM_F32, &m, n);
+        dm_linear_backward_input(dinp[1], half, DM_BF16, &m, n);
+        assert_memory_equal(dinp[1], dinp[0], n * c * sizeof(float));
+    }
+    float *all[] = {inp, w, r, half, dinp[0], dinp[1], dw[0], dw[1]};
+    for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++)
+        test_free(all[i]);
+    test_free(pack_t);
+}
+
+/* Every edge of panels and vectors, then more of rows, outputs and inputs than a block of amx
+ * (1,024) or the others has. */
+static void test_backward_of_bf16_rows_has_the_bits_of_float32(void **state)
+{
+    (void)state;
+    FOR_EACH_TABLE(k)
+    {
+        const bool slow = strcmp((*k)->name, "ref") == 0;
+        for (size_t n = 1; n <= 40; n++)
+            check_bf16_rows(n, 33, 29);
+        for (size_t o = 1; o <= 100; o++)
+            check_bf16_rows(35, 5, o);
+        check_bf16_rows(slow ? 5 : 263, slow ? 7 : 37, 2111);
+        check_bf16_rows(slow ? 531 : 1061, 17, 31);
+        check_bf16_rows(9, slow ? 131 : 1091, 39);
+        check_bf16_rows(6, 5, 25000);
     }
 }
 
@@ -268,6 +329,7 @@ int main(void)
         cmocka_unit_test(test_bits_do_not_depend_on_threads),
         cmocka_unit_test(test_a_row_has_the_same_bits_alone_and_among_others),
         cmocka_unit_test(test_bf16_forward_and_backward_match_double),
+        cmocka_unit_test(test_backward_of_bf16_rows_has_the_bits_of_float32),
     };
     return cmocka_run_group_tests_name("linear", tests, NULL, NULL);
 }

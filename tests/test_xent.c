@@ -80,7 +80,7 @@ static void test_a_nan_logit_makes_logp_nan(void **state)
             row[at] = NAN;
             dm_xent_forward(&logp, NULL, row, &t, 1, 33);
             assert_true(isnan(logp));
-            dm_xent_backward(&logp, row, &t, 1.0f, 1, 33);
+            dm_xent_backward(&logp, row, DM_F32, &t, 1.0f, 1, 33);
             assert_true(isnan(logp));
         }
     }
@@ -111,7 +111,7 @@ static void test_negative_targets_are_skipped(void **state)
     for (size_t n = 0; n < N; n++)
         assert_true(n == 2 || (logp[n] < 0.0f && rank[n] >= 0));
     logp[2] = 1.0f;
-    dm_xent_backward(logp, x, target, 1.0f, N, VP);
+    dm_xent_backward(logp, x, DM_F32, target, 1.0f, N, VP);
     assert_true(logp[2] == 0.0f);
     for (size_t i = 0; i < VP; i++)
         assert_true(x[2 * VP + i] == 0.0f);
@@ -139,7 +139,7 @@ static void test_gradient(void **state)
     FOR_EACH_KERN
     {
         fill_both(z, zd, GN * GV, "z", 2.0f);
-        dm_xent_backward(logp, z, g_target, (float)g_scale, GN, GV);
+        dm_xent_backward(logp, z, DM_F32, g_target, (float)g_scale, GN, GV);
         assert_grad_ref(loss, zd, zd, z, GN * GV, 1e-5);
     }
 }
@@ -152,7 +152,7 @@ static void test_backward_returns_the_bits_of_forward_and_sums_to_0(void **state
         float forward[N], backward[N];
         fill(3.0f);
         dm_xent_forward(forward, NULL, x, target, N, VP);
-        dm_xent_backward(backward, x, target, 2.0f, N, VP);
+        dm_xent_backward(backward, x, DM_F32, target, 2.0f, N, VP);
         assert_memory_equal(forward, backward, sizeof(forward));
         for (size_t n = 0; n < N; n++) {
             double sum = 0.0;
@@ -160,6 +160,35 @@ static void test_backward_returns_the_bits_of_forward_and_sums_to_0(void **state
                 sum += (double)x[n * VP + i];
             assert_true(fabs(sum) < 1e-5);
         }
+    }
+}
+
+/* Rounded as for products: subnormals, of which the scale makes some, become zero. */
+static void test_gradient_in_bf16_is_that_in_float32_rounded(void **state)
+{
+    static float y[N * VP];
+    static uint16_t want[VP];
+    (void)state;
+    FOR_EACH_KERN
+    for (size_t i = 0; i < 3; i++) {
+        const float scales[] = {0.37f, 1e-30f, 1e-38f};
+        float logp[N], logp_y[N];
+        size_t n_tiny = 0;
+        fill(i ? 30.0f : 3.0f);
+        memcpy(y, x, sizeof(y));
+        dm_xent_backward(logp, x, DM_F32, target, scales[i], N, VP);
+        dm_xent_backward(logp_y, y, DM_BF16, target, scales[i], N, VP);
+        assert_memory_equal(logp_y, logp, sizeof(logp));
+        for (size_t n = 0; n < N; n++) {
+            for (size_t j = 0; j < VP; j++)
+                if (fpclassify(x[n * VP + j]) == FP_SUBNORMAL) {
+                    x[n * VP + j] = copysignf(0.0f, x[n * VP + j]);
+                    n_tiny++;
+                }
+            dm_dtype_from_f32(want, DM_BF16, x + n * VP, VP);
+            assert_memory_equal(y + n * VP, want, sizeof(want));
+        }
+        assert_true(i == 0 || n_tiny > 100);
     }
 }
 
@@ -197,7 +226,7 @@ static void test_thread_count_does_not_change_bits(void **state)
         dm_par_set_threads(i + 1);
         dm_xent_forward(got[i].logp, got[i].rank, z, t, M, VP);
         memcpy(got[i].dz, z, sizeof(z));
-        dm_xent_backward(got[i].logp, got[i].dz, t, 0.5f, M, VP);
+        dm_xent_backward(got[i].logp, got[i].dz, DM_F32, t, 0.5f, M, VP);
         assert_memory_equal(&got[i], &got[0], sizeof(got[0]));
     }
     dm_par_set_threads(0);
@@ -214,6 +243,7 @@ int main(void)
         cmocka_unit_test(test_negative_targets_are_skipped),
         cmocka_unit_test(test_gradient),
         cmocka_unit_test(test_backward_returns_the_bits_of_forward_and_sums_to_0),
+        cmocka_unit_test(test_gradient_in_bf16_is_that_in_float32_rounded),
         cmocka_unit_test(test_a_row_alone_has_the_same_bits),
         cmocka_unit_test(test_thread_count_does_not_change_bits),
     };

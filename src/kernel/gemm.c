@@ -89,14 +89,23 @@ static size_t values(const struct product *p, size_t w0, size_t w)
     return min_size(w * p->mm->unit, p->g.K - w0 * p->mm->unit);
 }
 
+/* Element (m,k) of A. */
+static const void *a_at(const struct dm_gemm *g, size_t m, size_t k)
+{
+    return (const char *)g->a.p + (m * g->a.rs + k * g->a.cs) * dm_dtype_size(g->a_type);
+}
+
 static void pack_a(void *ctx, size_t id, size_t begin, size_t end)
 {
     (void)id;
     const struct product *p = ctx;
-    const struct dm_mat a = p->g.a;
-    p->mm->pack_a(p->a + begin * a_row(p), p->mm->mr * a_row(p) / WORD,
-                  a.p + (p->m0 + begin) * a.rs + p->w0 * p->mm->unit * a.cs, a.rs, a.cs,
-                  end - begin, values(p, p->w0, p->w));
+    const size_t rs = p->g.a.rs, cs = p->g.a.cs, n = end - begin;
+    const size_t stride = p->mm->mr * a_row(p) / WORD, K = values(p, p->w0, p->w);
+    const void *from = a_at(&p->g, p->m0 + begin, p->w0 * p->mm->unit);
+    if (p->g.a_type == DM_BF16)
+        p->mm->pack_a_raw(p->a + begin * a_row(p), stride, from, rs, cs, n, K);
+    else
+        p->mm->pack_a(p->a + begin * a_row(p), stride, from, rs, cs, n, K);
 }
 
 static void pack_b(void *ctx, size_t id, size_t begin, size_t end)
@@ -314,7 +323,7 @@ static void groups_part(void *ctx, size_t id, size_t begin, size_t end)
     for (size_t m = begin; m < end; m += rows) {
         struct product p = *all;
         p.g.c += m * p.g.ldc;
-        p.g.a.p += m * p.g.a.rs;
+        p.g.a.p = a_at(&all->g, m, 0);
         p.g.M = min_size(rows, end - m);
         p.small = true;
         blocks(&p);
@@ -346,8 +355,8 @@ static void few_part(void *ctx, size_t id, size_t begin, size_t end)
 
 static bool is_few(const struct product *p)
 {
-    return p->g.pack && p->g.M <= p->mm->few_rows && (p->g.a.cs == 1 || p->g.K == 1) &&
-           (p->W + DM_KC - 1) / DM_KC * p->g.M <= FEW_ROWS;
+    return p->g.pack && p->g.a_type == DM_F32 && p->g.M <= p->mm->few_rows &&
+           (p->g.a.cs == 1 || p->g.K == 1) && (p->W + DM_KC - 1) / DM_KC * p->g.M <= FEW_ROWS;
 }
 
 static void start_all(const struct dm_gemm *g)
@@ -363,6 +372,7 @@ static void start_all(const struct dm_gemm *g)
 void dm_gemm(const struct dm_gemm *g)
 {
     assert((g->ldc >= g->N || g->M <= 1) && !(g->add && g->bias));
+    assert(g->a_type == DM_F32 || (g->a_type == DM_BF16 && g->fmt == DM_FMT_BF16));
     if (g->M == 0 || g->N == 0)
         return;
     if (g->K == 0) {
@@ -442,8 +452,8 @@ static void raw_part(void *ctx, size_t id, size_t begin, size_t end)
     const size_t nr = p->mm->nr, size = dm_dtype_size(p->dtype), step = DM_KC * p->mm->unit;
     char *pack = p->pack + begin * p->W * WORD;
     const char *raw = p->raw + begin * p->K * size;
-    if (p->mm->pack_raw && p->dtype == DM_BF16) {
-        p->mm->pack_raw(pack, p->W * nr, raw, p->K, end - begin, p->K);
+    if (p->mm->pack_b_raw && p->dtype == DM_BF16) {
+        p->mm->pack_b_raw(pack, p->W * nr, raw, p->K, 1, end - begin, p->K);
         return;
     }
     float *block_of = (float *)(void *)buffers();

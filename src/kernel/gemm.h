@@ -2,8 +2,9 @@
 /* gemm.h - matrix product, blocked, packed and threaded.
  *
  * C (M,N) = bias + A B, A (M,K), B (K,N), all float32 in memory; in bf16, A and B are rounded to it
- * on the way. Each element of C is one chain of sums in the order of k (kern.h): its bits depend
- * neither on M and N, nor on the thread count, nor on whether B was packed before. */
+ * on the way, unless A is so already. Each element of C is one chain of sums in the order of k
+ * (kern.h): its bits depend neither on M and N, nor on the thread count, nor on whether B was
+ * packed before. */
 #ifndef DM_KERNEL_GEMM_H
 #define DM_KERNEL_GEMM_H
 
@@ -28,6 +29,7 @@ struct dm_gemm {
     struct dm_mat a, b;
     const void *pack; /* B by dm_gemm_pack(), or NULL */
     size_t M, N, K;
+    enum dm_dtype a_type; /* DM_F32; in bf16 also DM_BF16: a.p and a's strides are of such values */
 };
 void dm_gemm(const struct dm_gemm *g);
 

@@ -46,14 +46,18 @@ struct dm_kern_mm {
     bool by_rows;
 
     /* Element (i,k) is src[i*is + k*ks], i < n, k < K; ks = 1 for pack_rows. Missing rows of the
-     * last panel are zero; `stride` is from panel to panel in words. */
+     * last panel are zero; `stride` is from panel to panel in words. pack_rows may write a single
+     * row to where it lies. */
     void (*pack_rows)(void *dst, const float *src, size_t is, size_t n, size_t K);
-    void (*pack_a)(void *dst, size_t stride, const float *src, size_t is, size_t ks, size_t n,
+    void (*pack_a)(void *dst, size_t stride, const void *src, size_t is, size_t ks, size_t n,
                    size_t K);
-    void (*pack_b)(void *dst, size_t stride, const float *src, size_t is, size_t ks, size_t n,
+    void (*pack_b)(void *dst, size_t stride, const void *src, size_t is, size_t ks, size_t n,
                    size_t K);
-    /* pack_b of rows along k that are bf16 already, unaligned if need be; NULL in f32. */
-    void (*pack_raw)(void *dst, size_t stride, const void *src, size_t is, size_t n, size_t K);
+    /* The same of values that are bf16 already, unaligned if need be; NULL in f32. */
+    void (*pack_a_raw)(void *dst, size_t stride, const void *src, size_t is, size_t ks, size_t n,
+                       size_t K);
+    void (*pack_b_raw)(void *dst, size_t stride, const void *src, size_t is, size_t ks, size_t n,
+                       size_t K);
 
     /* What a thread calls before its first tile and after its last one, when all of c is there;
      * NULL: nothing. */

@@ -155,16 +155,6 @@ INLINE uint32_t round_bits(float x)
     return (u + 0x7fffu + (u >> 16 & 1u)) & 0xffff0000u;
 }
 
-INLINE uint32_t raw_word(const char *p, bool both)
-{
-    uint16_t x[2] = {0, 0};
-    memcpy(x, p, both ? 4 : 2);
-    for (size_t i = 0; i < 2; i++)
-        if ((x[i] & 0x7f80u) == 0)
-            x[i] &= 0x8000u;
-    return x[0] | (uint32_t)x[1] << 16;
-}
-
 /* vb_pair: words of the rows k and k + 1. vb_along: words of 2 * DM_VW values in a row. */
 #if defined(__AVX512BF16__)
 INLINE vb vb_pair(vf even, vf odd)
@@ -236,7 +226,38 @@ INLINE vb vb_along(const float *p)
 }
 #endif
 
-/* Words of a row that is bf16 already; subnormals become zero as in the conversion. */
+/* What is packed is float32 or, when `raw`, bf16 already; then subnormals become zero as in the
+ * conversion. value_bits: one value, converted, in the upper half. load_n: min(n, DM_VW) values.
+ * word_at: the word at k < K of a row whose values lie ks apart. vb_raw: DM_VW words of bf16. */
+INLINE size_t value_size(bool raw)
+{
+    return raw ? 2 : 4;
+}
+
+INLINE uint32_t value_bits(const char *p, bool raw)
+{
+    float x = 0.0f;
+    memcpy((char *)&x + 4 - value_size(raw), p, value_size(raw));
+    return round_bits(x);
+}
+
+INLINE uint32_t word_at(const char *row, size_t ks, size_t k, size_t K, bool raw)
+{
+    const char *p = row + k * ks * value_size(raw);
+    return value_bits(p, raw) >> 16 | (k + 1 < K ? value_bits(p + ks * value_size(raw), raw) : 0u);
+}
+
+INLINE vf load_n(const char *p, size_t n, bool raw)
+{
+    if (!raw)
+        return vf_load_n((const float *)(const void *)p, n);
+    if (n >= DM_VW)
+        return vf_load_bf16(p);
+    uint16_t h[DM_VW] = {0};
+    memcpy(h, p, n * sizeof(*h));
+    return vf_load_bf16(h);
+}
+
 #if DM_VW == 16
 INLINE vb vb_raw(const char *p)
 {
@@ -257,21 +278,21 @@ INLINE vb vb_raw(const char *p)
 #else
 INLINE vb vb_raw(const char *p)
 {
-    return raw_word(p, true);
+    return word_at(p, 1, 0, 2, true);
 }
 #endif
+
+/* DM_VW words of a row. */
+INLINE vb words_along(const char *p, bool raw)
+{
+    return raw ? vb_raw(p) : vb_along((const float *)(const void *)p);
+}
 
 INLINE vf vb_floats(vb x) /* the same bits */
 {
     vf f;
     memcpy(&f, &x, sizeof(f));
     return f;
-}
-
-/* The word at k < K of a row whose values lie ks apart. */
-INLINE uint32_t word_at(const float *row, size_t ks, size_t k, size_t K)
-{
-    return round_bits(row[k * ks]) >> 16 | (k + 1 < K ? round_bits(row[(k + 1) * ks]) : 0u);
 }
 
 static void pack_rows(void *dst, const float *src, size_t is, size_t n, size_t K)
@@ -285,7 +306,7 @@ static void pack_rows(void *dst, const float *src, size_t is, size_t n, size_t K
             memcpy(to + k / 2 * WORD, &x, sizeof(x));
         }
         for (; k < K; k += 2) {
-            const uint32_t x = word_at(row, 1, k, K);
+            const uint32_t x = word_at((const char *)row, 1, k, K, false);
             memcpy(to + k / 2 * WORD, &x, sizeof(x));
         }
     }
@@ -300,7 +321,7 @@ static void pack_rows(void *dst, const float *src, size_t is, size_t n, size_t K
 INLINE void panel_along(char *dst, size_t width, const char *src, size_t is, size_t n, size_t K,
                         bool raw)
 {
-    const size_t size = raw ? 2 : 4;
+    const size_t size = value_size(raw);
     for (size_t i0 = 0; i0 < width; i0 += DM_VW) {
         const char *row[DM_VW];
         const size_t w = width - i0, have = lanes_left(n, i0);
@@ -314,8 +335,7 @@ INLINE void panel_along(char *dst, size_t width, const char *src, size_t is, siz
                 __builtin_prefetch(row[r] + size * k + PACK_AHEAD, 0, 2);
                 if (!raw && DM_VW == 16)
                     __builtin_prefetch(row[r] + size * k + PACK_AHEAD + 64, 0, 2);
-                x[r] = vb_floats(raw ? vb_raw(row[r] + 2 * k)
-                                     : vb_along((const float *)(const void *)row[r] + k));
+                x[r] = vb_floats(words_along(row[r] + size * k, raw));
             }
             vf_transpose(col, x);
 #pragma GCC unroll 16
@@ -325,11 +345,7 @@ INLINE void panel_along(char *dst, size_t width, const char *src, size_t is, siz
         }
         for (; k < K; k += 2)
             for (size_t r = 0; r < DM_VW && r < w; r++) {
-                uint32_t x = 0;
-                if (r < have && raw)
-                    x = raw_word(row[r] + k * size, k + 1 < K);
-                else if (r < have)
-                    x = word_at((const float *)(const void *)row[r], 1, k, K);
+                const uint32_t x = r < have ? word_at(row[r], 1, k, K, raw) : 0;
                 memcpy(dst + (k / 2 * width + i0 + r) * WORD, &x, sizeof(x));
             }
     }
@@ -339,64 +355,72 @@ INLINE void panel_along(char *dst, size_t width, const char *src, size_t is, siz
 #define PACK_WORDS ((size_t)4)
 
 /* The part of one panel from word w0 to w1, its rows across k. */
-INLINE void panel_across(char *dst, size_t width, const float *src, size_t ks, size_t n, size_t w0,
-                         size_t w1, size_t K)
+INLINE void panel_across(char *dst, size_t width, const char *src, size_t ks, size_t n, size_t w0,
+                         size_t w1, size_t K, bool raw)
 {
+    const size_t size = value_size(raw), row = ks * size;
 #pragma GCC unroll 4
     for (size_t w = w0; w < w1; w++) {
-        const float *even = src + 2 * w * ks, *ahead = even + 4 * PACK_WORDS * ks;
-        for (size_t i = 0; i < width; i += 16) {
+        const char *even = src + 2 * w * row, *ahead = even + 4 * PACK_WORDS * row;
+        for (size_t i = 0; i < width * size; i += 64) {
             __builtin_prefetch(ahead + i, 0, 2);
-            __builtin_prefetch(ahead + ks + i, 0, 2);
+            __builtin_prefetch(ahead + row + i, 0, 2);
         }
         for (size_t i = 0; i < width; i += DM_VW) {
             const size_t have = lanes_left(n, i);
-            const vf x = vf_load_n(even + i, have);
-            const vf y = 2 * w + 1 < K ? vf_load_n(even + ks + i, have) : vf_set1(0.0f);
+            const vf x = load_n(even + i * size, have, raw);
+            const vf y = 2 * w + 1 < K ? load_n(even + row + i * size, have, raw) : vf_set1(0.0f);
             vf_store_n((float *)(void *)(dst + (w * width + i) * WORD), vb_floats(vb_pair(x, y)),
                        width - i);
         }
     }
 }
 
-INLINE void pack_all(char *dst, size_t stride, size_t width, const float *src, size_t is, size_t ks,
-                     size_t n, size_t K)
+INLINE void pack_all(char *dst, size_t stride, size_t width, const char *src, size_t is, size_t ks,
+                     size_t n, size_t K, bool raw)
 {
     const size_t W = (K + 1) / 2, step = ks == 1 ? W : PACK_WORDS;
     for (size_t w = 0; w < W; w += step)
         for (size_t p = 0; p < n; p += width) {
             char *to = dst + p / width * stride * WORD;
-            const float *from = src + p * is;
+            const char *from = src + p * is * value_size(raw);
             if (ks == 1)
-                panel_along(to, width, (const char *)from, is * sizeof(*src),
-                            n - p < width ? n - p : width, K, false);
+                panel_along(to, width, from, is * value_size(raw), n - p < width ? n - p : width, K,
+                            raw);
             else if (n - p >= width && 2 * (w + step) <= K)
-                panel_across(to, width, from, ks, width, w, w + PACK_WORDS, K);
+                panel_across(to, width, from, ks, width, w, w + PACK_WORDS, K, raw);
             else
                 panel_across(to, width, from, ks, n - p < width ? n - p : width, w,
-                             W - w < step ? W : w + step, K);
+                             W - w < step ? W : w + step, K, raw);
         }
 }
 
-INLINE void pack_panels(void *dst, size_t stride, size_t width, const float *src, size_t is,
-                        size_t ks, size_t n, size_t K)
+INLINE void pack_panels(void *dst, size_t stride, size_t width, const void *src, size_t is,
+                        size_t ks, size_t n, size_t K, bool raw)
 {
     if (is != 1 && ks != 1) {
         for (size_t i = 0; i < (n + width - 1) / width * width; i++)
             for (size_t k = 0; k < K; k += 2) {
-                const uint32_t x = i < n ? word_at(src + i * is, ks, k, K) : 0;
+                const char *row = (const char *)src + i * is * value_size(raw);
+                const uint32_t x = i < n ? word_at(row, ks, k, K, raw) : 0;
                 memcpy((char *)dst + (i / width * stride + k / 2 * width + i % width) * WORD, &x,
                        sizeof(x));
             }
     } else {
-        pack_all(dst, stride, width, src, is, ks, n, K);
+        pack_all(dst, stride, width, src, is, ks, n, K, raw);
     }
 }
 
-static void pack_b(void *dst, size_t stride, const float *src, size_t is, size_t ks, size_t n,
+static void pack_b(void *dst, size_t stride, const void *src, size_t is, size_t ks, size_t n,
                    size_t K)
 {
-    pack_panels(dst, stride, NR, src, is, ks, n, K);
+    pack_panels(dst, stride, NR, src, is, ks, n, K, false);
+}
+
+static void pack_b_raw(void *dst, size_t stride, const void *src, size_t is, size_t ks, size_t n,
+                       size_t K)
+{
+    pack_panels(dst, stride, NR, src, is, ks, n, K, true);
 }
 
 #ifdef TILES
@@ -408,40 +432,45 @@ INLINE void put_words(char *panel, size_t i, size_t w, vb x)
 
 /* Rows along k: words lie as they are. Rows are short and far apart, so that the processor does not
  * fetch the next ones by itself. */
-INLINE void a_along(char *panel, const float *src, size_t is, size_t n, size_t K)
+INLINE void a_along(char *panel, const char *src, size_t is, size_t n, size_t K, bool raw)
 {
     enum { ROWS_AHEAD = 2 };
+    const size_t size = value_size(raw);
     for (size_t i = 0; i < MR; i++) {
-        const float *row = src + i * is, *ahead = row + ROWS_AHEAD * is;
+        const char *row = src + i * is * size, *ahead = row + ROWS_AHEAD * is * size;
         size_t k = 0;
         for (; i < n && k + 2 * STEP <= K; k += 2 * STEP) {
-            __builtin_prefetch(ahead + k);
-            __builtin_prefetch(ahead + k + STEP);
-            put_words(panel, i, k / 2, vb_along(row + k));
+            __builtin_prefetch(ahead + k * size);
+            if (!raw)
+                __builtin_prefetch(ahead + k * size + 64);
+            put_words(panel, i, k / 2, words_along(row + k * size, raw));
         }
         for (; k < K; k += 2 * STEP) {
             uint32_t x[STEP] = {0};
             for (size_t w = 0; i < n && w < STEP && k + 2 * w < K; w++)
-                x[w] = word_at(row, 1, k + 2 * w, K);
+                x[w] = word_at(row, 1, k + 2 * w, K, raw);
             put_words(panel, i, k / 2, vb_load(x));
         }
     }
 }
 
 /* Rows across k: STEP words of 16 rows at a time are transposed. */
-INLINE void a_across(char *panel, const float *src, size_t ks, size_t n, size_t w0, size_t K)
+INLINE void a_across(char *panel, const char *src, size_t ks, size_t n, size_t w0, size_t K,
+                     bool raw)
 {
+    const size_t size = value_size(raw), row_size = ks * size;
     for (size_t i = 0; i < MR; i += 16) {
         const size_t have = lanes_left(n, i);
         vf x[STEP], row[STEP];
 #pragma GCC unroll 16
         for (size_t w = 0; w < STEP; w++) {
             const size_t k = 2 * (w0 + w);
-            const float *even = src + k * ks + i;
-            __builtin_prefetch(even + 2 * STEP * ks, 0, 2);
-            __builtin_prefetch(even + (2 * STEP + 1) * ks, 0, 2);
-            x[w] = vb_floats(vb_pair(k < K ? vf_load_n(even, have) : vf_set1(0.0f),
-                                     k + 1 < K ? vf_load_n(even + ks, have) : vf_set1(0.0f)));
+            const char *even = src + k * row_size + i * size;
+            __builtin_prefetch(even + 2 * STEP * row_size, 0, 2);
+            __builtin_prefetch(even + (2 * STEP + 1) * row_size, 0, 2);
+            x[w] = vb_floats(
+                vb_pair(k < K ? load_n(even, have, raw) : vf_set1(0.0f),
+                        k + 1 < K ? load_n(even + row_size, have, raw) : vf_set1(0.0f)));
         }
         vf_transpose(row, x);
 #pragma GCC unroll 16
@@ -450,42 +479,56 @@ INLINE void a_across(char *panel, const float *src, size_t ks, size_t n, size_t 
     }
 }
 
-static void pack_a(void *dst, size_t stride, const float *src, size_t is, size_t ks, size_t n,
-                   size_t K)
+INLINE void pack_rows_of_a(void *dst, size_t stride, const void *src, size_t is, size_t ks,
+                           size_t n, size_t K, bool raw)
 {
-    const size_t W = (K + 1) / 2;
+    const size_t W = (K + 1) / 2, size = value_size(raw);
+    const char *from = src;
     if (ks == 1) {
         for (size_t i = 0; i < n; i += MR)
-            a_along((char *)dst + i / MR * stride * WORD, src + i * is, is, n - i, K);
+            a_along((char *)dst + i / MR * stride * WORD, from + i * is * size, is, n - i, K, raw);
     } else if (is == 1) {
         for (size_t w = 0; w < W; w += STEP)
             for (size_t i = 0; i < n; i += MR)
-                a_across((char *)dst + i / MR * stride * WORD, src + i, ks, n - i, w, K);
+                a_across((char *)dst + i / MR * stride * WORD, from + i * size, ks, n - i, w, K,
+                         raw);
     } else {
         for (size_t i = 0; i < (n + MR - 1) / MR * MR; i++)
             for (size_t w = 0; w < (W + STEP - 1) / STEP * STEP; w++) {
-                const uint32_t x = i < n && w < W ? word_at(src + i * is, ks, 2 * w, K) : 0;
+                const uint32_t x = i < n && w < W ? word_at(from + i * is * size, ks, 2 * w, K, raw)
+                                                  : 0;
                 memcpy((char *)dst + i / MR * stride * WORD + mm_a_offset(i % MR, w), &x, WORD);
             }
     }
 }
 #else
-static void pack_a(void *dst, size_t stride, const float *src, size_t is, size_t ks, size_t n,
-                   size_t K)
+INLINE void pack_rows_of_a(void *dst, size_t stride, const void *src, size_t is, size_t ks,
+                           size_t n, size_t K, bool raw)
 {
-    pack_panels(dst, stride, MR, src, is, ks, n, K);
+    pack_panels(dst, stride, MR, src, is, ks, n, K, raw);
 }
 #endif
 
-static void pack_raw(void *dst, size_t stride, const void *src, size_t is, size_t n, size_t K)
+static void pack_a(void *dst, size_t stride, const void *src, size_t is, size_t ks, size_t n,
+                   size_t K)
 {
-    for (size_t p = 0; p < n; p += NR)
-        panel_along((char *)dst + p / NR * stride * WORD, NR, (const char *)src + 2 * p * is,
-                    2 * is, n - p < NR ? n - p : NR, K, true);
+    pack_rows_of_a(dst, stride, src, is, ks, n, K, false);
+}
+
+static void pack_a_raw(void *dst, size_t stride, const void *src, size_t is, size_t ks, size_t n,
+                       size_t K)
+{
+    pack_rows_of_a(dst, stride, src, is, ks, n, K, true);
 }
 
 const struct dm_kern_mm DM_EXPORT(dm_kern_bf16) = {
-    MM_BLOCKS,        .unit = 2,        .pack_rows = pack_rows,
-    .pack_a = pack_a, .pack_b = pack_b, .pack_raw = pack_raw,
-    .tile = mm_tile,  .few = mm_few,
+    MM_BLOCKS,
+    .unit = 2,
+    .pack_rows = pack_rows,
+    .pack_a = pack_a,
+    .pack_b = pack_b,
+    .pack_a_raw = pack_a_raw,
+    .pack_b_raw = pack_b_raw,
+    .tile = mm_tile,
+    .few = mm_few,
 };

@@ -147,13 +147,13 @@ INLINE void pack_panels(void *to, size_t stride, size_t width, const float *src,
     }
 }
 
-static void mm_pack_a(void *to, size_t stride, const float *src, size_t is, size_t ks, size_t n,
+static void mm_pack_a(void *to, size_t stride, const void *src, size_t is, size_t ks, size_t n,
                       size_t K)
 {
     pack_panels(to, stride, MR, src, is, ks, n, K);
 }
 
-static void mm_pack_b(void *to, size_t stride, const float *src, size_t is, size_t ks, size_t n,
+static void mm_pack_b(void *to, size_t stride, const void *src, size_t is, size_t ks, size_t n,
                       size_t K)
 {
     pack_panels(to, stride, NR, src, is, ks, n, K);

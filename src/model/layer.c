@@ -97,8 +97,8 @@ void dm_layer_forward(float *out, const struct dm_layer_acts *a, const float *x,
 static void linear_backward(float *dinp, float *dw, float *db, const float *dout, const float *inp,
                             const struct dm_weight *w, size_t N)
 {
-    dm_linear_backward_input(dinp, dout, w, N);
-    dm_linear_backward(NULL, dw, db, dout, inp, w, N);
+    dm_linear_backward_input(dinp, dout, DM_F32, w, N);
+    dm_linear_backward(NULL, dw, db, dout, DM_F32, inp, w, N);
 }
 
 /* From d to dln, the gradient of LN2's output. */

@@ -323,18 +323,20 @@ static double loss_backward(struct dm_pass *p, const struct dm_model *m, struct 
     const struct dm_config *c = &p->cfg;
     const size_t N = s->B * s->T, n_targets = count_targets(p, o, n, N);
     const float scale = o->scale * (o->head_weight ? o->head_weight[n - 1] : 1.0f);
+    const enum dm_dtype type = p->u.fmt == DM_FMT_BF16 ? DM_BF16 : DM_F32;
     double sum = 0.0;
     final_norm(p, m, h, N);
     for (size_t i = 0; i < N; i += p->n_rows) {
         const size_t rows = N - i < p->n_rows ? N - i : p->n_rows;
         logits_forward(p->logits, p, i, rows);
-        dm_xent_backward(p->logp + i, p->logits, p->target + i, scale / (float)n_targets, rows,
-                         c->Vp);
-        dm_linear_backward_input(p->dlnf + i * c->C, p->logits, &p->u, rows);
+        dm_xent_backward(p->logp + i, p->logits, type, p->target + i, scale / (float)n_targets,
+                         rows, c->Vp);
+        dm_linear_backward_input(p->dlnf + i * c->C, p->logits, type, &p->u, rows);
         if (!grads->unembed)
             continue;
         multiply(p->lnf + i * c->C, share, rows * c->C); // fewer numbers than the logits
-        dm_linear_backward(NULL, grads->unembed, NULL, p->logits, p->lnf + i * c->C, &p->u, rows);
+        dm_linear_backward(NULL, grads->unembed, NULL, p->logits, type, p->lnf + i * c->C, &p->u,
+                           rows);
     }
     memset(p->d, 0, N * c->C * sizeof(float));
     dm_layernorm_backward(p->d, NULL, NULL, p->dlnf, h, m->params.lnf_w, p->lnf_mean, p->lnf_rstd,

@@ -87,15 +87,17 @@ static void add_columns(void *ctx, size_t part, size_t begin, size_t end)
             k->axpy(s->db + o, 1.0f, s->dout + n * s->O + o, end - o < step ? end - o : step);
 }
 
-static void input_gradient(float *dinp, bool add, const float *dout, const struct dm_weight *w,
-                           size_t N)
+static void input_gradient(float *dinp, bool add, const float *dout, enum dm_dtype type,
+                           const struct dm_weight *w, size_t N)
 {
     assert(w->w || w->pack_t);
+    const size_t stride = type == DM_BF16 ? 2 * w->O : w->O;
     dm_gemm(&(struct dm_gemm){.fmt = w->fmt,
                               .c = dinp,
                               .ldc = w->C,
                               .add = add,
-                              .a = {dout, w->O, 1},
+                              .a = {dout, stride, 1},
+                              .a_type = type,
                               .b = {w->w, w->C, 1},
                               .pack = w->pack_t,
                               .M = N,
@@ -103,25 +105,28 @@ static void input_gradient(float *dinp, bool add, const float *dout, const struc
                               .K = w->O});
 }
 
-void dm_linear_backward_input(float *restrict dinp, const float *dout, const struct dm_weight *w,
-                              size_t N)
+void dm_linear_backward_input(float *restrict dinp, const float *dout, enum dm_dtype type,
+                              const struct dm_weight *w, size_t N)
 {
-    input_gradient(dinp, false, dout, w, N);
+    input_gradient(dinp, false, dout, type, w, N);
 }
 
 void dm_linear_backward(float *restrict dinp, float *restrict dw, float *restrict db,
-                        const float *dout, const float *inp, const struct dm_weight *w, size_t N)
+                        const float *dout, enum dm_dtype type, const float *inp,
+                        const struct dm_weight *w, size_t N)
 {
-    const size_t C = w->C, O = w->O;
+    const size_t C = w->C, O = w->O, stride = type == DM_BF16 ? 2 * O : O;
+    assert(type == DM_F32 || !db);
     // forward: out[n,o] = w[o,:] . inp[n,:] + b[o]
     if (dinp)
-        input_gradient(dinp, true, dout, w, N);
+        input_gradient(dinp, true, dout, type, w, N);
     if (dw)
         dm_gemm(&(struct dm_gemm){.fmt = w->fmt,
                                   .c = dw,
                                   .ldc = C,
                                   .add = true,
-                                  .a = {dout, 1, O},
+                                  .a = {dout, 1, stride},
+                                  .a_type = type,
                                   .b = {inp, C, 1},
                                   .M = O,
                                   .N = C,

@@ -30,13 +30,15 @@ void dm_linear_few(float *restrict out, const float *restrict inp, const struct 
                    const float *b, size_t N, size_t o0, size_t o1);
 
 /* Adds the gradients: dinp (N,C), dw (O,C), db (O); any may be NULL (a frozen weight passes NULL).
- * dout (N,O); inp and w as given to forward, w->fmt f32 or bf16. */
+ * dout (N,O); inp and w as given to forward, w->fmt f32 or bf16. With type DM_BF16 dout is what
+ * dm_xent_backward() leaves: bf16 in the first half of each row; w->fmt bf16, db NULL. */
 void dm_linear_backward(float *restrict dinp, float *restrict dw, float *restrict db,
-                        const float *dout, const float *inp, const struct dm_weight *w, size_t N);
+                        const float *dout, enum dm_dtype type, const float *inp,
+                        const struct dm_weight *w, size_t N);
 
 /* Writes dinp (N,C) instead: dout w, with the bits of adding to zeros. */
-void dm_linear_backward_input(float *restrict dinp, const float *dout, const struct dm_weight *w,
-                              size_t N);
+void dm_linear_backward_input(float *restrict dinp, const float *dout, enum dm_dtype type,
+                              const struct dm_weight *w, size_t N);
 
 /* Bytes of a pack of w (O,C), and the packing itself from w->w. */
 size_t dm_linear_pack_bytes(const struct dm_weight *w);

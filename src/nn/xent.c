@@ -63,13 +63,28 @@ void dm_xent_forward(float *logp, int32_t *rank, const float *logits, const int3
     }
 }
 
-void dm_xent_backward(float *logp, float *logits, const int32_t *target, float scale, size_t N,
-                      size_t Vp)
+/* x *= factor, less `scale` at the target; a block is rounded, if at all, while L1 has it. */
+static void row_gradient(float *x, enum dm_dtype type, float factor, size_t target, float scale,
+                         size_t Vp)
+{
+    const struct dm_kern *k = dm_kern();
+    for (size_t i = 0; i < Vp; i += BLOCK) {
+        const size_t len = Vp - i < BLOCK ? Vp - i : BLOCK;
+        k->scale(x + i, factor, len);
+        if (target - i < len)
+            x[target] -= scale;
+        if (type == DM_BF16)
+            k->bf16->pack_rows((uint16_t *)(void *)x + i, x + i, 0, 1, len);
+    }
+}
+
+void dm_xent_backward(float *logp, float *logits, enum dm_dtype type, const int32_t *target,
+                      float scale, size_t N, size_t Vp)
 {
     const struct dm_kern *k = dm_kern();
     assert(Vp > 0);
 #pragma omp parallel for schedule(static) default(none) \
-    shared(logp, logits, target, scale, N, Vp, k) if (N * Vp >= FORK_FLOATS)
+    shared(logp, logits, type, target, scale, N, Vp, k) if (N * Vp >= FORK_FLOATS)
     for (size_t n = 0; n < N; n++) {
         float *x = logits + n * Vp;
         if (target[n] < 0) {
@@ -83,8 +98,6 @@ void dm_xent_backward(float *logp, float *logits, const int32_t *target, float s
         const double sum = row_sum(x, NULL, max, Vp);
         logp[n] = (float)(x_target - ((double)max + log(sum)));
         // forward: logp = x[target] - log sum exp(x)
-        const float factor = (float)((double)scale / sum);
-        k->scale(x, factor, Vp);
-        x[target[n]] -= scale;
+        row_gradient(x, type, (float)((double)scale / sum), (size_t)target[n], scale, Vp);
     }
 }

@@ -56,9 +56,9 @@ static void run_form(enum form form, const struct arrays *a, size_t N)
     if (form == FORWARD || form == FORWARD_PACKED)
         dm_linear_forward(a->out, a->inp, &w, NULL, N);
     else if (form == WEIGHT)
-        dm_linear_backward(NULL, a->dw, NULL, a->out, a->inp, &w, N);
+        dm_linear_backward(NULL, a->dw, NULL, a->out, DM_F32, a->inp, &w, N);
     else
-        dm_linear_backward(a->dinp, NULL, NULL, a->out, NULL, &w, N);
+        dm_linear_backward(a->dinp, NULL, NULL, a->out, DM_F32, NULL, &w, N);
 }
 
 static double as_format(float x, enum dm_format fmt)

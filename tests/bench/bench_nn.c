@@ -81,7 +81,7 @@ static void xent_forward_rank(void)
 
 static void xent_backward(void)
 {
-    dm_xent_backward(a.mean, a.x, a.ids, 1.0f, N_XENT, VP);
+    dm_xent_backward(a.mean, a.x, DM_F32, a.ids, 1.0f, N_XENT, VP);
 }
 
 /* q, k or v (part 0, 1, 2) inside qkv rows. */
