@@ -126,11 +126,11 @@ struct dm_kern {
     /* Few query rows (1 <= m <= 4) against one head of a KV cache (attention.h), bf16 if `half`:
      * s[i*lds + j] = sum over d < HS of q[i*ldq + d] * k[j][d] for n keys in panels of DM_PANEL,
      * and y[i*ldy + d] += sum over j < n of p[i*ldp + j] * v[j][d], v in rows of HS. Same bits as
-     * gemm_tile. */
+     * gemm_tile. Memory is fetched ahead; `next` is what will be read afterwards. */
     void (*kv_scores)(float *s, size_t lds, const float *q, size_t ldq, const void *k, bool half,
-                      size_t m, size_t n, size_t HS);
+                      size_t m, size_t n, size_t HS, const void *next);
     void (*kv_mix)(float *y, size_t ldy, const float *p, size_t ldp, const void *v, bool half,
-                   size_t m, size_t n, size_t HS);
+                   size_t m, size_t n, size_t HS, const void *next);
 
     /* x[i] = exp(x[i] - max); returns the sum in a fixed order. max = -inf is not allowed. */
     float (*exp_sum)(float *x, float max, size_t n);

@@ -18,9 +18,9 @@
     extern const struct dm_kern_select dm_kern_select_##isa;                                 \
     extern const struct dm_kern_train dm_kern_train_##isa;                                   \
     void dm_kv_scores_##isa(float *s, size_t lds, const float *q, size_t ldq, const void *k, \
-                            bool half, size_t m, size_t n, size_t HS);                       \
+                            bool half, size_t m, size_t n, size_t HS, const void *next);     \
     void dm_kv_mix_##isa(float *y, size_t ldy, const float *p, size_t ldp, const void *v,    \
-                         bool half, size_t m, size_t n, size_t HS);
+                         bool half, size_t m, size_t n, size_t HS, const void *next);
 
 DM_DECLARE_EXPORTS(ref)
 #ifdef __x86_64__

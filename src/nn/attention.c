@@ -201,7 +201,8 @@ static void mix_values(const struct forward *a, float *out, const float *p, size
     if (a->k.p)
         dm_kern()->mix(out, p, a->v.p + j0 * a->v.ts, a->v.ts, n, HS);
     else
-        dm_kern()->kv_mix(out, 0, p, 0, a->cache.v + j0 * HS * size, a->cache.half, 1, n, HS);
+        dm_kern()->kv_mix(out, 0, p, 0, a->cache.v + j0 * HS * size, a->cache.half, 1, n, HS,
+                          a->cache.v);
 }
 
 /* out rows t0.. (m of them) = sum of p[j] * v[j], p being the rows of a->s, n_keys apart. The keys
@@ -387,7 +388,7 @@ static void mix_path(float *y, const float *p, const uint8_t *path, size_t n, co
         size_t run = 1;
         while (t + run < n && path[t + run] == path[t] + run)
             run++;
-        dm_kern()->kv_mix(y, 0, p + t, 0, v + path[t] * row, half, 1, run, HS);
+        dm_kern()->kv_mix(y, 0, p + t, 0, v + path[t] * row, half, 1, run, HS, v);
         t += run;
     }
 }
@@ -410,7 +411,7 @@ void dm_attention_few(struct dm_heads out, struct dm_heads q, const struct dm_kv
             const size_t m = min_size(FEW, T - r);
             float *y = out.p + h * out.hs + r * out.ts, inv[FEW];
             kn->kv_scores(scratch, ld, q.p + h * q.hs + r * q.ts, q.ts, c.k, c.half, m,
-                          pos + (tree ? T : r + m), HS);
+                          pos + (tree ? T : r + m), HS, c.v);
             for (size_t i = 0; i < m; i++) {
                 float *s = scratch + i * ld;
                 for (size_t t = 1; t < n_path[r + i] && tree; t++)
@@ -419,7 +420,8 @@ void dm_attention_few(struct dm_heads out, struct dm_heads q, const struct dm_kv
                 memset(y + i * out.ts, 0, HS * sizeof(*y));
             }
             // The keys that all rows see, then a row's own few: one chain from key 0 on.
-            kn->kv_mix(y, out.ts, scratch, ld, c.v, c.half, m, pos + 1, HS);
+            kn->kv_mix(y, out.ts, scratch, ld, c.v, c.half, m, pos + 1, HS,
+                       head_cache(kv, h + 1 < h1 ? h + 1 : h, HS).k);
             for (size_t i = 0; i < m; i++)
                 mix_path(y + i * out.ts, scratch + i * ld + pos, path[r + i], n_path[r + i],
                          c.v + pos * row, c.half, row, HS);
