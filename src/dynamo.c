@@ -30,11 +30,12 @@ static void usage(FILE *out)
 }
 
 /* Where a standard stream is closed, the first file opened would take its number, and what is meant
- * for the stream would go into the file. Writing to one opened for reading fails. */
+ * for the stream would go into the file. What they are opened for is the contrary, so that using
+ * them still fails. */
 static void keep_standard_streams(void)
 {
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
-        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDONLY) != fd)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd ? O_RDONLY : O_WRONLY) != fd)
             _exit(1); // nobody would hear why
 }
 

@@ -116,6 +116,8 @@ spares ab.h5 "$dynamo" tokenize -t ab.h5 a.txt -o ab.h5
 spares ab.jsonl "$dynamo" tokenizer-train a.txt ab.jsonl -o ab.jsonl
 spares folder/sub/c.jsonl "$dynamo" tokenizer-train folder -o folder/sub/c.jsonl
 echo '1 2 300' > ids.txt
+refuses 1 'standard input: cannot read' "$dynamo" tokenize -t t.json - -o x.h5 <&- # closed is not empty
+no_file x.h5
 refuses 2 'ids.txt is no shard' "$dynamo" detokenize ids.txt
 refuses 1 'missing.h5: cannot open' "$dynamo" detokenize missing.h5
 for c in "tokenizer-train -v 300" "tokenize -t t.json"; do
