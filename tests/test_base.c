@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "src/base/arena.h"
@@ -278,6 +279,33 @@ static void test_files_appear_whole_and_read_back(void **state)
     assert_int_equal(dm_file_read("/tmp", 4, &data, &n, &e), DM_EIO);
 }
 
+static void test_a_link_stays_and_its_file_is_written(void **state)
+{
+    struct dm_err e = {""};
+    char link_to_link[256], file[300], sentence[400], *data;
+    size_t n;
+    (void)state;
+    snprintf(link_to_link, sizeof(link_to_link), "%s", tmp_path("link-to-link"));
+    snprintf(file, sizeof(file), "%s/file", tmp_path("elsewhere"));
+    assert_int_equal(symlink("elsewhere/file", tmp_path("link-elsewhere")), 0); // of its folder
+    assert_int_equal(symlink(tmp_path("link-elsewhere"), link_to_link), 0);
+    snprintf(sentence, sizeof(sentence),
+             "cannot write into the folder %s: No such file or directory", tmp_path("elsewhere"));
+    refuses_outputs(NULL, link_to_link, sentence);
+    assert_int_equal(mkdir(tmp_path("elsewhere"), 0777), 0);
+    snprintf(sentence, sizeof(sentence), "is two outputs in one (%s)", file);
+    for (int there = 0; there < 2; there++) {
+        refuses_outputs(file, link_to_link, sentence);
+        assert_ok(dm_file_write(link_to_link, there ? "new" : "old", 3, &e), e);
+        assert_ok(dm_file_read(file, 3, &data, &n, &e), e);
+        assert_string_equal(data, there ? "new" : "old");
+        free(data);
+    }
+    assert_int_equal(unlink(file), 0);
+    assert_int_equal(access(link_to_link, F_OK), -1);  // leads to where nothing is now
+    assert_int_equal(rmdir(tmp_path("elsewhere")), 0); // and nothing was left
+}
+
 static size_t json_left; /* allocations of jansson until the failing one, 0 = none fails */
 
 static void *failing_malloc(size_t n)
@@ -374,6 +402,7 @@ int main(void)
         cmocka_unit_test(test_outputs_that_cannot_be_written_are_refused),
         cmocka_unit_test(test_inputs_are_looked_at_before_work),
         cmocka_unit_test(test_files_appear_whole_and_read_back),
+        cmocka_unit_test(test_a_link_stays_and_its_file_is_written),
         cmocka_unit_test(test_json_that_is_added_to_is_whole_or_reported),
         cmocka_unit_test(test_json_errors_name_key_and_range),
         cmocka_unit_test(test_rng_streams_differ_and_are_uniform),

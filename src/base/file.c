@@ -16,12 +16,31 @@
 
 #include "src/base/arena.h"
 
+/* The name that symbolic links lead to from `path`, whether a file is there or not; heap. */
+static char *follow(const char *path)
+{
+    char *name = strdup(path), to[PATH_MAX];
+    ssize_t n;
+    for (int links = 0; name && links < 40 && (n = readlink(name, to, sizeof(to) - 1)) > 0;
+         links++) {
+        const char *slash = strrchr(name, '/');
+        const int folder = slash && *to != '/' ? (int)(slash + 1 - name) : 0;
+        char *next;
+        to[n] = '\0';
+        if (asprintf(&next, "%.*s%s", folder, name, to) < 0)
+            next = NULL;
+        free(name);
+        name = next;
+    }
+    return name;
+}
+
 char *dm_file_tmp_name(const char *path)
 {
-    const size_t n = strlen(path) + 32;
-    char *tmp = dm_alloc(n, 1);
-    if (tmp)
-        snprintf(tmp, n, "%s.tmp.%ld", path, (long)getpid());
+    char *name = follow(path), *tmp;
+    if (!name || asprintf(&tmp, "%s.tmp.%ld", name, (long)getpid()) < 0)
+        tmp = NULL;
+    free(name);
     return tmp;
 }
 
@@ -65,16 +84,17 @@ static int sync_path(const char *path, int flags)
 
 enum dm_status dm_file_publish(const char *tmp, const char *path, struct dm_err *e)
 {
-    char dir[PATH_MAX];
-    if (sync_path(tmp, O_RDONLY) || rename(tmp, path)) {
-        enum dm_status st = dm_fail_errno(e, "%s: cannot write", path);
+    enum dm_status st = DM_OK;
+    char *name = follow(path);
+    if (!name || sync_path(tmp, O_RDONLY) || rename(tmp, name)) {
+        st = dm_fail_errno(e, "%s: cannot write", path);
         unlink(tmp);
-        return st;
+    } else {
+        // Some file systems refuse to sync a directory; the rename has happened all the same.
+        (void)sync_path(dirname(name), O_RDONLY | O_DIRECTORY);
     }
-    snprintf(dir, sizeof(dir), "%s", path);
-    // Some file systems refuse to sync a directory; the rename has happened all the same.
-    (void)sync_path(dirname(dir), O_RDONLY | O_DIRECTORY);
-    return DM_OK;
+    free(name);
+    return st;
 }
 
 static int write_all(int fd, const char *p, size_t n)
@@ -217,10 +237,11 @@ bool dm_file_beside(const char *a, const char *b)
 /* Whether two outputs are one file, there or not yet. */
 static bool one_output(const char *a, const char *b)
 {
-    struct stat x, y;
-    const char *a_base = strrchr(a, '/'), *b_base = strrchr(b, '/');
-    return (!stat(a, &x) && !stat(b, &y) && same(&x, &y)) ||
-           (!strcmp(a_base ? a_base + 1 : a, b_base ? b_base + 1 : b) && dm_file_beside(a, b));
+    char *x = follow(a), *y = follow(b);
+    const bool one = x && y && !strcmp(basename(x), basename(y)) && dm_file_beside(x, y);
+    free(x);
+    free(y);
+    return one;
 }
 
 static enum dm_status check_inputs(const char *out, const char *const *in, size_t n,
@@ -243,7 +264,7 @@ static enum dm_status check_inputs(const char *out, const char *const *in, size_
 /* What would fail when the work is done, or take the place of a directory or a device. */
 static enum dm_status check_place(const char *out, struct dm_err *e)
 {
-    char text[PATH_MAX], dir[PATH_MAX + 2];
+    char dir[PATH_MAX + 2];
     struct stat s, standard;
     const bool there = !stat(out, &s);
     if (there && !S_ISREG(s.st_mode))
@@ -254,16 +275,18 @@ static enum dm_status check_place(const char *out, struct dm_err *e)
     if (!*out || out[strlen(out) - 1] == '/')
         return dm_fail(e, DM_EIO, "\"%s\": cannot write: not the name of a file", out);
     char *tmp = dm_file_tmp_name(out); // longer than the name itself
-    const bool too_long = tmp && access(tmp, F_OK) && errno == ENAMETOOLONG;
-    free(tmp);
-    if (too_long)
-        return dm_fail(e, DM_ERANGE, "%s: the name is too long", out);
-    snprintf(text, sizeof(text), "%s", out);
-    const char *folder = dirname(text);
+    if (!tmp)
+        return dm_fail(e, DM_ENOMEM, "%s: out of memory", out);
+    enum dm_status st = DM_OK;
+    const bool too_long = access(tmp, F_OK) && errno == ENAMETOOLONG;
+    const char *folder = dirname(tmp);
     snprintf(dir, sizeof(dir), "%s/.", folder); // the point: a file is no folder
-    return access(dir, W_OK | X_OK)
-               ? dm_fail_errno(e, "%s: cannot write into the folder %s", out, folder)
-               : DM_OK;
+    if (too_long)
+        st = dm_fail(e, DM_ERANGE, "%s: the name is too long", out);
+    else if (access(dir, W_OK | X_OK))
+        st = dm_fail_errno(e, "%s: cannot write into the folder %s", out, folder);
+    free(tmp);
+    return st;
 }
 
 enum dm_status dm_file_check_outputs(const char *const *out, size_t n_out, const char *const *in,

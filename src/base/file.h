@@ -10,15 +10,16 @@
 #include "src/base/status.h"
 
 /* The name under which `path` is written before it is complete: <path>.tmp.<pid>, heap; NULL when
- * out of memory. */
+ * out of memory. Where `path` is a symbolic link, that of the file that it leads to, there or not.
+ */
 char *dm_file_tmp_name(const char *path);
 
 /* Removes the temporary files that killed processes left: those whose name begins with `prefix` and
  * whose process is not there. */
 void dm_file_sweep(const char *prefix);
 
-/* Makes the complete file `tmp` appear as `path`: fsync, rename, fsync of the directory. On failure
- * `tmp` is unlinked and `path` is as it was. */
+/* Makes the complete file `tmp` appear as `path`: fsync, rename, fsync of the directory. A symbolic
+ * link stays one. On failure `tmp` is unlinked and `path` is as it was. */
 enum dm_status dm_file_publish(const char *tmp, const char *path, struct dm_err *e);
 
 /* Writes n bytes to `path` through a temporary file and dm_file_publish(). */

@@ -271,7 +271,9 @@ done
 spares heads.h5 "$dynamo" calibrate heads.h5 --data held.h5 $small --dry-run --plot heads.h5
 refuses 1 './x: is two outputs in one (x)' "$dynamo" calibrate heads.h5 --data held.h5 $small --plot x -o ./x
 refuses 1 'no/x: cannot write into the folder no' "$dynamo" calibrate heads.h5 --data held.h5 $small --plot no/x
-"$dynamo" calibrate cal.h5 --data held.h5 $small -o ./cal.h5 > none.tsv || fail "-o MODEL is as without"
+ln -s cal.h5 link.h5
+"$dynamo" calibrate link.h5 --data held.h5 $small -o ./link.h5 > none.tsv || fail "-o MODEL is as without"
+[ -L link.h5 ] || fail "a link was replaced, and not the model that it leads to"
 refuses 1 'no heads' "$dynamo" calibrate base.h5 --data held.h5 $small
 refuses 1 'exceed the context 64' "$dynamo" calibrate heads.h5 --data held.h5 $small --tokens 64
 refuses 1 'takes 59' "$dynamo" calibrate heads.h5 --data held.h5 --prompts 58
