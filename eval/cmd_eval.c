@@ -370,6 +370,7 @@ static enum dm_status prepare(struct eval_job *j, struct dm_err *e)
     if (o->n_tasks)
         DM_TRY(eval_need_tokenizer(j, "text", e));
     DM_TRY(eval_read_tasks(j, e));
+    DM_TRY(eval_read_diversity(j, e));
     if (o->data) {
         DM_TRY(dm_shard_open(&j->shard, o->data, e));
         DM_TRY(dm_model_check_tokenizer(&j->meta, o->model, dm_shard_tokenizer_hash(j->shard),
@@ -465,6 +466,8 @@ int cmd_eval(int argc, char **argv)
         json_decref(j->root);
         for (size_t i = 0; i < o.n_tasks; i++)
             dm_task_release(&j->task[i]);
+        for (size_t i = 0; i < o.n_diversity; i++)
+            dm_ids_release(&j->diversity[i]);
         dm_prompts_release(&j->prompts);
         dm_shard_close(j->shard);
         dm_cooc_release(&j->cooc);

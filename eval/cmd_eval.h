@@ -51,11 +51,12 @@ struct eval_job {
     const struct eval_options *o;
     struct dm_model model, judge;
     struct dm_model_meta meta;
-    struct dm_tokenizer *tokenizer;  /* NULL if the model has none */
-    struct dm_cooc cooc;             /* with o->cooc */
-    struct dm_shard *shard;          /* with o->data */
-    struct dm_task task[EVAL_TASKS]; /* of o->task */
-    struct dm_prompts prompts;       /* of quality and ablation */
+    struct dm_tokenizer *tokenizer;      /* NULL if the model has none */
+    struct dm_cooc cooc;                 /* with o->cooc */
+    struct dm_shard *shard;              /* with o->data */
+    struct dm_task task[EVAL_TASKS];     /* of o->task */
+    struct dm_ids diversity[EVAL_FILES]; /* of o->diversity */
+    struct dm_prompts prompts;           /* of quality and ablation */
     struct dm_gen_opt gen;
     struct dm_progress progress;
     json_t *root; /* the report */
@@ -68,6 +69,7 @@ enum dm_status eval_need_tokenizer(const struct eval_job *j, const char *what, s
 
 /* What the sections read, before anything takes long. */
 enum dm_status eval_read_tasks(struct eval_job *j, struct dm_err *e);
+enum dm_status eval_read_diversity(struct eval_job *j, struct dm_err *e);
 enum dm_status eval_read_prompts(struct eval_job *j, struct dm_err *e);
 
 /* A section prints its table, or with --json adds its member to j->root. */

@@ -134,48 +134,49 @@ static enum dm_status read_ids(const struct eval_job *j, const char *path, struc
     return st;
 }
 
-static enum dm_status one_text(struct eval_job *j, json_t *rows, const char *path, struct dm_err *e)
+enum dm_status eval_read_diversity(struct eval_job *j, struct dm_err *e)
 {
-    struct dm_ids x = {0};
-    double repeats[2], distinct[3];
-    enum dm_status st = read_ids(j, path, &x, e);
+    for (size_t i = 0; i < j->o->n_diversity; i++)
+        DM_TRY(read_ids(j, j->o->diversity[i], &j->diversity[i], e));
+    return DM_OK;
+}
+
+static enum dm_status one_text(const struct eval_job *j, json_t *rows, const char *path,
+                               const struct dm_ids *x, struct dm_err *e)
+{
+    double repeats[2], distinct[4];
     const size_t start = 0;
-    const struct dm_texts texts = {x.id, &start, &x.n, 1};
-    for (size_t n = 1; n <= 3 && !st; n++)
-        st = dm_div_distinct(&distinct[n - 1], &texts, n, e);
-    for (size_t n = 3; n <= 4 && !st;
-         n++) { // dm_div_repeats() is quadratic, and this may be a book
-        double kinds;
-        st = dm_div_distinct(&kinds, &texts, n, e);
-        repeats[n - 3] = isnan(kinds) ? 0.0 : 1.0 - kinds;
-    }
-    if (!st && j->o->json)
+    const struct dm_texts texts = {x->id, &start, &x->n, 1};
+    for (size_t n = 1; n <= 4; n++)
+        DM_TRY(dm_div_distinct(&distinct[n - 1], &texts, n, e));
+    for (size_t i = 0; i < 2; i++) // dm_div_repeats() is quadratic, and this may be a book
+        repeats[i] = isnan(distinct[2 + i]) ? 0.0 : 1.0 - distinct[2 + i];
+    if (j->o->json) {
         json_array_append_new(
             rows, json_pack("{s:s, s:I, s:o, s:o, s:o, s:o, s:o}", "file", path, "tokens",
-                            (json_int_t)x.n, "repeats_3", dm_json_real(repeats[0]), "repeats_4",
+                            (json_int_t)x->n, "repeats_3", dm_json_real(repeats[0]), "repeats_4",
                             dm_json_real(repeats[1]), "distinct_1", dm_json_real(distinct[0]),
                             "distinct_2", dm_json_real(distinct[1]), "distinct_3",
                             dm_json_real(distinct[2])));
-    else if (!st) {
-        if (path == j->o->diversity[0]) // a file that is refused has no table
-            printf("file\ttokens\trepeats_3\trepeats_4\tdistinct_1\tdistinct_2\tdistinct_3\n");
-        printf("%s\t%zu", path, x.n);
-        for (size_t i = 0; i < 2; i++)
-            eval_print(repeats[i], 4);
-        for (size_t i = 0; i < 3; i++)
-            eval_print(distinct[i], 4);
-        printf("\n");
+        return DM_OK;
     }
-    dm_ids_release(&x);
-    return st;
+    printf("%s\t%zu", path, x->n);
+    for (size_t i = 0; i < 2; i++)
+        eval_print(repeats[i], 4);
+    for (size_t i = 0; i < 3; i++)
+        eval_print(distinct[i], 4);
+    printf("\n");
+    return DM_OK;
 }
 
 enum dm_status eval_diversity(struct eval_job *j, struct dm_err *e)
 {
     json_t *rows = json_array();
     enum dm_status st = DM_OK;
+    if (!j->o->json)
+        printf("file\ttokens\trepeats_3\trepeats_4\tdistinct_1\tdistinct_2\tdistinct_3\n");
     for (size_t i = 0; i < j->o->n_diversity && !st; i++)
-        st = one_text(j, rows, j->o->diversity[i], e);
+        st = one_text(j, rows, j->o->diversity[i], &j->diversity[i], e);
     json_object_set_new(j->root, "diversity", rows);
     return st;
 }

@@ -182,7 +182,8 @@ refuses 1 'a.txt, line 1: id 1 is "And"' "$dynamo" score heads.h5 --ids-file a.t
 refuses 1 '--ids: no sequence of at least two tokens, nothing to score' "$dynamo" score heads.h5 --ids "5"
 refuses 1 'held.h5: is an HDF5 file, want text' "$dynamo" score heads.h5 --text held.h5
 refuses 1 'held.h5: is an HDF5 file, want text' "$dynamo" eval heads.h5 --text held.h5 --what accuracy
-refuses 1 'held.h5: is an HDF5 file, want text' "$dynamo" eval heads.h5 --diversity held.h5
+refuses 1 'held.h5: is an HDF5 file, want text' \
+    "$dynamo" eval heads.h5 --data held.h5 --what accuracy --diversity a.txt --diversity held.h5
 refuses 1 '/dev/null: not a regular file' "$dynamo" eval heads.h5 --text /dev/null --what accuracy
 refuses 1 '4 heads asked for' "$dynamo" score heads.h5 --ids "5 6" --heads 4
 refuses 2 'exactly one of' "$dynamo" score heads.h5
