@@ -282,17 +282,21 @@ static enum dm_status read_prompt(struct job *j)
         j->prompt = strdup(o->prompt ? o->prompt : "");
         return j->prompt ? DM_OK : dm_fail(&j->e, DM_ENOMEM, "out of memory for the prompt");
     }
-    if (strcmp(o->prompt_file, "-"))
-        return dm_file_read(o->prompt_file, MAX_PROMPT, &j->prompt, &j->n_prompt, &j->e);
+    const bool standard = !strcmp(o->prompt_file, "-");
+    const char *name = standard ? "standard input" : o->prompt_file;
+    FILE *f = standard ? stdin : fopen(o->prompt_file, "re");
+    if (!f)
+        return dm_fail_errno(&j->e, "%s: cannot open", name);
+    enum dm_status st = DM_OK;
     if (!(j->prompt = dm_alloc(MAX_PROMPT + 1, 1)))
-        return dm_fail(&j->e, DM_ENOMEM, "out of memory for the prompt");
-    j->n_prompt = fread(j->prompt, 1, MAX_PROMPT + 1, stdin);
-    if (ferror(stdin))
-        return dm_fail_errno(&j->e, "standard input: cannot read the prompt");
-    if (j->n_prompt > MAX_PROMPT)
-        return dm_fail(&j->e, DM_ERANGE, "standard input: the prompt has more than %d bytes",
-                       MAX_PROMPT);
-    return DM_OK;
+        st = dm_fail(&j->e, DM_ENOMEM, "out of memory for the prompt");
+    else if ((j->n_prompt = fread(j->prompt, 1, MAX_PROMPT + 1, f)) > MAX_PROMPT)
+        st = dm_fail(&j->e, DM_ERANGE, "%s: the prompt has more than %d bytes", name, MAX_PROMPT);
+    else if (ferror(f))
+        st = dm_fail_errno(&j->e, "%s: cannot read the prompt", name);
+    if (!standard)
+        fclose(f);
+    return st;
 }
 
 /* --chat: the instruction in j->prompt becomes the prompt that the template makes of it. */
@@ -389,7 +393,7 @@ static enum dm_status trace_open(struct job *j)
     if (!(j->trace_tmp = dm_file_tmp_name(j->o->trace)))
         return dm_fail(&j->e, DM_ENOMEM, "%s: out of memory", j->o->trace);
     if (!(j->trace = fopen(j->trace_tmp, "w")))
-        return dm_fail_errno(&j->e, "%s: cannot create", j->trace_tmp);
+        return dm_fail_errno(&j->e, "%s: cannot create", j->o->trace);
     return DM_OK;
 }
 
@@ -400,7 +404,7 @@ static enum dm_status trace_close(struct job *j)
     const bool bad = ferror(j->trace), unclosed = fclose(j->trace);
     j->trace = NULL;
     if (bad || unclosed)
-        return dm_fail_errno(&j->e, "%s: cannot write", j->trace_tmp);
+        return dm_fail_errno(&j->e, "%s: cannot write", j->o->trace);
     enum dm_status st = dm_file_publish(j->trace_tmp, j->o->trace, &j->e);
     free(j->trace_tmp);
     j->trace_tmp = NULL;

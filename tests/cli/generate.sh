@@ -27,6 +27,7 @@ gen m.h5 --cooc cooc.h5 -p "In the" -n 50 --seed 2 | cmp -s - text.txt && fail "
 printf 'In the' > p.txt
 gen m.h5 --cooc cooc.h5 -f p.txt -n 50 | cmp - text.txt || fail "--prompt-file"
 gen m.h5 --cooc cooc.h5 -f - -n 50 < p.txt | cmp - text.txt || fail "prompt on standard input"
+gen m.h5 --cooc cooc.h5 -f <(cat p.txt) -n 50 | cmp - text.txt || fail "prompt from a pipe"
 { cat p.txt text.txt; } > both.txt
 gen m.h5 --cooc cooc.h5 -p "In the" -n 50 --echo | cmp - both.txt || fail "--echo"
 gen m.h5 -n 3 --mode ar > /dev/null || fail "no prompt starts a document"
@@ -146,6 +147,9 @@ refused 2 '--top-k' m.h5 -k 0
 refused 1 'none.h5' none.h5
 refused 1 'a.txt' a.txt
 refused 1 'none.txt' m.h5 -f none.txt --mode ar
+for f in - /dev/zero; do
+    refused 1 'the prompt has more than 16777216 bytes' m.h5 -f $f --mode ar < /dev/zero
+done
 refused 1 "the model's context holds 256" m.h5 -f a.txt --mode ar
 refused 1 'trace.jsonl' m.h5 -p a --mode ar --trace none/trace.jsonl
 refused 1 'none.h5' m.h5 -p a --cooc none.h5
