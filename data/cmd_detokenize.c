@@ -157,7 +157,7 @@ static enum dm_status from_text(struct options *o, const struct dm_tokenizer *t,
 static enum dm_status detokenize(struct options *o, struct dm_err *e)
 {
     struct dm_tokenizer *t;
-    const bool shard = dm_file_begins(o->file, DM_HDF5_MAGIC, 8);
+    const bool shard = dm_file_is_h5(o->file);
     if (!o->tokenizer)
         o->tokenizer = o->file;
     DM_TRY(dm_tokenizer_load(&t, o->tokenizer, e));
@@ -188,14 +188,14 @@ int cmd_detokenize(int argc, char **argv)
     argp_parse(&argp, argc, argv, 0, NULL, &o);
     if (!o.file)
         o.file = "-";
-    if (!o.tokenizer && !dm_file_begins(o.file, DM_HDF5_MAGIC, 8)) {
-        const bool there = !dm_file_check_inputs(&o.file, 1, &e);
-        if (there)
-            fprintf(stderr, "%s: --tokenizer FILE is missing: %s is no shard that carries one\n",
-                    argv[0], o.file);
-        else
+    if (!o.tokenizer && !dm_file_is_h5(o.file)) {
+        if (dm_file_check_inputs(&o.file, 1, &e)) {
             fprintf(stderr, "%s: %s\n", argv[0], e.msg);
-        return there ? 2 : 1;
+            return 1;
+        }
+        fprintf(stderr, "%s: --tokenizer FILE is missing: %s is no shard that carries one\n",
+                argv[0], o.file);
+        return 2;
     }
     if (detokenize(&o, &e)) {
         fprintf(stderr, "dynamo detokenize: %s\n", e.msg);

@@ -223,7 +223,7 @@ static enum dm_status add_file(struct dm_runs *r, const char *path, struct dm_er
 {
     char *text;
     size_t n;
-    if (dm_file_begins(path, DM_HDF5_MAGIC, 8))
+    if (dm_file_is_h5(path))
         return add_h5(r, path, e);
     DM_TRY(dm_file_read(path, MAX_FILE, &text, &n, e));
     const enum dm_status st = add_text(r, path, text, n, e);
@@ -238,7 +238,7 @@ static enum dm_status add_file(struct dm_runs *r, const char *path, struct dm_er
 static bool may_be_ours(const char *path)
 {
     enum dm_run_kind kind;
-    if (dm_file_begins(path, DM_HDF5_MAGIC, 8))
+    if (dm_file_is_h5(path))
         return true;
     FILE *f = dm_file_begins(path, "{", 1) ? fopen(path, "re") : NULL;
     char *line = NULL;

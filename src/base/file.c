@@ -218,6 +218,11 @@ bool dm_file_begins(const char *path, const void *magic, size_t n)
     return same;
 }
 
+bool dm_file_is_h5(const char *path)
+{
+    return dm_file_begins(path, DM_HDF5_MAGIC, 8);
+}
+
 /* ---- Names of outputs ------------------------------------------------------------------------ */
 
 static bool same(const struct stat *a, const struct stat *b)
@@ -347,7 +352,7 @@ enum dm_status dm_map_open(struct dm_map *m, const char *path, struct dm_err *e)
 
 enum dm_status dm_map_open_text(struct dm_map *m, const char *path, struct dm_err *e)
 {
-    if (dm_file_begins(path, DM_HDF5_MAGIC, 8))
+    if (dm_file_is_h5(path))
         return dm_fail(e, DM_EFORMAT, "%s: is an HDF5 file, want text", path);
     return dm_map_open(m, path, e);
 }

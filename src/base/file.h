@@ -35,10 +35,11 @@ enum dm_status dm_file_read(const char *path, size_t max_bytes, char **data, siz
 enum dm_status dm_file_read_at(int fd, void *to, size_t n, uint64_t at, const char *path,
                                const char *what, struct dm_err *e);
 
-#define DM_HDF5_MAGIC "\x89HDF\r\n\x1a\n"
-
 /* Whether the regular file can be read and begins with these n <= 16 bytes. */
 bool dm_file_begins(const char *path, const void *magic, size_t n);
+
+#define DM_HDF5_MAGIC "\x89HDF\r\n\x1a\n"
+bool dm_file_is_h5(const char *path); /* that begins with these 8 */
 
 /* For a command that reads the n_in files `in` and is to write the n_out files `out` by rename,
  * before any work: DM_EMISMATCH if an output is an input, under whatever name ("-" of them is

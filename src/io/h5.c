@@ -162,7 +162,6 @@ enum dm_status dm_h5_commit(struct dm_h5 *f, struct dm_err *e)
  */
 static enum dm_status check_signature(struct dm_h5 *f, struct dm_err *e)
 {
-    static const unsigned char magic[] = {0x89, 'H', 'D', 'F', '\r', '\n', 0x1a, '\n'};
     unsigned char head[9] = {0};
     struct stat s;
     FILE *fp = fopen(f->path, "rbe");
@@ -173,7 +172,7 @@ static enum dm_status check_signature(struct dm_h5 *f, struct dm_err *e)
     fclose(fp);
     if (!regular)
         return dm_fail(e, DM_EIO, "%s: not a regular file", f->path);
-    if (n < sizeof(head) || memcmp(head, magic, sizeof(magic)))
+    if (n < sizeof(head) || memcmp(head, DM_HDF5_MAGIC, 8))
         return dm_fail(e, DM_EFORMAT, "%s: not an HDF5 file", f->path);
     if (head[8] < 2)
         return dm_fail(e, DM_EUNSUPPORTED,

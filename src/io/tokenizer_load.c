@@ -480,7 +480,7 @@ enum dm_status dm_tokenizer_load(struct dm_tokenizer **out, const char *path, st
     size_t n;
     enum dm_status st;
     *out = NULL;
-    if (dm_file_begins(path, DM_HDF5_MAGIC, 8)) {
+    if (dm_file_is_h5(path)) {
         struct dm_h5 *f;
         DM_TRY(dm_h5_open(&f, path, NULL, SIZE_MAX, e));
         if (dm_h5_has_attr(f, "/", "tokenizer"))
