@@ -164,18 +164,13 @@ bool dm_joint_order(struct dm_joint *j, size_t n, double cut)
     double max;
     j->g = n == 2 ? (struct dm_grid){1, c[0].n, c[1].n} : (struct dm_grid){c[0].n, c[1].n, c[2].n};
     j->pairs = n == 2;
-    const size_t rows = j->g.d0 * j->g.d1;
     make_factors(j, n);
     j->Z = product_total(j, &max);
-    memset(j->n_seen, 0, rows * sizeof(*j->n_seen));
-    memset(j->seen_max, 0, rows * sizeof(*j->seen_max));
-    memset(j->filled, 0, rows * sizeof(*j->filled));
-    if (j->mask.cooc && !dm_joint_make_seen(j, cut, j->Z, max))
+    if (!j->mask.cooc)
+        dm_joint_clear_rows(j);
+    else if (!dm_joint_make_seen(j, cut, j->Z, &max))
         return false;
-    if (!(j->Z > 0 && isfinite(1 / j->Z)))
-        return false;
-    const double seen = max_of(j->seen_max, rows);
-    return cut == 0 || (seen > max ? seen : max) * (1 + 1e-9) > cut * j->Z;
+    return j->Z > 0 && isfinite(1 / j->Z) && (cut == 0 || max * (1 + 1e-9) > cut * j->Z);
 }
 
 /* Row (i,m), in numbers. */

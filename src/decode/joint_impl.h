@@ -6,19 +6,29 @@
 #ifndef DM_DECODE_JOINT_IMPL_H
 #define DM_DECODE_JOINT_IMPL_H
 
+#include <assert.h>
+#include <string.h>
+
+#include "src/base/arena.h"
 #include "src/decode/joint.h"
 #include "src/decode/lookup.h"
 
-/* One pair of candidates i, m of heads 1 and 2 that the table holds. */
+/* One pair of candidates i, m of heads 1 and 2 that the table holds: a cache line, so that two
+ * threads can work on neighbours. */
 struct pair {
     uint16_t i, m;
     uint32_t n;            /* triplets that begin with it */
     size_t at;             /* the first of them in the table */
-    double r3_max;         /* their largest ratio */
-    int top;               /* exponent: no cell of it weighs 2^(top+1) or more */
     double p;              /* p1(i) p2(m) */
     double seen, replaced; /* what its triplets weigh, and would without them in the table */
+    double max;            /* the heaviest of them */
+    float r3_max;          /* their largest ratio */
+    uint32_t first;        /* where the candidates among them are listed, */
+    uint16_t n_seen;       /* and how many they are */
+    int16_t top;           /* exponent: no cell of it weighs 2^(top+1) or more */
+    uint32_t unused;
 };
+static_assert(sizeof(struct pair) == DM_ALIGN, "a pair is a cache line");
 
 /* type, field, elements; k = candidates per head, rows = rows of the grid, cells of the grid */
 #define DM_JOINT_ARRAYS(X)                                                                         \
@@ -28,7 +38,6 @@ struct pair {
     X(uint32_t, cell, k *k)                     /* and cells of w23 */                             \
     X(uint32_t, scratch, 2 * DM_LOOKUP_SCRATCH) /* of the look-ups of two threads */               \
     X(uint32_t, turn, k *k)                     /* the pairs, those with likely triplets first */  \
-    X(uint32_t, part, 2 * k * k)                /* scratch: those of a batch for either thread */  \
     X(double, unseen, k)                        /* weight of an unseen pair of head 1's i */       \
     X(double, w12, k *k)                        /* weight of the ratio of (i,j), heads 1 and 2 */  \
     X(double, w123, k *k)                       /* what it weighs in a chain: only for discount */ \
@@ -69,6 +78,15 @@ struct dm_joint {
 #undef X
 };
 
+/* Nothing is seen and no row filled. */
+static inline void dm_joint_clear_rows(struct dm_joint *j)
+{
+    const size_t rows = j->g.d0 * j->g.d1;
+    memset(j->n_seen, 0, rows * sizeof(*j->n_seen));
+    memset(j->seen_max, 0, rows * sizeof(*j->seen_max));
+    memset(j->filled, 0, rows * sizeof(*j->filled));
+}
+
 /* Whether an unseen triplet weighs what its pairs do. */
 static inline bool dm_joint_chains(const struct dm_joint *j)
 {
@@ -88,8 +106,8 @@ double dm_joint_unseen(const struct dm_joint *j, int32_t x1);
 void dm_joint_find_pairs(struct dm_joint *j, size_t n);
 
 /* Lists and weighs what the table holds of the joint whose factors are made, which weigh `product`
- * in all and at most `max` in a cell, and sets Z. False if it is certain that no cell exceeds
- * `cut`; not all is done then. */
-bool dm_joint_make_seen(struct dm_joint *j, double cut, double product, double max);
+ * in all and at most *max in a cell, sets Z and raises *max to the heaviest cell. False if it is
+ * certain that no cell exceeds `cut`; not all is done then. */
+bool dm_joint_make_seen(struct dm_joint *j, double cut, double product, double *max);
 
 #endif

@@ -105,7 +105,7 @@ static void find_first(struct dm_joint *j)
         q->m = (uint16_t)(cell[p] % d1);
         q->at = dm_cooc_triplet(c, (size_t)j->cand[0].id[q->i], j->found[p]);
         q->n = (uint32_t)dm_cooc_triplets(c, j->found[p]);
-        q->r3_max = (double)dm_cooc_ratio(t->r3_max);
+        q->r3_max = dm_cooc_ratio(t->r3_max);
         j->w12[cell[p]] = weight(&j->mask, (double)dm_cooc_ratio(t->r2));
         if (discount)
             weigh_chain(j, p, cell[p]);
@@ -192,55 +192,60 @@ static void prefetch_triplets(const struct dm_joint *j, const struct pair *p)
         __builtin_prefetch(at + i);
 }
 
-/* Lists the candidates among the triplets of pair p behind the first n of its half and asks for
+/* Lists the candidates among the triplets of pair p behind the first n of the list and asks for
  * their ratios; returns how many are listed then. */
-static size_t find_triplets(struct dm_joint *j, const struct pair *p, size_t half, size_t n)
+static size_t find_triplets(struct dm_joint *j, struct pair *p, uint32_t *scratch, size_t n)
 {
     uint32_t *at = j->seen_at + n;
     const unsigned char *ratio = triplet_ratios(j, p);
     const size_t m = dm_lookup_row(&j->lookup[1], triplet_ids(j, p), j->mask.cooc->id_bytes, p->n,
-                                   j->seen_k + n, at, j->scratch + half * DM_LOOKUP_SCRATCH);
+                                   j->seen_k + n, at, scratch);
     for (size_t s = 0; s < m; s++)
         __builtin_prefetch(ratio + at[s] * sizeof(uint16_t));
-    set_row(j, p->i * j->g.d1 + p->m, n, m);
+    p->first = (uint32_t)n;
+    p->n_seen = (uint16_t)m;
     return n + m;
 }
 
-/* Multiplies the weights listed for row (i,m) by p and the last factor of their cells. Adds up what
- * they weigh and what the product gave them. */
-static void weigh_row(struct dm_joint *j, size_t i, size_t m, double p, double *seen,
-                      double *replaced)
+/* What seen n-grams of one row weigh, what the product gave them, and the heaviest. */
+struct sums {
+    double seen, replaced, max;
+};
+
+/* Multiplies the n weights listed from `first` on for row (i,m) by p and the last factor of their
+ * cells and adds them up. */
+static struct sums weigh_row(struct dm_joint *j, size_t i, size_t m, size_t first, size_t n,
+                             double p)
 {
     const double *B = j->B + dm_joint_B_index(j, m) * j->B_stride,
                  *last = j->cand[j->pairs ? 1 : 2].p;
-    const size_t r = i * j->g.d1 + m, n = j->n_seen[r];
-    const uint16_t *k = j->seen_k + j->seen[r];
-    double *restrict w = j->seen_w + j->seen[r], s = 0, b = 0, max = 0;
+    const uint16_t *k = j->seen_k + first;
+    double *restrict w = j->seen_w + first, s = 0, b = 0, max = 0;
     for (size_t l = 0; l < n; l++) {
         w[l] *= p * last[k[l]];
         s += w[l];
         b += B[k[l]];
         max = w[l] > max ? w[l] : max;
     }
-    j->seen_max[r] = max;
-    *seen = s;
-    *replaced = j->A[r] * b;
+    return (struct sums){s, j->A[i * j->g.d1 + m] * b, max};
 }
 
 /* The same for the triplets that find_triplets() has listed for pair p. */
 static void weigh_triplets(struct dm_joint *j, struct pair *p)
 {
     const struct dm_mask mask = j->mask;
-    const size_t r = p->i * j->g.d1 + p->m, n = j->n_seen[r];
     const unsigned char *ratio = triplet_ratios(j, p);
-    const uint32_t *at = j->seen_at + j->seen[r];
-    double *restrict w = j->seen_w + j->seen[r];
-    for (size_t l = 0; l < n; l++) {
+    const uint32_t *at = j->seen_at + p->first;
+    double *restrict w = j->seen_w + p->first;
+    for (size_t l = 0; l < p->n_seen; l++) {
         uint16_t x;
         memcpy(&x, ratio + at[l] * sizeof(x), sizeof(x));
         w[l] = weight(&mask, (double)dm_cooc_ratio(x));
     }
-    weigh_row(j, p->i, p->m, p->p, &p->seen, &p->replaced);
+    const struct sums s = weigh_row(j, p->i, p->m, p->first, p->n_seen, p->p);
+    p->seen = s.seen;
+    p->replaced = s.replaced;
+    p->max = s.max;
 }
 
 /* Takes the pairs in the order of what their triplets can weigh at most, to a power of two. */
@@ -252,13 +257,13 @@ static void sort_pairs(struct dm_joint *j, size_t n)
     int top = INT_MIN;
     for (size_t p = 0; p < n; p++) {
         struct pair *q = &j->pair[p];
-        const double w = q->n ? q->p * last * weight(&j->mask, q->r3_max) : 0;
-        q->top = exponent(w);
+        const double w = q->n ? q->p * last * weight(&j->mask, (double)q->r3_max) : 0;
+        q->top = (int16_t)exponent(w);
         top = q->top > top ? q->top : top;
     }
     for (size_t p = 0; p < n; p++) {
         struct pair *q = &j->pair[p];
-        q->top = top - q->top < BINS ? q->top : top - BINS + 1;
+        q->top = (int16_t)(top - q->top < BINS ? q->top : top - BINS + 1);
         bin[top - q->top + 1]++;
     }
     for (size_t b = 0; b < BINS; b++)
@@ -267,46 +272,52 @@ static void sort_pairs(struct dm_joint *j, size_t n)
         j->turn[bin[top - j->pair[p].top]++] = (uint32_t)p;
 }
 
-/* The pairs of a batch, part[h] (n_part[h]) for either thread, who list what they find in their own
- * part of seen_k and seen_w: n[h] items are there. */
+/* Turns [begin, end), which two threads take in turns. Each has a list of its own, and sums of what
+ * is new: what the triplets of its pairs add to all rows, and the heaviest. */
 struct batch {
     struct dm_joint *j;
-    uint32_t *part[2];
-    size_t n_part[2], n[2];
+    size_t begin, end;
+    struct half {
+        _Alignas(DM_ALIGN) size_t n; /* listed so far, in all batches */
+        double more, max;
+    } half[2];
 };
 
-/* Turns [begin, end). Each thread has its half of the rows: if they took turns, they would write to
- * the same cache lines. */
-static void deal(struct batch *b, size_t begin, size_t end)
+/* Pair q is done. */
+static void add_pair(struct half *h, const struct dm_joint *j, const struct pair *q)
 {
-    const uint32_t half = b->j->first[b->j->g.d0] / 2;
-    b->n_part[0] = b->n_part[1] = 0;
-    for (size_t t = begin; t < end; t++) {
-        const uint32_t p = b->j->turn[t], h = p >= half;
-        b->part[h][b->n_part[h]++] = p;
-    }
+    h->more += q->seen + j->A[q->i * j->g.d1 + q->m] * j->B_sum[dm_joint_B_index(j, q->m)] -
+               q->replaced;
+    h->max = q->max > h->max ? q->max : h->max;
 }
 
 /* Lists are asked for, searched, and weighed with AHEAD pairs between: each of the two reads waits
- * for memory. */
+ * for memory. One thread alone takes all turns as one, with the sums of two. */
 static void take_pairs(void *ctx, size_t part, size_t from, size_t to)
 {
     enum { AHEAD = 12 };
     (void)part;
     struct batch *b = ctx;
     struct dm_joint *j = b->j;
-    for (size_t h = from; h < to; h++) {
-        const size_t n = b->n_part[h];
-        const uint32_t *turn = b->part[h];
-        for (size_t t = 0; t < n + 2 * AHEAD; t++) {
-            if (t < n)
-                prefetch_triplets(j, &j->pair[turn[t]]);
-            if (t >= AHEAD && t - AHEAD < n)
-                b->n[h] = find_triplets(j, &j->pair[turn[t - AHEAD]], h, b->n[h]);
-            if (t >= 2 * AHEAD)
-                weigh_triplets(j, &j->pair[turn[t - 2 * AHEAD]]);
+    const size_t step = from + 1 == to ? 2 : 1;
+    const uint32_t *turn = j->turn + b->begin + from;
+    const size_t turns = b->end - b->begin, n = turns > from ? (turns - from + step - 1) / step : 0;
+    uint32_t *scratch = j->scratch + from * DM_LOOKUP_SCRATCH;
+    size_t listed = b->half[from].n;
+    for (size_t h = from; h < to; h++)
+        b->half[h].more = b->half[h].max = 0;
+    for (size_t t = 0; t < n + 2 * AHEAD; t++) {
+        if (t < n)
+            prefetch_triplets(j, &j->pair[turn[t * step]]);
+        if (t >= AHEAD && t - AHEAD < n)
+            listed = find_triplets(j, &j->pair[turn[(t - AHEAD) * step]], scratch, listed);
+        if (t >= 2 * AHEAD) {
+            struct pair *q = &j->pair[turn[(t - 2 * AHEAD) * step]];
+            weigh_triplets(j, q);
+            add_pair(&b->half[step == 2 ? from : t % 2], j, q);
         }
     }
+    b->half[from].n = listed;
 }
 
 /* The pairs in their turns; returns what all rows weigh without triplets, less that of the pairs'.
@@ -328,50 +339,61 @@ static double prepare_pairs(struct dm_joint *j, double cut, double product)
 /* False if it is certain that no cell exceeds `cut`: neither a product nor a triplet of the pairs
  * so far or of those to come, while Z is at least what is certain of it. Otherwise all pairs are
  * done. */
-static bool make_triplets(struct dm_joint *j, double cut, double product, double max)
+static bool make_triplets(struct dm_joint *j, double cut, double product, double *max)
 {
-    enum { FIRST = 64 };
-    const size_t n_pairs = j->first[j->g.d0];
+    enum { FIRST = 64, FEW = 8 }; // so few are not worth a region
+    const size_t n = j->first[j->g.d0];
     double sure = prepare_pairs(j, cut, product);
-    struct batch b = {.j = j,
-                      .part = {j->part, j->part + j->top_k * j->top_k},
-                      .n = {0, j->g.d0 * j->g.d1 * j->g.d2}};
-    for (size_t begin = 0, size = FIRST; begin < n_pairs; size *= 2) {
-        const double rest = cut > 0 ? ldexp(1, j->pair[j->turn[begin]].top + 1) : 0;
-        if (cut > 0 && (max > rest ? max : rest) * (1 + 1e-9) <= cut * sure)
+    struct batch b = {.j = j, .half[1].n = j->g.d0 * j->g.d1 * j->g.d2};
+    for (size_t size = FIRST; b.begin < n; b.begin = b.end, size *= 2) {
+        const double rest = cut > 0 ? ldexp(1, j->pair[j->turn[b.begin]].top + 1) : 0;
+        if (cut > 0 && (*max > rest ? *max : rest) * (1 + 1e-9) <= cut * sure)
             return false;
-        const size_t end = cut > 0 && n_pairs - begin > size ? begin + size : n_pairs;
-        deal(&b, begin, end);
-        if (b.n_part[0] && b.n_part[1])
+        b.end = cut > 0 && n - b.begin > size ? b.begin + size : n;
+        if (b.end - b.begin > FEW)
             dm_par_for(2, 1, take_pairs, &b);
         else
             take_pairs(&b, 0, 0, 2);
-        for (; begin < end; begin++) {
-            const struct pair *q = &j->pair[j->turn[begin]];
-            const size_t r = q->i * j->g.d1 + q->m;
-            max = j->seen_max[r] > max ? j->seen_max[r] : max;
-            sure += q->seen + j->A[r] * j->B_sum[dm_joint_B_index(j, q->m)] - q->replaced;
+        for (size_t h = 0; h < 2; h++) {
+            sure += b.half[h].more;
+            *max = b.half[h].max > *max ? b.half[h].max : *max;
         }
     }
     return true;
 }
 
+/* The pairs' lists become those of their rows. */
+static void list_triplets(struct dm_joint *j)
+{
+    dm_joint_clear_rows(j);
+    for (size_t p = 0; p < j->first[j->g.d0]; p++) {
+        const struct pair *q = &j->pair[p];
+        const size_t r = q->i * j->g.d1 + q->m;
+        set_row(j, r, q->first, q->n_seen);
+        j->seen_max[r] = q->max;
+    }
+}
+
 /* In whatever order the pairs were done, Z is added up in their own. */
-bool dm_joint_make_seen(struct dm_joint *j, double cut, double product, double max)
+bool dm_joint_make_seen(struct dm_joint *j, double cut, double product, double *max)
 {
     double seen = 0, replaced = 0;
     if (j->pairs) {
         size_t n = 0;
+        dm_joint_clear_rows(j);
         for (size_t i = 0; i < j->g.d1; i++) {
-            double s, b;
+            const size_t first = n;
             n = list_pairs(j, i, n);
-            weigh_row(j, 0, i, j->cand[0].p[i], &s, &b);
-            seen += s;
-            replaced += b;
+            const struct sums s = weigh_row(j, 0, i, first, n - first, j->cand[0].p[i]);
+            seen += s.seen;
+            replaced += s.replaced;
+            j->seen_max[i] = s.max;
+            *max = s.max > *max ? s.max : *max;
         }
     } else {
         if (!make_triplets(j, cut, product, max))
             return false;
+        list_triplets(j);
         for (size_t p = 0; p < j->first[j->g.d0]; p++) {
             seen += j->pair[p].seen;
             replaced += j->pair[p].replaced;
