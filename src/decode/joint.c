@@ -70,6 +70,7 @@ void dm_joint_begin(struct dm_joint *j, const struct dm_cand *cand, size_t n,
 {
     assert(n <= j->n_max);
     j->cand = cand;
+    j->n = n;
     j->mask = *mask;
     if (mask->alpha == 0)
         j->mask.cooc = NULL;
@@ -112,12 +113,21 @@ static double max_of(const double *x, size_t n)
     return m[0] > m[2] ? m[0] : m[2];
 }
 
+void dm_joint_make_B(struct dm_joint *j, size_t b, const double *p, const double *w, size_t n)
+{
+    double *restrict B = j->B + b * j->top_k;
+    for (size_t k = 0; k < n; k++)
+        B[k] = p[k] * (w ? w[k] : 1);
+    j->B_sum[b] = sum_of(B, n);
+    j->B_max[b] = max_of(B, n);
+}
+
 /* A and B: what every cell would weigh if its n-gram were not in the table. */
 static void make_factors(struct dm_joint *j, size_t n)
 {
     const struct dm_cand *c = j->cand, *last = &c[n - 1];
     const struct dm_grid g = j->g;
-    const bool chain = n == 3 && dm_joint_chains(j);
+    const bool chain = j->chain = n == 3 && dm_joint_chains(j);
     const double *first = j->mask.unseen == DM_UNSEEN_DISCOUNT ? j->w123 : j->w12;
     memset(j->A_sum, 0, g.d1 * sizeof(*j->A_sum));
     memset(j->A_max, 0, g.d1 * sizeof(*j->A_max));
@@ -132,15 +142,8 @@ static void make_factors(struct dm_joint *j, size_t n)
             max[m] = A[m] > max[m] ? A[m] : max[m];
         }
     }
-    j->B_stride = chain ? g.d2 : 0;
-    for (size_t i = 0; i < (chain ? g.d1 : 1); i++) {
-        double *B = j->B + i * g.d2;
-        const double *w = j->w23 + i * g.d2;
-        for (size_t k = 0; k < g.d2; k++)
-            B[k] = last->p[k] * (chain ? w[k] : 1);
-        j->B_sum[i] = sum_of(B, g.d2);
-        j->B_max[i] = max_of(B, g.d2);
-    }
+    if (!chain)
+        dm_joint_make_B(j, j->top_k, last->p, NULL, g.d2);
 }
 
 /* What the rows weigh as products, and the largest such cell. */
@@ -180,7 +183,7 @@ static const double *fill_row(struct dm_joint *j, size_t i, size_t m)
     double *x = j->J + r * j->g.d2;
     if (j->filled[r])
         return x;
-    const double a = j->A[r] / j->Z, *B = j->B + dm_joint_B_index(j, m) * j->B_stride;
+    const double a = j->A[r] / j->Z, *B = dm_joint_B_row(j, m);
     for (size_t k = 0; k < j->g.d2; k++)
         x[k] = a * B[k];
     for (size_t s = j->seen[r]; s < j->seen[r] + (size_t)j->n_seen[r]; s++)
@@ -247,7 +250,7 @@ static void bound_extents(struct dm_joint *j)
     for (size_t i = 0; i < j->g.d0; i++)
         for (size_t m = 0; m < j->g.d1; m++, r++) {
             const size_t b = dm_joint_B_index(j, m);
-            const double a = j->A[r], *B = j->B + b * j->B_stride;
+            const double a = j->A[r], *B = dm_joint_B_row(j, m);
             size_t n = a * j->B_max[b] < heavy ? 0 : j->g.d2;
             while (n > 0 && a * B[n - 1] < heavy)
                 n--;

@@ -19,38 +19,37 @@ struct pair {
     uint16_t i, m;
     uint32_t n;            /* triplets that begin with it */
     size_t at;             /* the first of them in the table */
-    double p;              /* p1(i) p2(m) */
+    double p, A;           /* p1(i) p2(m), and A of its row */
     double seen, replaced; /* what its triplets weigh, and would without them in the table */
     double max;            /* the heaviest of them */
-    float r3_max;          /* their largest ratio */
     uint32_t first;        /* where the candidates among them are listed, */
     uint16_t n_seen;       /* and how many they are */
-    int16_t top;           /* exponent: no cell of it weighs 2^(top+1) or more */
-    uint32_t unused;
+    uint16_t unused;
 };
 static_assert(sizeof(struct pair) == DM_ALIGN, "a pair is a cache line");
 
 /* type, field, elements; k = candidates per head, rows = rows of the grid, cells of the grid */
 #define DM_JOINT_ARRAYS(X)                                                                         \
     X(struct pair, pair, k *k)                                                                     \
-    X(uint32_t, first, k + 1)                   /* the pairs of candidate i of head 1 */           \
-    X(size_t, found, 2 * k * k)                 /* scratch: pairs' indices in the table, */        \
-    X(uint32_t, cell, k *k)                     /* and cells of w23 */                             \
+    X(uint32_t, first, k + 1)   /* the pairs of candidate i of head 1 */                           \
+    X(int16_t, top, k *k)       /* exponent: no cell of pair p weighs 2^(top+1) or more */         \
+    X(size_t, found, 2 * k * k) /* scratch: pairs' indices in the table, */                        \
+    X(uint32_t, cell, k *k)     /* and cells of w23 */                                             \
     X(uint32_t, scratch, 2 * DM_LOOKUP_SCRATCH) /* of the look-ups of two threads */               \
     X(uint32_t, turn, k *k)                     /* the pairs, those with likely triplets first */  \
     X(double, unseen, k)                        /* weight of an unseen pair of head 1's i */       \
     X(double, w12, k *k)                        /* weight of the ratio of (i,j), heads 1 and 2 */  \
     X(double, w123, k *k)                       /* what it weighs in a chain: only for discount */ \
     X(double, w23, k *k)                        /* of heads 2 and 3: only for chains */            \
-    X(double, A, rows)                  /* (d0,d1) weight of a row; all weights are Z * J */       \
-    X(double, A_sum, k)                 /* (d1) over d0 */                                         \
-    X(double, A_max, k)                 /* largest over d0 */                                      \
-    X(double, B, k *k)                  /* (d1,d2), or (d2) for all j */                           \
-    X(double, B_sum, k)                 /* per row of B */                                         \
-    X(double, B_max, k)                 /*               */                                        \
-    X(uint32_t, seen, rows)             /* row r's seen n-grams begin there, */                    \
-    X(uint16_t, n_seen, rows)           /* so many */                                              \
-    X(double, seen_max, rows)           /* and no more than this is their weight */                \
+    X(double, A, rows)        /* (d0,d1) weight of a row; all weights are Z * J */                 \
+    X(double, A_sum, k)       /* (d1) over d0 */                                                   \
+    X(double, A_max, k)       /* largest over d0 */                                                \
+    X(double, B, (k + 1) * k) /* (top_k+1,top_k): row j for j in a chain, the last row for all */  \
+    X(double, B_sum, k + 1)   /* per row of B */                                                   \
+    X(double, B_max, k + 1)   /*               */                                                  \
+    X(uint32_t, seen, rows)   /* row r's seen n-grams begin there, */                              \
+    X(uint16_t, n_seen, rows) /* so many */                                                        \
+    X(double, seen_max, rows) /* and no more than this is their weight */                          \
     X(uint16_t, seen_k, 2 * cells + 1)  /* their last position: lists of two threads */            \
     X(uint32_t, seen_at, 2 * cells + 1) /* scratch: their place in the table's list */             \
     X(double, seen_w, 2 * cells)        /* their weight */                                         \
@@ -70,7 +69,8 @@ struct dm_joint {
     bool pairs; /* order 2 */
     struct dm_grid g;
     double Z;                   /* sum of all weights */
-    size_t B_stride;            /* 0: one row of B for all j */
+    size_t n;                   /* heads of the step */
+    bool chain;                 /* B has a row for each j */
     struct dm_lookup lookup[2]; /* the candidates of heads 2 and 3 */
     void *block;                /* of the arrays: */
 #define X(type, field, n) type *field;
@@ -93,16 +93,25 @@ static inline bool dm_joint_chains(const struct dm_joint *j)
     return j->mask.cooc && j->mask.unseen >= DM_UNSEEN_BACKOFF;
 }
 
-/* Index of B's row for rows (.,m) of the grid. */
+/* B's row for rows (.,m) of the grid, and its index. */
 static inline size_t dm_joint_B_index(const struct dm_joint *j, size_t m)
 {
-    return j->B_stride ? m : 0;
+    return j->chain ? m : j->top_k;
+}
+
+static inline double *dm_joint_B_row(const struct dm_joint *j, size_t m)
+{
+    return j->B + dm_joint_B_index(j, m) * j->top_k;
 }
 
 /* r^alpha of an unseen pair that begins with x1; any unseen n-gram's without chains. */
 double dm_joint_unseen(const struct dm_joint *j, int32_t x1);
 
-/* The pairs of j->cand's n heads that the mask's table holds, and the weights of their ratios. */
+/* B's row b, which is w (n) times p (n), and its sum and maximum; w NULL: ones. */
+void dm_joint_make_B(struct dm_joint *j, size_t b, const double *p, const double *w, size_t n);
+
+/* The pairs of j->cand's n heads that the mask's table holds, and the weights of their ratios; B's
+ * rows of a chain. */
 void dm_joint_find_pairs(struct dm_joint *j, size_t n);
 
 /* Lists and weighs what the table holds of the joint whose factors are made, which weigh `product`

@@ -2,7 +2,6 @@
 /* The part of the joint that the table holds: pairs for all orders, triplets behind them. Nearly
  * all of the time goes into waiting for memory that the weights have pushed out of the caches, so
  * everything is asked for well before it is read, by two threads. */
-#include <limits.h>
 #include <math.h>
 #include <string.h>
 
@@ -86,44 +85,66 @@ static void weigh_chain(struct dm_joint *j, size_t p, size_t cell)
     j->w123[cell] = j->w12[cell] * weight(&j->mask, left);
 }
 
+/* e of 2^e <= x < 2^(e+1), for any x >= 0 of normal size; lower for smaller ones. */
+static int exponent(double x)
+{
+    uint64_t bits;
+    memcpy(&bits, &x, sizeof(bits));
+    return (int)(bits >> 52) - 1023;
+}
+
+/* What is needed for triplets of pair p, which is t in the table, that of candidates i, m. */
+static void set_pair(struct dm_joint *j, size_t p, const struct dm_cooc_pair *t, size_t i, size_t m)
+{
+    const struct dm_cooc *c = j->mask.cooc;
+    struct pair *q = &j->pair[p];
+    q->i = (uint16_t)i;
+    q->m = (uint16_t)m;
+    q->at = dm_cooc_triplet(c, (size_t)j->cand[0].id[i], j->found[p]);
+    q->n = (uint32_t)dm_cooc_triplets(c, j->found[p]);
+    if (j->n <= 2)
+        return;
+    q->p = j->cand[0].p[i] * j->cand[1].p[m];
+    const double r3_max = weight(&j->mask, (double)dm_cooc_ratio(t->r3_max));
+    j->top[p] = (int16_t)exponent(q->n ? q->p * j->cand[2].p[0] * r3_max : 0);
+}
+
 /* Pairs of heads 1 and 2, with what is needed for triplets. */
 static void find_first(struct dm_joint *j)
 {
     const struct dm_cooc *c = j->mask.cooc;
     const size_t d1 = j->cand[1].n;
     uint32_t *cell = j->turn; // free until triplets are sought
-    const size_t n = look_up(j, 0, j->found, cell, j->first);
     const bool discount = j->mask.unseen == DM_UNSEEN_DISCOUNT;
+    look_up(j, 0, j->found, cell, j->first);
     for (size_t i = 0; i < j->cand[0].n; i++)
         clear(j->w12 + i * d1, d1, j->unseen[i]);
     if (discount)
         memcpy(j->w123, j->w12, j->cand[0].n * d1 * sizeof(*j->w12));
-    for (size_t p = 0; p < n; p++) {
-        const struct dm_cooc_pair *t = &c->pair[j->found[p]];
-        struct pair *q = &j->pair[p];
-        q->i = (uint16_t)(cell[p] / d1);
-        q->m = (uint16_t)(cell[p] % d1);
-        q->at = dm_cooc_triplet(c, (size_t)j->cand[0].id[q->i], j->found[p]);
-        q->n = (uint32_t)dm_cooc_triplets(c, j->found[p]);
-        q->r3_max = dm_cooc_ratio(t->r3_max);
-        j->w12[cell[p]] = weight(&j->mask, (double)dm_cooc_ratio(t->r2));
-        if (discount)
-            weigh_chain(j, p, cell[p]);
-    }
+    for (size_t i = 0; i < j->cand[0].n; i++)
+        for (size_t p = j->first[i]; p < j->first[i + 1]; p++) {
+            const struct dm_cooc_pair *t = &c->pair[j->found[p]];
+            set_pair(j, p, t, i, cell[p] - i * d1);
+            j->w12[cell[p]] = weight(&j->mask, (double)dm_cooc_ratio(t->r2));
+            if (discount)
+                weigh_chain(j, p, cell[p]);
+        }
 }
 
-/* Pairs of heads 2 and 3. */
+/* Pairs of heads 2 and 3: all that B needs. */
 static void find_second(struct dm_joint *j)
 {
     size_t *found = j->found + j->top_k * j->top_k;
-    const size_t n = look_up(j, 1, found, j->cell, NULL);
+    const size_t n = look_up(j, 1, found, j->cell, NULL), d2 = j->cand[2].n;
     for (size_t i = 0; i < j->cand[1].n; i++)
-        clear(j->w23 + i * j->cand[2].n, j->cand[2].n,
+        clear(j->w23 + i * d2, d2,
               i && j->mask.unseen == DM_UNSEEN_BACKOFF ? j->w23[0]
                                                        : dm_joint_unseen(j, j->cand[1].id[i]));
     for (size_t p = 0; p < n; p++)
         j->w23[j->cell[p]] = weight(&j->mask,
                                     (double)dm_cooc_ratio(j->mask.cooc->pair[found[p]].r2));
+    for (size_t i = 0; i < j->cand[1].n; i++)
+        dm_joint_make_B(j, i, j->cand[2].p, j->w23 + i * d2, d2);
 }
 
 static void find_either(void *ctx, size_t part, size_t begin, size_t end)
@@ -143,14 +164,6 @@ void dm_joint_find_pairs(struct dm_joint *j, size_t n)
         dm_par_for(2, 1, find_either, j);
     else
         find_either(j, 0, 0, 2);
-}
-
-/* e of 2^e <= x < 2^(e+1), for any x >= 0 of normal size; lower for smaller ones. */
-static int exponent(double x)
-{
-    uint64_t bits;
-    memcpy(&bits, &x, sizeof(bits));
-    return (int)(bits >> 52) - 1023;
 }
 
 /* Row r's seen n-grams are the n listed from `first` on. */
@@ -198,10 +211,13 @@ static size_t find_triplets(struct dm_joint *j, struct pair *p, uint32_t *scratc
 {
     uint32_t *at = j->seen_at + n;
     const unsigned char *ratio = triplet_ratios(j, p);
+    const double *B = dm_joint_B_row(j, p->m); // maybe in the other thread's cache
     const size_t m = dm_lookup_row(&j->lookup[1], triplet_ids(j, p), j->mask.cooc->id_bytes, p->n,
                                    j->seen_k + n, at, scratch);
-    for (size_t s = 0; s < m; s++)
+    for (size_t s = 0; s < m; s++) {
         __builtin_prefetch(ratio + at[s] * sizeof(uint16_t));
+        __builtin_prefetch(B + j->seen_k[n + s]);
+    }
     p->first = (uint32_t)n;
     p->n_seen = (uint16_t)m;
     return n + m;
@@ -212,13 +228,12 @@ struct sums {
     double seen, replaced, max;
 };
 
-/* Multiplies the n weights listed from `first` on for row (i,m) by p and the last factor of their
- * cells and adds them up. */
-static struct sums weigh_row(struct dm_joint *j, size_t i, size_t m, size_t first, size_t n,
+/* Multiplies the n weights listed from `first` on for a row (.,m), whose factor is A, by p and the
+ * last factor of their cells and adds them up. */
+static struct sums weigh_row(struct dm_joint *j, double A, size_t m, size_t first, size_t n,
                              double p)
 {
-    const double *B = j->B + dm_joint_B_index(j, m) * j->B_stride,
-                 *last = j->cand[j->pairs ? 1 : 2].p;
+    const double *B = dm_joint_B_row(j, m), *last = j->cand[j->pairs ? 1 : 2].p;
     const uint16_t *k = j->seen_k + first;
     double *restrict w = j->seen_w + first, s = 0, b = 0, max = 0;
     for (size_t l = 0; l < n; l++) {
@@ -227,7 +242,7 @@ static struct sums weigh_row(struct dm_joint *j, size_t i, size_t m, size_t firs
         b += B[k[l]];
         max = w[l] > max ? w[l] : max;
     }
-    return (struct sums){s, j->A[i * j->g.d1 + m] * b, max};
+    return (struct sums){s, A * b, max};
 }
 
 /* The same for the triplets that find_triplets() has listed for pair p. */
@@ -242,7 +257,7 @@ static void weigh_triplets(struct dm_joint *j, struct pair *p)
         memcpy(&x, ratio + at[l] * sizeof(x), sizeof(x));
         w[l] = weight(&mask, (double)dm_cooc_ratio(x));
     }
-    const struct sums s = weigh_row(j, p->i, p->m, p->first, p->n_seen, p->p);
+    const struct sums s = weigh_row(j, p->A, p->m, p->first, p->n_seen, p->p);
     p->seen = s.seen;
     p->replaced = s.replaced;
     p->max = s.max;
@@ -253,23 +268,18 @@ static void sort_pairs(struct dm_joint *j, size_t n)
 {
     enum { BINS = 64 };
     uint32_t bin[BINS + 1] = {0};
-    const double last = j->cand[2].p[0];
-    int top = INT_MIN;
-    for (size_t p = 0; p < n; p++) {
-        struct pair *q = &j->pair[p];
-        const double w = q->n ? q->p * last * weight(&j->mask, (double)q->r3_max) : 0;
-        q->top = (int16_t)exponent(w);
-        top = q->top > top ? q->top : top;
-    }
-    for (size_t p = 0; p < n; p++) {
-        struct pair *q = &j->pair[p];
-        q->top = (int16_t)(top - q->top < BINS ? q->top : top - BINS + 1);
-        bin[top - q->top + 1]++;
-    }
+    int top = INT16_MIN;
+    for (size_t p = 0; p < n; p++)
+        top = j->top[p] > top ? j->top[p] : top;
+    const int least = top - BINS + 1;
+    for (size_t p = 0; p < n; p++)
+        j->top[p] = (int16_t)(j->top[p] > least ? j->top[p] : least);
+    for (size_t p = 0; p < n; p++)
+        bin[top - j->top[p] + 1]++;
     for (size_t b = 0; b < BINS; b++)
         bin[b + 1] += bin[b];
     for (size_t p = 0; p < n; p++)
-        j->turn[bin[top - j->pair[p].top]++] = (uint32_t)p;
+        j->turn[bin[top - j->top[p]]++] = (uint32_t)p;
 }
 
 /* Turns [begin, end), which two threads take in turns. Each has a list of its own, and sums of what
@@ -286,8 +296,7 @@ struct batch {
 /* Pair q is done. */
 static void add_pair(struct half *h, const struct dm_joint *j, const struct pair *q)
 {
-    h->more += q->seen + j->A[q->i * j->g.d1 + q->m] * j->B_sum[dm_joint_B_index(j, q->m)] -
-               q->replaced;
+    h->more += q->seen + q->A * j->B_sum[dm_joint_B_index(j, q->m)] - q->replaced;
     h->max = q->max > h->max ? q->max : h->max;
 }
 
@@ -295,7 +304,7 @@ static void add_pair(struct half *h, const struct dm_joint *j, const struct pair
  * for memory. One thread alone takes all turns as one, with the sums of two. */
 static void take_pairs(void *ctx, size_t part, size_t from, size_t to)
 {
-    enum { AHEAD = 12 };
+    enum { AHEAD = 12, NEXT = 12 };
     (void)part;
     struct batch *b = ctx;
     struct dm_joint *j = b->j;
@@ -306,7 +315,11 @@ static void take_pairs(void *ctx, size_t part, size_t from, size_t to)
     size_t listed = b->half[from].n;
     for (size_t h = from; h < to; h++)
         b->half[h].more = b->half[h].max = 0;
+    for (size_t t = 0; t < NEXT && t < n; t++)
+        __builtin_prefetch(&j->pair[turn[t * step]]);
     for (size_t t = 0; t < n + 2 * AHEAD; t++) {
+        if (t + NEXT < n)
+            __builtin_prefetch(&j->pair[turn[(t + NEXT) * step]]);
         if (t < n)
             prefetch_triplets(j, &j->pair[turn[t * step]]);
         if (t >= AHEAD && t - AHEAD < n)
@@ -320,20 +333,21 @@ static void take_pairs(void *ctx, size_t part, size_t from, size_t to)
     b->half[from].n = listed;
 }
 
-/* The pairs in their turns; returns what all rows weigh without triplets, less that of the pairs'.
- */
+/* The pairs in their turns; returns what all rows weigh without triplets, less that of the pairs',
+ * in four chains. */
 static double prepare_pairs(struct dm_joint *j, double cut, double product)
 {
     const size_t n = j->first[j->g.d0];
+    double sum[4] = {0};
     for (size_t p = 0; p < n; p++) {
         struct pair *q = &j->pair[p];
-        q->p = j->cand[0].p[q->i] * j->cand[1].p[q->m];
+        q->A = j->A[q->i * j->g.d1 + q->m];
         j->turn[p] = (uint32_t)p;
-        product -= j->A[q->i * j->g.d1 + q->m] * j->B_sum[dm_joint_B_index(j, q->m)];
+        sum[p % 4] += q->A * j->B_sum[dm_joint_B_index(j, q->m)];
     }
     if (cut > 0)
         sort_pairs(j, n);
-    return product;
+    return product - (sum[0] + sum[1] + (sum[2] + sum[3]));
 }
 
 /* False if it is certain that no cell exceeds `cut`: neither a product nor a triplet of the pairs
@@ -346,7 +360,7 @@ static bool make_triplets(struct dm_joint *j, double cut, double product, double
     double sure = prepare_pairs(j, cut, product);
     struct batch b = {.j = j, .half[1].n = j->g.d0 * j->g.d1 * j->g.d2};
     for (size_t size = FIRST; b.begin < n; b.begin = b.end, size *= 2) {
-        const double rest = cut > 0 ? ldexp(1, j->pair[j->turn[b.begin]].top + 1) : 0;
+        const double rest = cut > 0 ? ldexp(1, j->top[j->turn[b.begin]] + 1) : 0;
         if (cut > 0 && (*max > rest ? *max : rest) * (1 + 1e-9) <= cut * sure)
             return false;
         b.end = cut > 0 && n - b.begin > size ? b.begin + size : n;
@@ -384,7 +398,7 @@ bool dm_joint_make_seen(struct dm_joint *j, double cut, double product, double *
         for (size_t i = 0; i < j->g.d1; i++) {
             const size_t first = n;
             n = list_pairs(j, i, n);
-            const struct sums s = weigh_row(j, 0, i, first, n - first, j->cand[0].p[i]);
+            const struct sums s = weigh_row(j, j->A[i], i, first, n - first, j->cand[0].p[i]);
             seen += s.seen;
             replaced += s.replaced;
             j->seen_max[i] = s.max;
