@@ -87,7 +87,8 @@ enum dm_status dm_file_publish(const char *tmp, const char *path, struct dm_err 
     enum dm_status st = DM_OK;
     char *name = follow(path);
     if (!name || sync_path(tmp, O_RDONLY) || rename(tmp, name)) {
-        st = dm_fail_errno(e, "%s: cannot write", path);
+        st = name ? dm_fail_errno(e, "%s: cannot write", path)
+                  : dm_fail(e, DM_ENOMEM, "%s: out of memory", path);
         unlink(tmp);
     } else {
         // Some file systems refuse to sync a directory; the rename has happened all the same.
