@@ -97,7 +97,7 @@ void dm_console_step(struct dm_console *c, const struct dm_log_row *row)
             row->tokens_per_s);
     if (isfinite(row->mfu))
         fprintf(c->f, " (%.0f %% MFU)", 100.0 * row->mfu);
-    fprintf(c->f, ", %.0f:%02.0f left", floor(left / 60.0), floor(fmod(left, 60.0)));
+    dm_print_left(c->f, left);
     if (row->val)
         show_validation(c->f, row->val);
     fputc('\n', c->f);

@@ -2,7 +2,6 @@
 #include "src/base/progress.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -11,6 +10,11 @@ double dm_now(void)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+void dm_print_left(FILE *f, double seconds)
+{
+    fprintf(f, ", %.0f:%02.0f left", floor(seconds / 60.0), floor(fmod(seconds, 60.0)));
 }
 
 void dm_progress_init(struct dm_progress *p, const char *what, const char *unit, double total)
@@ -43,8 +47,8 @@ void dm_progress_set(struct dm_progress *p, double done, const char *note)
     fprintf(stderr, "\r\033[K%s: %s %s, %s/s", p->what, amount, p->unit, speed);
     if (p->total > 0.0) {
         const double left = rate > 0.0 ? (p->total - done) / rate : 0.0;
-        fprintf(stderr, ", %.0f %%, %.0f:%02.0f left", 100.0 * done / p->total, floor(left / 60.0),
-                floor(fmod(left, 60.0)));
+        fprintf(stderr, ", %.0f %%", 100.0 * done / p->total);
+        dm_print_left(stderr, left);
     }
     if (note)
         fprintf(stderr, ", %s", note);

@@ -4,6 +4,7 @@
 #define DM_BASE_PROGRESS_H
 
 #include <stdbool.h>
+#include <stdio.h>
 
 struct dm_progress {
     const char *what, *unit; /* "counting", "tokens"; borrowed */
@@ -14,6 +15,9 @@ struct dm_progress {
 };
 
 double dm_now(void); /* seconds on the monotonic clock */
+
+/* ", 2:05 left": minutes, however many, and seconds. */
+void dm_print_left(FILE *f, double seconds);
 
 void dm_progress_init(struct dm_progress *p, const char *what, const char *unit, double total);
 

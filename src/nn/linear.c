@@ -87,16 +87,21 @@ static void add_columns(void *ctx, size_t part, size_t begin, size_t end)
             k->axpy(s->db + o, 1.0f, s->dout + n * s->O + o, end - o < step ? end - o : step);
 }
 
+/* Values from row to row of dout (N,O): in bf16 they are the first half of a row's memory. */
+static size_t dout_stride(enum dm_dtype type, size_t O)
+{
+    return type == DM_BF16 ? 2 * O : O;
+}
+
 static void input_gradient(float *dinp, bool add, const float *dout, enum dm_dtype type,
                            const struct dm_weight *w, size_t N)
 {
     assert(w->w || w->pack_t);
-    const size_t stride = type == DM_BF16 ? 2 * w->O : w->O;
     dm_gemm(&(struct dm_gemm){.fmt = w->fmt,
                               .c = dinp,
                               .ldc = w->C,
                               .add = add,
-                              .a = {dout, stride, 1},
+                              .a = {dout, dout_stride(type, w->O), 1},
                               .a_type = type,
                               .b = {w->w, w->C, 1},
                               .pack = w->pack_t,
@@ -115,7 +120,7 @@ void dm_linear_backward(float *restrict dinp, float *restrict dw, float *restric
                         const float *dout, enum dm_dtype type, const float *inp,
                         const struct dm_weight *w, size_t N)
 {
-    const size_t C = w->C, O = w->O, stride = type == DM_BF16 ? 2 * O : O;
+    const size_t C = w->C, O = w->O;
     assert(type == DM_F32 || !db);
     // forward: out[n,o] = w[o,:] . inp[n,:] + b[o]
     if (dinp)
@@ -125,7 +130,7 @@ void dm_linear_backward(float *restrict dinp, float *restrict dw, float *restric
                                   .c = dw,
                                   .ldc = C,
                                   .add = true,
-                                  .a = {dout, 1, stride},
+                                  .a = {dout, 1, dout_stride(type, O)},
                                   .a_type = type,
                                   .b = {inp, C, 1},
                                   .M = O,
