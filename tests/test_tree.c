@@ -56,7 +56,8 @@ static void check_row(const struct text *t, const int32_t *more, size_t n, size_
 static void grow(struct text *t, struct dm_rng *rng, size_t n)
 {
     const struct dm_tree tree = random_tree(rng, n);
-    float *logits = tiny_floats(DM_TREE_ROWS * V);
+    float *logits = tiny_floats(DM_TREE_ROWS * t->n_heads * V);
+    const size_t heads = dm_session_tree_heads(t->s, n);
     int32_t ids[DM_TREE_ROWS], kept[DM_TREE_ROWS];
     uint8_t path[DM_TREE_ROWS];
     size_t n_path = 0;
@@ -70,10 +71,11 @@ static void grow(struct text *t, struct dm_rng *rng, size_t n)
         n_path = dm_tree_path(&tree, row, path);
         for (size_t d = 0; d < n_path; d++)
             kept[d] = ids[path[d]];
-        check_row(t, kept, n_path, 1, logits + row * V);
+        for (size_t h = 1; h <= heads; h++)
+            check_row(t, kept, n_path, h, logits + (row * heads + h - 1) * V);
     }
     dm_session_keep(t->s, keep, logits);
-    for (size_t h = 2; h <= t->n_heads; h++)
+    for (size_t h = heads + 1; h <= t->n_heads; h++)
         check_row(t, kept, n_path, h, logits + (h - 2) * V);
     memcpy(t->ids + t->n, kept, n_path * sizeof(*kept));
     t->n += n_path;

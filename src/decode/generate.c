@@ -16,8 +16,9 @@ struct dm_gen {
     struct dm_session *session;
     struct dm_decoder decoder;
     bool has_decoder;
-    float *logits; /* (n_heads,Vp) or (DM_TREE_ROWS,Vp); without trees (n_heads,n_heads,Vp) */
-    float *drafts; /* (n_heads-1,Vp): heads 2.. for lossless mode */
+    float *logits;       /* (n_heads,Vp); in lossless mode (DM_TREE_ROWS,n_heads,Vp) at most */
+    float *late;         /* (n_heads-1,Vp): heads 2.. that were asked after the drafts */
+    const float *drafts; /* (n_heads-1,Vp): heads 2.. for the next drafts, in either */
     double cost[DM_TREE_ROWS + 1]; /* seconds of a pass over so many rows; [0] > 0: is measured */
 };
 
@@ -72,13 +73,13 @@ enum dm_status dm_gen_new(struct dm_gen **out, const struct dm_model *m, const s
     g->m = m;
     g->cooc = cooc;
     g->n_heads = n_heads ? n_heads : 1;
-    const size_t most = g->n_heads * g->n_heads, rows = most > DM_TREE_ROWS ? most : DM_TREE_ROWS;
+    const size_t rows = DM_TREE_ROWS * g->n_heads;
     size_t n;
     enum dm_status st = DM_OK;
     if (!dm_mul(rows + g->n_heads, m->cfg.Vp, &n) || !(g->logits = dm_alloc(n, sizeof(*g->logits))))
         st = dm_fail(e, DM_ENOMEM, "out of memory for %zu rows of logits", rows);
     else
-        g->drafts = g->logits + rows * m->cfg.Vp;
+        g->late = g->logits + rows * m->cfg.Vp;
     if (!st)
         st = dm_session_new(&g->session, m, g->n_heads, e);
     if (st) {
@@ -224,7 +225,7 @@ static void measure_rows(struct dm_gen *g, int32_t id)
             dm_session_reset(g->session, 0);
             const double t = dm_now();
             dm_session_tree(g->session, ids, &tree, g->logits);
-            dm_session_keep(g->session, 0, g->drafts);
+            dm_session_keep(g->session, 0, g->late);
             const double cost = dm_now() - t;
             if (run == 0 || cost < g->cost[tree.n])
                 g->cost[tree.n] = cost;
@@ -251,8 +252,8 @@ static void trim(const struct run *r, struct dm_draft *w)
         w->tree.n = n;
 }
 
-/* From here on three functions with two ways each: a session with trees verifies any drafts and
- * asks the heads about the kept ones only; others get a chain, through base and heads at once. */
+/* From here on three functions with two ways each: a session with trees verifies any drafts, with
+ * the heads or before them; others get a chain, through base and heads at once. */
 static void draft(struct run *r, const struct dm_block *b, struct dm_draft *w)
 {
     struct dm_gen *g = r->g;
@@ -270,28 +271,25 @@ static void draft(struct run *r, const struct dm_block *b, struct dm_draft *w)
         r->expected += w->p[i];
 }
 
-/* Returns how many rows of g->logits lie between those of two drafts. */
+/* Returns how many rows of g->logits every draft has got, one of each head that was asked. */
 static size_t verify(struct dm_gen *g, const struct dm_draft *w)
 {
     if (dm_session_has_trees(g->session)) {
         dm_session_tree(g->session, w->id, &w->tree, g->logits);
-        return 1;
+        return dm_session_tree_heads(g->session, w->tree.n);
     }
     dm_session_step_rows(g->session, w->id, w->tree.n, w->tree.n, g->logits);
     return g->n_heads;
 }
 
-/* Keeps the path to `row`, whose tokens end at `pos`. */
-static void keep(struct dm_gen *g, size_t row, size_t pos)
+/* Keeps the path to `row`, whose tokens end at `pos`; `heads` as verify() returned. */
+static void keep(struct dm_gen *g, size_t row, size_t pos, size_t heads)
 {
-    const size_t Vp = g->m->cfg.Vp;
-    if (dm_session_has_trees(g->session)) {
-        dm_session_keep(g->session, row, g->drafts);
-        return;
-    }
-    dm_session_reset(g->session, pos);
-    memcpy(g->drafts, g->logits + (row * g->n_heads + 1) * Vp,
-           (g->n_heads - 1) * Vp * sizeof(*g->drafts));
+    if (dm_session_has_trees(g->session))
+        dm_session_keep(g->session, row, g->late);
+    else
+        dm_session_reset(g->session, pos);
+    g->drafts = heads < g->n_heads ? g->late : g->logits + (row * heads + 1) * g->m->cfg.Vp;
 }
 
 /* The draft of `id` behind `row`; tree.n if there is none. */
@@ -311,7 +309,7 @@ static enum dm_status verified(struct run *r, struct dm_block *b, struct dm_bloc
     struct dm_gen *g = r->g;
     struct dm_draft w;
     draft(r, b, &w);
-    const size_t stride = verify(g, &w) * g->m->cfg.Vp;
+    const size_t heads = verify(g, &w), stride = heads * g->m->cfg.Vp;
     r->s->forwards++;
     r->s->drafted += w.tree.n - 1;
     size_t row = 0;
@@ -326,7 +324,7 @@ static enum dm_status verified(struct run *r, struct dm_block *b, struct dm_bloc
         b->q *= next->q;
         r->s->accepted++;
     }
-    keep(g, row, b->pos + b->n);
+    keep(g, row, b->pos + b->n, heads);
     return DM_OK;
 }
 
@@ -337,8 +335,7 @@ static enum dm_status decode_lossless(struct run *r, struct dm_err *e)
 {
     struct dm_gen *g = r->g;
     struct dm_block b, next;
-    const size_t Vp = g->m->cfg.Vp;
-    memcpy(g->drafts, g->logits + Vp, (g->n_heads - 1) * Vp * sizeof(*g->drafts));
+    g->drafts = g->logits + g->m->cfg.Vp;
     DM_TRY(base_token(r, g->logits, r->s->n_prompt, &next, e));
     r->s->forwards = r->left > 0; // as counted elsewhere: a pass is one that tokens came of
     while (r->left > 0) {

@@ -393,16 +393,18 @@ void dm_gemm(const struct dm_gemm *g)
         blocks(&p);
 }
 
-size_t dm_gemm_few_rows(enum dm_format fmt)
+size_t dm_gemm_few_rows(enum dm_format fmt, size_t K)
 {
-    return min_size(kernels(fmt)->few_rows, 8);
+    const struct dm_kern_mm *mm = kernels(fmt);
+    const size_t W = (K + mm->unit - 1) / mm->unit, blocks = (W + DM_KC - 1) / DM_KC;
+    return min_size(mm->few_best, FEW_ROWS / blocks);
 }
 
 void dm_gemm_few(const struct dm_gemm *g, size_t n0, size_t n1)
 {
     struct product p = {.g = *g, .mm = kernels(g->fmt)};
     p.W = (g->K + p.mm->unit - 1) / p.mm->unit;
-    assert(g->M >= 1 && g->M <= dm_gemm_few_rows(g->fmt) && g->K > 0 && n0 % DM_PANEL == 0 &&
+    assert(g->M >= 1 && g->M <= dm_gemm_few_rows(g->fmt, g->K) && g->K > 0 && n0 % DM_PANEL == 0 &&
            is_few(&p));
     few_part(&p, 0, n0, n1);
 }

@@ -39,6 +39,7 @@ struct dm_ahead {
 struct dm_kern_mm {
     size_t mr, nr, unit, step;
     size_t few_rows; /* that `few` takes */
+    size_t few_best; /* of them, up to which one call is faster than two */
     /* Blocks that suit the caches: kc words of k, a multiple of step; mc rows; nc columns that are
      * packed in every call, or of a pack. by_rows: a panel of A stays in L1 and a block of B in L2
      * while the tiles go along the rows of C; else a panel of B and a block of A. */

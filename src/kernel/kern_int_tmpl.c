@@ -350,38 +350,68 @@ static void int4_few(float *c, size_t ldc, const struct dm_int_input *x, size_t 
 
 /* ---- Input rows ---------------------------------------------------------------------------- */
 
-/* Magnitudes are compared as bits, in which NaN is the largest. */
-static void input_block(struct dm_int_input *to, const float *x)
+/* largest(): the bits of the largest magnitude, compared as integers, of which NaN's are the
+ * largest. round_block(): q = x * inverse to nearest even; their sum. */
+#define BIG 0x1.8p23f /* added to a number, its last bit is worth 1 */
+#define BIG_BITS 0x4b400000
+#if DM_VW == 16
+INLINE int32_t largest(const float *x)
 {
-    int32_t bits[DM_BLOCK], top = 0, sum = 0;
+    const __m512i a = _mm512_castps_si512(vf_abs(vf_load(x)));
+    const __m512i b = _mm512_castps_si512(vf_abs(vf_load(x + DM_VW)));
+    return _mm512_reduce_max_epi32(_mm512_max_epi32(a, b));
+}
+INLINE vi round_vector(int8_t *q, const float *x, float inverse)
+{
+    const vf r = vf_add(vf_mul(vf_load(x), vf_set1(inverse)), vf_set1(BIG));
+    const vi v = _mm512_sub_epi32(_mm512_castps_si512(r), vi_set1(BIG_BITS));
+    _mm_storeu_si128((void *)q, _mm512_cvtepi32_epi8(v));
+    return v;
+}
+INLINE int32_t round_block(int8_t *q, const float *x, float inverse)
+{
+    const vi a = round_vector(q, x, inverse), b = round_vector(q + DM_VW, x + DM_VW, inverse);
+    return _mm512_reduce_add_epi32(_mm512_add_epi32(a, b));
+}
+#else
+INLINE int32_t largest(const float *x)
+{
+    int32_t bits[DM_BLOCK], top = 0;
     memcpy(bits, x, sizeof(bits));
     for (size_t i = 0; i < DM_BLOCK; i++) {
         const int32_t a = bits[i] & 0x7fffffff;
         top = a > top ? a : top;
     }
-    float most, scale = 0.0f, inverse = 0.0f;
-    memcpy(&most, &top, sizeof(most));
-    if (most >= 1e-35f && top < 0x7f800000) {
-        scale = most / 127.0f;
-        inverse = 127.0f / most;
-    }
+    return top;
+}
+INLINE int32_t round_block(int8_t *q, const float *x, float inverse)
+{
+    int32_t sum = 0;
     for (size_t i = 0; i < DM_BLOCK; i++) {
-        // To nearest even: the sum's last bit is worth 1. A number that is not finite comes out as
-        // 0, because inverse is.
-        const float big = 0x1.8p23f;
-        float r = x[i] * inverse + big;
-        int32_t q;
-        memcpy(&q, &r, sizeof(q));
-        q = inverse > 0.0f ? q - 0x4b400000 : 0;
-        to->q[i] = (int8_t)q;
-        sum += q;
+        const float r = x[i] * inverse + BIG;
+        int32_t bits;
+        memcpy(&bits, &r, sizeof(bits));
+        q[i] = (int8_t)(bits - BIG_BITS);
+        sum += bits - BIG_BITS;
     }
-    if (top >= 0x7f800000)
-        scale = NAN;
-    to->scale = scale;
-    to->sum = scale * (float)sum;
-    to->start = -128 * sum;
-    to->unused = 0;
+    return sum;
+}
+#endif
+
+static void input_block(struct dm_int_input *to, const float *x)
+{
+    const int32_t top = largest(x);
+    float most;
+    memcpy(&most, &top, sizeof(most));
+    *to = (struct dm_int_input){.scale = top >= 0x7f800000 ? NAN : 0.0f};
+    if (most >= 1e-35f && top < 0x7f800000) {
+        const int32_t sum = round_block(to->q, x, 127.0f / most);
+        to->scale = most / 127.0f;
+        to->sum = to->scale * (float)sum;
+        to->start = -128 * sum;
+    } else {
+        to->sum = to->scale;
+    }
 }
 
 static void input(struct dm_int_input *to, const float *x, size_t K)

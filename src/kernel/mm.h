@@ -17,8 +17,9 @@
 /* Half of an L2 of 1 MiB for a block of A; 1.5 MiB of B that is packed in every call. MC is a
  * multiple of every MR. */
 #define MC ((size_t)252)
-#define MM_BLOCKS \
-    .mr = MR, .nr = NR, .step = 1, .few_rows = MR, .kc = DM_KC, .mc = MC, .nc = 768, .nc_pack = 4096
+#define MM_BLOCKS                                                                            \
+    .mr = MR, .nr = NR, .step = 1, .few_rows = MR, .few_best = MR < 8 ? MR : 8, .kc = DM_KC, \
+    .mc = MC, .nc = 768, .nc_pack = 4096
 _Static_assert(MC % MR == 0, "rows of a block in whole panels");
 #define COLUMNS ((size_t)NV * DM_VW) /* of a panel that pass at once */
 #define C_LINES ((COLUMNS + 15) / 16)

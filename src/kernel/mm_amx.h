@@ -24,9 +24,9 @@
 #define FEW_AHEAD ((size_t)1536) /* bytes that B is fetched ahead of few rows */
 #define PAST_LINES (MR * NR / 16)
 /* 256 words: a panel of A takes 32 KiB of L1, a block of B 1 MiB of an L2 of 2 MiB. */
-#define MM_BLOCKS                                                                         \
-    .mr = MR, .nr = NR, .step = STEP, .few_rows = FEW, .kc = 256, .mc = 1024, .nc = 1024, \
-    .nc_pack = 2048, .by_rows = true, .begin = mm_begin, .end = mm_end
+#define MM_BLOCKS                                                                              \
+    .mr = MR, .nr = NR, .step = STEP, .few_rows = FEW, .few_best = FEW, .kc = 256, .mc = 1024, \
+    .nc = 1024, .nc_pack = 2048, .by_rows = true, .begin = mm_begin, .end = mm_end
 
 /* Bytes from a panel of A to word w of its row i: tiles of 16 rows of STEP words, two of them with
  * the same words one after the other. */

@@ -143,12 +143,14 @@ void dm_session_step_rows(struct dm_session *s, const int32_t *ids, size_t n, si
                           float *logits);
 
 /* Several continuations at once: ids (tree->n) are the rows of a tree (nn/attention.h) behind the
- * tokens so far, at most as many as the context has room for. logits (tree->n,Vp) of head 1, each
- * row with the bits that its path alone would give. The tokens so far stay what they are until
- * dm_session_keep() takes over the path from row 0 to `row`; the other rows are dropped. logits
- * (n_heads - 1,Vp) gets what heads 2.. say behind that path, NULL if nobody asks. Only models for
- * which dm_session_has_trees(): packed, with the parallel residual. */
+ * tokens so far, at most as many as the context has room for. logits (tree->n,h,Vp), each row with
+ * the bits that its path alone would give. h = dm_session_tree_heads() is n_heads if one pass over
+ * the output embedding takes so many rows, otherwise 1. The tokens so far stay what they are until
+ * dm_session_keep() takes over the path from row 0 to `row`; the other rows are dropped. Where h
+ * was 1 logits (n_heads - 1,Vp) gets what heads 2.. say behind that path, NULL if nobody asks. Only
+ * models for which dm_session_has_trees(): packed, with the parallel residual. */
 bool dm_session_has_trees(const struct dm_session *s);
+size_t dm_session_tree_heads(const struct dm_session *s, size_t n);
 void dm_session_tree(struct dm_session *s, const int32_t *ids, const struct dm_tree *tree,
                      float *logits);
 void dm_session_keep(struct dm_session *s, size_t row, float *logits);

@@ -32,6 +32,7 @@ struct dm_session {
     float *few;                  /* (2,n_heads,DM_LAYER_ROWS,C): inputs and outputs of steps */
     float *last;                 /* (DM_LAYER_ROWS,n_heads,C): the rows that get logits */
     struct dm_tree tree;         /* the rows of dm_session_tree(), n = 0: none wait */
+    size_t tree_heads;           /* that they went through */
 };
 
 static size_t n_caches(const struct dm_session *s)
@@ -233,32 +234,33 @@ static const float *stem_rows(struct dm_session *s, size_t n)
     return s->x[(L - 1) % 2];
 }
 
-/* Layers of the same depth run together: the first of every head, with the last stage if
- * with_last, then the second of every head. */
-static void head_rows(struct dm_session *s, const float *feed, bool with_last, size_t n,
-                      size_t keep)
+/* Layers of the same depth run together: the first of heads 2 .. n_heads, with the last stage if
+ * with_last, then the second ones. */
+static void head_rows(struct dm_session *s, size_t n_heads, const float *feed, bool with_last,
+                      size_t n, size_t keep)
 {
     const struct dm_config *c = &s->m->cfg;
     for (size_t d = 0; d < c->D; d++)
-        for (size_t k = 1; k < s->n_heads; k++)
+        for (size_t k = 1; k < n_heads; k++)
             add_step(s, k > 1 || (d == 0 && with_last), c->L + (k - 1) * c->D + d,
                      few_rows_of(s, d, k), d ? few_rows_of(s, d - 1, k) : feed,
                      d + 1 < c->D ? n : keep);
 }
 
-/* As many_rows for n <= DM_LAYER_ROWS. */
-static void few_rows(struct dm_session *s, size_t n, size_t keep)
+/* As many_rows for n <= DM_LAYER_ROWS and the first n_heads heads. */
+static void few_rows(struct dm_session *s, size_t n_heads, size_t n, size_t keep,
+                     const struct dm_tree *tree)
 {
     const struct dm_config *c = &s->m->cfg;
-    const bool all = c->from_final && s->n_heads > 1;
+    const bool all = c->from_final && n_heads > 1;
     const float *feed = stem_rows(s, n);
     float *final = s->x[c->L % 2];
     add_step(s, false, c->L - 1, final, feed, all ? n : keep);
-    head_rows(s, all ? final : feed, !all, n, keep);
-    run_steps(s, n, NULL);
-    keep_rows(s, s->n_heads, 1, final + (all ? n - keep : 0) * c->C, keep);
-    for (size_t k = 1; k < s->n_heads; k++)
-        keep_rows(s, s->n_heads, k + 1, few_rows_of(s, c->D - 1, k), keep);
+    head_rows(s, n_heads, all ? final : feed, !all, n, keep);
+    run_steps(s, n, tree);
+    keep_rows(s, n_heads, 1, final + (all ? n - keep : 0) * c->C, keep);
+    for (size_t k = 1; k < n_heads; k++)
+        keep_rows(s, n_heads, k + 1, few_rows_of(s, c->D - 1, k), keep);
 }
 
 bool dm_session_has_trees(const struct dm_session *s)
@@ -273,7 +275,7 @@ static void chunk(struct dm_session *s, const int32_t *ids, size_t n, size_t kee
     const struct dm_config *c = &s->m->cfg;
     dm_embedding_forward(s->x[0], ids, s->m->mats.embed, s->m->mats.embed_dtype, n, c->C, c->Vp);
     if (n <= DM_LAYER_ROWS && dm_session_has_trees(s))
-        few_rows(s, n, keep);
+        few_rows(s, s->n_heads, n, keep, NULL);
     else
         many_rows(s, n, keep);
     s->pos += n;
@@ -324,6 +326,13 @@ void dm_session_step(struct dm_session *s, const int32_t *ids, size_t n, float *
 
 /* ---- Trees ---------------------------------------------------------------------------------- */
 
+/* The heads' logits are a second pass over the output embedding if they have to wait until it is
+ * known which row is kept. */
+size_t dm_session_tree_heads(const struct dm_session *s, size_t n)
+{
+    return n * s->n_heads <= dm_linear_few_rows(&s->m->mats.unembed) ? s->n_heads : 1;
+}
+
 void dm_session_tree(struct dm_session *s, const int32_t *ids, const struct dm_tree *tree,
                      float *logits)
 {
@@ -331,12 +340,10 @@ void dm_session_tree(struct dm_session *s, const int32_t *ids, const struct dm_t
     const size_t n = tree->n;
     assert(dm_session_has_trees(s) && n >= 1 && n <= DM_TREE_ROWS && n <= c->T_max - s->pos);
     s->tree = *tree;
+    s->tree_heads = dm_session_tree_heads(s, n);
     dm_embedding_forward(s->x[0], ids, s->m->mats.embed, s->m->mats.embed_dtype, n, c->C, c->Vp);
-    float *final = s->x[c->L % 2];
-    add_step(s, false, c->L - 1, final, stem_rows(s, n), n);
-    run_steps(s, n, tree);
-    keep_rows(s, 1, 1, final, n);
-    last_logits(s, n, logits);
+    few_rows(s, s->tree_heads, n, n, tree);
+    last_logits(s, n * s->tree_heads, logits);
 }
 
 void dm_session_keep(struct dm_session *s, size_t row, float *logits)
@@ -344,15 +351,16 @@ void dm_session_keep(struct dm_session *s, size_t row, float *logits)
     const struct dm_config *c = &s->m->cfg;
     uint8_t path[DM_TREE_ROWS];
     const size_t n = dm_tree_path(&s->tree, row, path);
+    const size_t filled = s->tree_heads < s->n_heads ? c->L : n_caches(s);
     for (size_t t = 1; t < n; t++)
-        for (size_t l = 0; l < c->L && path[t] != t; l++)
+        for (size_t l = 0; l < filled && path[t] != t; l++)
             dm_kv_move(s->kv + l, s->pos + path[t], s->pos + t, c->NH, c->HS);
-    if (s->n_heads > 1) { // place 0 of the heads' rows is layer L-1's, which is done
+    if (s->tree_heads < s->n_heads) { // place 0 of the heads' rows is layer L-1's, which is done
         const float *from = s->x[(c->from_final ? c->L : c->L - 1) % 2];
         float *feed = few_rows_of(s, 1, 0);
         for (size_t t = 0; t < n; t++)
             memcpy(feed + t * c->C, from + path[t] * c->C, c->C * sizeof(*feed));
-        head_rows(s, feed, false, n, 1);
+        head_rows(s, s->n_heads, feed, false, n, 1);
         run_steps(s, n, NULL);
         for (size_t k = 1; k < s->n_heads; k++)
             keep_rows(s, s->n_heads - 1, k, few_rows_of(s, c->D - 1, k), 1);

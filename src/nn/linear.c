@@ -55,12 +55,17 @@ static void few(float *out, const float *inp, const struct dm_weight *w, const f
                 o0, o1);
 }
 
+size_t dm_linear_few_rows(const struct dm_weight *w)
+{
+    return is_int(w) ? DM_LINEAR_FEW : dm_gemm_few_rows(w->fmt, w->C);
+}
+
 /* Where the rows are too many for one product, block by block of columns, which stay in the cache
  * for the next product. */
 void dm_linear_few(float *restrict out, const float *restrict inp, const struct dm_weight *w,
                    const float *b, size_t N, size_t o0, size_t o1)
 {
-    const size_t rows = is_int(w) ? DM_LINEAR_FEW : dm_gemm_few_rows(w->fmt);
+    const size_t rows = dm_linear_few_rows(w);
     const size_t block = N > rows ? 8 * DM_PANEL : o1 - o0;
     assert(w->pack);
     for (size_t o = o0; o < o1; o += block)
