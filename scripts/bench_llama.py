@@ -3,14 +3,15 @@
 """Measure llama.cpp beside `dynamo bench`, one token at a time, and write its figures as peers.
 
     scripts/bench_llama.py LLAMA_BENCH build/dynamo [--sizes 70m,160m] [--formats bf16,int8,int4]
-                           [--threads 1,2] [--runs 5] [--work DIR] [-o llama.json]
+                           [--int4 Q4_0|Q4_1] [--threads 1,2] [--runs 5] [--work DIR] [-o llama.json]
 
 LLAMA_BENCH is llama.cpp's program of that name, built natively (cmake -DGGML_NATIVE=ON). With gcc 12 on
 a machine with AMX its 0.5.0 dies in Q8_0 and Q4_0 by signal 11: the compiler drops the tile
 configuration before _tile_loadconfig(&tc) in ggml/src/ggml-cpu/amx/mmq.cpp unless a line
-__asm__ volatile("" : : "r"(&tc) : "memory"); stands above it. For each size
-and format a GGUF file of random weights in Pythia's shapes is made in --work (BF16, Q8_0 or Q4_0 in all
-matrices; 2.9 GB at most, deleted afterwards) and both programs decode one token at a time behind 256
+__asm__ volatile("" : : "r"(&tc) : "memory"); stands above it. For each size and format a GGUF file of
+random weights in Pythia's shapes is made in --work (2.9 GB at most, deleted afterwards), with all
+matrices in BF16, Q8_0 or, for int4, Q4_0 (a scale for 32 weights, 4.5 bits each) or Q4_1 (a scale and
+an offset, 5 bits, as here), and both programs decode one token at a time behind 256
 tokens of context: llama.cpp, dynamo, llama.cpp again, each --runs times, so that a machine whose speed
 drifts shows in the spread. Prints tokens/s as least, median and largest, and the ratio of the medians.
 The file has one entry per size, format and thread count, those that it had already are kept or
@@ -132,11 +133,13 @@ def main():
     p.add_argument("dynamo")
     p.add_argument("--sizes", default="70m,160m,410m,1.4b")
     p.add_argument("--formats", default="bf16,int8,int4")
+    p.add_argument("--int4", default="Q4_0", choices=("Q4_0", "Q4_1"))
     p.add_argument("--threads", default="1,2")
     p.add_argument("--runs", type=int, default=5)
     p.add_argument("--work", help="folder for the GGUF files (default: a temporary one); those found there are used again and kept")
     p.add_argument("-o", "--output", default="llama.json")
     a = p.parse_args()
+    FORMATS["int4"] = a.int4
     for size in a.sizes.split(","):
         if size not in SIZES:
             sys.exit(f"bench_llama.py: size {size} is none of {', '.join(SIZES)}")
