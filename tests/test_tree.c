@@ -159,12 +159,38 @@ static void test_models_without_packs_or_parallel_residual_have_no_trees(void **
     }
 }
 
+/* Their packed rows would not fit the buffer. */
+static void test_a_very_wide_model_decodes_as_many_rows_do(void **state)
+{
+    (void)state;
+    struct dm_err e;
+    struct dm_model m;
+    struct dm_session *s;
+    struct dm_config c = tiny_config();
+    float *logits = tiny_floats(V);
+    c.K = c.L = 1;
+    c.F = 252 * 512 + 1;
+    tiny_model(&m, &c);
+    assert_ok(dm_model_pack(&m, DM_SCOPE_ALL, &e), e);
+    assert_ok(dm_session_new(&s, &m, 1, &e), e);
+    assert_false(dm_session_has_trees(s));
+    dm_session_step(s, tiny_ids, 3, logits);
+    dm_session_step(s, tiny_ids + 3, 1, logits);
+    float *want = tiny_logits(&m, tiny_ids, 1, 4, 1);
+    assert_memory_equal(logits, want + 3 * V, V * sizeof(float));
+    dm_session_free(s);
+    dm_model_release(&m);
+    free(want);
+    free(logits);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_paths_go_from_the_first_row_to_the_last),
         cmocka_unit_test(test_every_row_has_the_bits_of_its_path_in_every_variant),
         cmocka_unit_test(test_models_without_packs_or_parallel_residual_have_no_trees),
+        cmocka_unit_test(test_a_very_wide_model_decodes_as_many_rows_do),
     };
     return cmocka_run_group_tests_name("tree", tests, NULL, NULL);
 }

@@ -35,7 +35,7 @@ void dm_gemm(const struct dm_gemm *g);
 
 /* Columns n0 .. n1 of the same for M <= dm_gemm_few_rows() rows that lie along k, K > 0 and a pack,
  * by the calling thread. n0 is a multiple of DM_PANEL, and so is n1 unless it is N. */
-size_t dm_gemm_few_rows(enum dm_format fmt, size_t K); /* 4 to 16 */
+size_t dm_gemm_few_rows(enum dm_format fmt, size_t K); /* up to 16; 0 from K = 129,025 on */
 void dm_gemm_few(const struct dm_gemm *g, size_t n0, size_t n1);
 
 /* B packed once for many products: panels of nr columns, k by k, the layout that streams at memory

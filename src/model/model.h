@@ -148,7 +148,8 @@ void dm_session_step_rows(struct dm_session *s, const int32_t *ids, size_t n, si
  * the output embedding takes so many rows, otherwise 1. The tokens so far stay what they are until
  * dm_session_keep() takes over the path from row 0 to `row`; the other rows are dropped. Where h
  * was 1 logits (n_heads - 1,Vp) gets what heads 2.. say behind that path, NULL if nobody asks. Only
- * models for which dm_session_has_trees(): packed, with the parallel residual. */
+ * models for which dm_session_has_trees(): packed, with the parallel residual, no wider than few
+ * rows can be (dm_linear_few_rows). */
 bool dm_session_has_trees(const struct dm_session *s);
 size_t dm_session_tree_heads(const struct dm_session *s, size_t n);
 void dm_session_tree(struct dm_session *s, const int32_t *ids, const struct dm_tree *tree,

@@ -263,11 +263,17 @@ static void few_rows(struct dm_session *s, size_t n_heads, size_t n, size_t keep
         keep_rows(s, n_heads, k + 1, few_rows_of(s, c->D - 1, k), keep);
 }
 
+/* down has the most inputs. */
+static bool takes_few(const struct dm_layer_mats *l)
+{
+    return l->qkv.pack && dm_linear_few_rows(&l->down) > 0;
+}
+
 bool dm_session_has_trees(const struct dm_session *s)
 {
     const struct dm_model *m = s->m;
-    const bool packed = m->mats.layers->qkv.pack && (s->n_heads == 1 || m->mats.heads->qkv.pack);
-    return m->cfg.parallel && packed;
+    return m->cfg.parallel && takes_few(m->mats.layers) &&
+           (s->n_heads == 1 || takes_few(m->mats.heads));
 }
 
 static void chunk(struct dm_session *s, const int32_t *ids, size_t n, size_t keep)

@@ -23,9 +23,9 @@ void dm_linear_forward(float *restrict out, const float *restrict inp, const str
                        const float *b, size_t N);
 
 /* Columns o0 .. o1 of the same for a few rows and a packed w, by the calling thread alone: for
- * decoding, inside a parallel region. dm_linear_few_rows() of them, DM_LINEAR_FEW to 16, read w
- * once; more read it again, from the cache. o0 is a multiple of DM_PANEL, and so is o1 unless it is
- * O. */
+ * decoding, inside a parallel region. dm_linear_few_rows() of them, DM_LINEAR_FEW to 16 unless w
+ * has very many inputs (0: none at all), read w once; more read it again, from the cache. o0 is a
+ * multiple of DM_PANEL, and so is o1 unless it is O. */
 enum { DM_LINEAR_FEW = 4 };
 size_t dm_linear_few_rows(const struct dm_weight *w);
 void dm_linear_few(float *restrict out, const float *restrict inp, const struct dm_weight *w,
