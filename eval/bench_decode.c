@@ -137,9 +137,9 @@ static enum dm_status add_heads(struct decode *d, const struct times *t, struct 
     return DM_OK;
 }
 
-/* All variants take turns in every slice of a run, each time another one first: what comes last
- * finds more of its memory in a large L3, up to 15 %. So does the step that is held against the
- * probe, which has read its memory as often. */
+/* Variants that are compared take turns in every slice of a run, each time another one first: what
+ * comes last finds more of its memory in a large L3, up to 15 %. So does the step that is held
+ * against the probe, which has read its memory as often. */
 static void time_run(struct decode *d, struct times *t, size_t run)
 {
     const size_t chunks = d->b->opt.what[DM_BENCH_CHUNK] ? CHUNK_MAX : 1;
@@ -151,7 +151,7 @@ static void time_run(struct decode *d, struct times *t, size_t run)
     double before = dm_bench_probe_again(d->b, d->bytes);
     for (size_t i = 0; i < DM_BENCH_SLICES; i++) {
         warm(d);
-        for (size_t turn = 0; turn < n; turn++) {
+        for (size_t turn = 0; n > 1 && turn < n; turn++) {
             const size_t k = first + (run * DM_BENCH_SLICES + i + turn) % n;
             t->step[k][run] += part * (k ? time_step(d, d->one, k) : time_step(d, d->all, 1));
         }

@@ -353,10 +353,16 @@ static void few_part(void *ctx, size_t id, size_t begin, size_t end)
                (const char *)g->pack + begin * p->W * WORD, g->M, end - begin, p->W);
 }
 
+/* Few rows of W words that the buffer holds. */
+static size_t room_for(size_t W)
+{
+    return FEW_ROWS / ((W + DM_KC - 1) / DM_KC);
+}
+
 static bool is_few(const struct product *p)
 {
     return p->g.pack && p->g.a_type == DM_F32 && p->g.M <= p->mm->few_rows &&
-           (p->g.a.cs == 1 || p->g.K == 1) && (p->W + DM_KC - 1) / DM_KC * p->g.M <= FEW_ROWS;
+           (p->g.a.cs == 1 || p->g.K == 1) && p->g.M <= room_for(p->W);
 }
 
 static void start_all(const struct dm_gemm *g)
@@ -396,8 +402,7 @@ void dm_gemm(const struct dm_gemm *g)
 size_t dm_gemm_few_rows(enum dm_format fmt, size_t K)
 {
     const struct dm_kern_mm *mm = kernels(fmt);
-    const size_t W = (K + mm->unit - 1) / mm->unit, blocks = (W + DM_KC - 1) / DM_KC;
-    return min_size(mm->few_best, FEW_ROWS / blocks);
+    return min_size(mm->few_best, room_for((K + mm->unit - 1) / mm->unit));
 }
 
 void dm_gemm_few(const struct dm_gemm *g, size_t n0, size_t n1)

@@ -263,7 +263,7 @@ static void few_rows(struct dm_session *s, size_t n_heads, size_t n, size_t keep
         keep_rows(s, n_heads, k + 1, few_rows_of(s, c->D - 1, k), keep);
 }
 
-/* down has the most inputs. */
+/* Of F inputs, as down has, there can be too many; of C never. */
 static bool takes_few(const struct dm_layer_mats *l)
 {
     return l->qkv.pack && dm_linear_few_rows(&l->down) > 0;

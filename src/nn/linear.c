@@ -67,7 +67,7 @@ void dm_linear_few(float *restrict out, const float *restrict inp, const struct 
 {
     const size_t rows = dm_linear_few_rows(w);
     const size_t block = N > rows ? 8 * DM_PANEL : o1 - o0;
-    assert(w->pack);
+    assert(w->pack && rows);
     for (size_t o = o0; o < o1; o += block)
         for (size_t n = 0; n < N; n += rows)
             few(out + n * w->O, inp + n * w->C, w, b, N - n < rows ? N - n : rows, o,
